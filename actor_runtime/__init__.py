@@ -1,0 +1,1 @@
+"""What every actor's process needs and no actor owns: configuration, TLS, HTTP habits, store, audit trail, logs."""

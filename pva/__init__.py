@@ -1,0 +1,1 @@
+"""The platform validation authority (PVA): says by a signed ticket whether a TRE can be trusted."""
