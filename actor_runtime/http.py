@@ -1,0 +1,315 @@
+"""HTTP habits of all actors: problem documents, limits, request ids, who the peer is, start and stop, partner calls."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import json
+import os
+import re
+import signal
+import ssl
+import uuid
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final, TypeVar
+
+import aiohttp
+import structlog
+from aiohttp import web
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic.alias_generators import to_camel
+
+from actor_runtime.errors import ConfigError
+
+MAX_BODY: Final = 512 * 1024  # octets of a request between back-ends
+MAX_ANSWER: Final = 1024 * 1024  # octets of an answer we read
+PROBLEM_TYPE: Final = "application/problem+json"  # RFC 9457
+GRACE_S: Final = 5.0  # seconds for requests under way when we stop
+
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_log = structlog.get_logger(__name__)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+# --- what goes out --------------------------------------------------------------------------------
+
+
+class ProblemError(Exception):
+    """Raise it in a handler to answer with a problem document. `detail` goes to the peer: nothing secret in it."""
+
+    def __init__(self, status: int, code: str, detail: str = "") -> None:
+        super().__init__(f"{status} {code}: {detail}")
+        self.status, self.code, self.detail = status, code, detail
+
+
+def problem(status: int, code: str, detail: str = "") -> web.Response:
+    """An RFC 9457 problem document with our member `code`, which programs read."""
+    document = {"type": "about:blank", "title": code.replace("-", " "), "status": status, "code": code}
+    if detail:
+        document["detail"] = detail
+    return web.Response(status=status, body=json.dumps(document).encode(), content_type=PROBLEM_TYPE)
+
+
+@web.middleware
+async def request_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Outermost middleware: request id, errors as problem documents, and the one `except Exception`."""
+    given = request.headers.get("X-Request-Id", "")
+    request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    with structlog.contextvars.bound_contextvars(request_id=request_id):
+        try:
+            response = await handler(request)
+        except ProblemError as exc:
+            _log.info("http.refused", path=request.path, status=exc.status, code=exc.code, detail=exc.detail)
+            response = problem(exc.status, exc.code, exc.detail)
+        except web.HTTPException as exc:
+            response = problem(exc.status, exc.reason.lower().replace(" ", "-"))
+            if "Allow" in exc.headers:
+                response.headers["Allow"] = exc.headers["Allow"]
+        except Exception:
+            _log.exception("http.failed", path=request.path)
+            response = problem(500, "internal-error")
+    response.headers["X-Request-Id"] = request_id
+    return response
+
+
+def new_application(*, max_body: int = MAX_BODY) -> web.Application:
+    """An application with our middleware, a body limit in octets, and `GET /healthz`."""
+    app = web.Application(middlewares=[request_middleware], client_max_size=max_body)
+    app.router.add_get("/healthz", _healthz)
+    return app
+
+
+async def _healthz(_request: web.Request) -> web.Response:
+    return web.json_response({"status": "ok"})
+
+
+# --- what comes in --------------------------------------------------------------------------------
+
+
+def _from_base64(value: object) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("not a string")
+    try:
+        return base64.b64decode(value, validate=True)
+    except binascii.Error as exc:
+        raise ValueError("not Base64") from exc
+
+
+Base64 = Annotated[bytes, BeforeValidator(_from_base64)]
+"""Octets in a JSON body, as standard Base64."""
+
+
+def to_base64(octets: bytes) -> str:
+    """Octets as they stand in a JSON body."""
+    return base64.b64encode(octets).decode("ascii")
+
+
+class Body(BaseModel):
+    """A JSON request body: snake_case here, camelCase on the wire. Members we do not know are passed over."""
+
+    model_config = ConfigDict(
+        frozen=True, alias_generator=to_camel, populate_by_name=True, hide_input_in_errors=True, str_max_length=4096
+    )
+
+
+BodyT = TypeVar("BodyT", bound=Body)
+
+
+async def read_body(request: web.Request, model: type[BodyT]) -> BodyT:
+    """Read and validate a JSON body.
+
+    Raises:
+        ProblemError: 400 `malformed-request`; the detail names the members at fault, never their values.
+    """
+    try:
+        return model.model_validate(json.loads(await request.read()))
+    except ValidationError as exc:
+        at_fault = sorted({".".join(map(str, error["loc"])) or "body" for error in exc.errors(include_input=False)})
+        raise ProblemError(400, "malformed-request", "members: " + ", ".join(at_fault)) from None
+    except (ValueError, RecursionError):
+        raise ProblemError(400, "malformed-request", "the body is not JSON") from None
+
+
+def peer_identity(request: web.Request) -> str | None:
+    """First DNS name in the SAN of the client certificate that TLS verified; None without one."""
+    certificate = request.get_extra_info("peercert")
+    names = certificate.get("subjectAltName", ()) if certificate else ()
+    return next((name for kind, name in names if kind == "DNS"), None)
+
+
+def allow_clients(names: frozenset[str]) -> Any:  # noqa: ANN401 (aiohttp's middleware type is not public)
+    """Middleware: only clients whose certificate carries one of these DNS names; `/healthz` is open to every peer."""
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.path != "/healthz" and peer_identity(request) not in names:
+            raise ProblemError(403, "client-not-allowed", "the client certificate is not on this actor's list")
+        return await handler(request)
+
+    return middleware
+
+
+# --- start and stop -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listener:
+    """One application on one address."""
+
+    name: str  # key in the ready file
+    app: web.Application
+    host: str
+    port: int  # 0: the system chooses
+    ssl_context: ssl.SSLContext | None = None
+
+
+async def serve(
+    listeners: Sequence[Listener],
+    *,
+    ready_file: Path | None = None,
+    on_stop: Callable[[], Awaitable[None]] | None = None,
+    stop: asyncio.Event | None = None,
+) -> None:
+    """Run until SIGTERM, SIGINT or `stop`, then end requests under way, call `on_stop` and return.
+
+    The ready file appears at once and complete when every listener is up, and is removed at the end.
+
+    Raises:
+        ConfigError: an address cannot be bound.
+    """
+    stop = stop or asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    runners: list[web.AppRunner] = []
+    try:
+        ports: dict[str, int] = {}
+        for listener in listeners:
+            runner = web.AppRunner(listener.app, access_log=None, shutdown_timeout=GRACE_S)
+            runners.append(runner)
+            await runner.setup()
+            site = web.TCPSite(runner, listener.host, listener.port, ssl_context=listener.ssl_context)
+            try:
+                await site.start()
+            except OSError as exc:
+                raise ConfigError(f"{listener.name}: {listener.host}:{listener.port}: {exc.strerror}") from exc
+            ports[listener.name] = runner.addresses[0][1]
+            if listener.ssl_context is None:
+                _log.warning("http.plain", listener=listener.name, reason="no TLS on this listener")
+            _log.info("http.listening", listener=listener.name, host=listener.host, port=ports[listener.name])
+        if ready_file is not None:
+            _write_ready(ready_file, ports)
+        await stop.wait()
+    finally:
+        if ready_file is not None:
+            await asyncio.to_thread(ready_file.unlink, missing_ok=True)
+        for runner in reversed(runners):
+            await runner.cleanup()
+        if on_stop is not None:
+            await on_stop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+def _write_ready(path: Path, ports: Mapping[str, int]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps({"ports": dict(ports), "pid": os.getpid()}) + "\n", encoding="ascii")
+    temporary.replace(path)
+
+
+# --- calls to partners ----------------------------------------------------------------------------
+
+
+class PartnerUnavailable(Exception):
+    """No usable answer: unreachable, too slow, 5xx, or not JSON. The same call may be made again later."""
+
+
+class PartnerRefused(Exception):
+    """The partner answered with a problem document (4xx)."""
+
+    def __init__(self, status: int, code: str, detail: str) -> None:
+        super().__init__(f"{status} {code}: {detail}")
+        self.status, self.code, self.detail = status, code, detail
+
+
+class PartnerClient:
+    """JSON calls to one partner. Retrying is the caller's business: the idempotency key makes it safe."""
+
+    def __init__(self, base_url: str, ssl_context: ssl.SSLContext | None, timeout_s: float = 10.0) -> None:
+        self._base_url = base_url.rstrip("/")
+        self._ssl_context = ssl_context
+        self._timeout = aiohttp.ClientTimeout(total=timeout_s)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def post(
+        self, path: str, body: Mapping[str, object], *, idempotency_key: str | None = None
+    ) -> dict[str, Any]:
+        """POST a JSON object and return the JSON object answered.
+
+        Raises:
+            PartnerUnavailable, PartnerRefused.
+        """
+        headers = {"Idempotency-Key": idempotency_key} if idempotency_key is not None else {}
+        return await self._call("POST", path, json.dumps(body).encode(), headers)
+
+    async def get(self, path: str) -> dict[str, Any]:
+        """GET a JSON object.
+
+        Raises:
+            PartnerUnavailable, PartnerRefused.
+        """
+        return await self._call("GET", path, None, {})
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def _call(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> dict[str, Any]:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(timeout=self._timeout, headers={"Accept": "application/json"})
+        if body is not None:
+            headers = headers | {"Content-Type": "application/json"}
+        try:
+            async with self._session.request(
+                method,
+                self._base_url + path,
+                data=body,
+                headers=headers,
+                ssl=self._ssl_context if self._ssl_context is not None else True,
+                allow_redirects=False,
+            ) as response:
+                status = response.status
+                answer = await _read_answer(response)
+        except (aiohttp.ClientError, TimeoutError, OSError) as exc:
+            raise PartnerUnavailable(f"{self._base_url}: {type(exc).__name__}: {exc}") from exc
+        if 400 <= status < 500:
+            raise PartnerRefused(status, str(answer.get("code", "unknown")), str(answer.get("detail", "")))
+        if not 200 <= status < 300:
+            raise PartnerUnavailable(f"{self._base_url}{path}: HTTP {status}")
+        return answer
+
+
+async def _read_answer(response: aiohttp.ClientResponse) -> dict[str, Any]:
+    octets = bytearray()
+    async for chunk in response.content.iter_chunked(65536):
+        octets += chunk
+        if len(octets) > MAX_ANSWER:
+            raise aiohttp.ClientPayloadError("answer too long")
+    try:
+        answer = json.loads(octets)
+    except (ValueError, RecursionError):
+        answer = None
+    if isinstance(answer, dict):
+        return answer
+    if response.status >= 400:
+        return {}
+    raise aiohttp.ClientPayloadError("answer is not a JSON object")

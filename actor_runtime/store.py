@@ -1,0 +1,199 @@
+"""An actor's database: SQLAlchemy Core, one writer thread with group commit, a small pool of readers.
+
+A unit of work is a function of a connection. The writer runs all units that wait in one transaction, each in a
+savepoint of its own, commits once, and only then wakes the callers: "done" means on disk. A unit that fails is rolled
+back alone.
+A unit must be short and must not wait for anything outside the database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final, Generic, TypeVar
+
+import structlog
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
+
+from actor_runtime.errors import StoreError
+
+MAX_GROUP: Final = 256  # units in one transaction
+READERS: Final = 4
+BUSY_TIMEOUT_MS: Final = 10_000  # another process (a command line) may hold the write lock for a moment
+
+_log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+
+class _Unit(Generic[T]):
+    def __init__(self, work: Callable[[Connection], T]) -> None:
+        self.work = work
+        self.future: Future[T] = Future()
+
+
+class Store:
+    """One database. `migrations` is the Alembic script directory of the actor that owns it."""
+
+    def __init__(self, url: str, migrations: Path) -> None:
+        self._migrations = migrations
+        self._prepare_file(url)
+        self._writer_engine = _engine(url, begin="BEGIN IMMEDIATE", pool_size=1)
+        self._reader_engine = _engine(url, begin="BEGIN", pool_size=READERS)
+        self._queue: queue.SimpleQueue[_Unit[Any] | None] = queue.SimpleQueue()
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-read")
+        self._closed = False
+        self._writer = threading.Thread(target=self._write_groups, name="store-write", daemon=True)
+        self._writer.start()
+
+    def upgrade(self) -> None:
+        """Bring the schema to the newest migration; two processes may do so at once.
+
+        Raises:
+            StoreError: the database cannot be opened or migrated.
+        """
+        config = Config()
+        config.set_main_option("script_location", str(self._migrations).replace("%", "%%"))
+        try:
+            with self._writer_engine.begin() as connection:
+                config.attributes["connection"] = connection
+                command.upgrade(config, "head")
+        except SQLAlchemyError as exc:
+            raise StoreError(f"database {self._reader_engine.url!r}: {exc}") from exc
+
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        """Run a unit on the writer thread; return after its commit, or raise what it raised, rolled back."""
+        return await asyncio.wrap_future(self._submit(work))
+
+    def write_sync(self, work: Callable[[Connection], T]) -> T:
+        """`write` for a command line."""
+        return self._submit(work).result()
+
+    def post(self, work: Callable[[Connection], object]) -> None:
+        """Hand over a unit without waiting. It is committed before or with every unit handed over later."""
+        self._submit(work).add_done_callback(_log_failure)
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """Run a reading unit in the pool, on what is committed."""
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self.read_sync, work)
+
+    def read_sync(self, work: Callable[[Connection], T]) -> T:
+        """`read` for a command line."""
+        with self._reader_engine.connect() as connection:
+            return work(connection)
+
+    def close(self) -> None:
+        """Finish what was handed over, then let go of everything."""
+        if self._closed:
+            return
+        self._closed = True
+        self._queue.put(None)
+        self._writer.join()
+        self._readers.shutdown()
+        self._writer_engine.dispose()
+        self._reader_engine.dispose()
+
+    def _submit(self, work: Callable[[Connection], T]) -> Future[T]:
+        if self._closed:
+            raise StoreError("the store is closed")
+        unit = _Unit(work)
+        self._queue.put(unit)
+        return unit.future
+
+    @staticmethod
+    def _prepare_file(url: str) -> None:
+        """A new SQLite file belongs to its owner alone."""
+        parsed = make_url(url)
+        if parsed.get_backend_name() != "sqlite" or not parsed.database or parsed.database == ":memory:":
+            return
+        path = Path(parsed.database)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        except OSError as exc:
+            raise StoreError(f"database {path}: {exc.strerror}") from exc
+
+    def _write_groups(self) -> None:
+        ending = False
+        while not ending:
+            units: list[_Unit[Any]] = []
+            item = self._queue.get()
+            while True:
+                if item is None:
+                    ending = True
+                    break
+                units.append(item)
+                if len(units) == MAX_GROUP:
+                    break
+                try:
+                    item = self._queue.get_nowait()
+                except queue.Empty:
+                    break
+            if units:
+                self._write_group([unit for unit in units if unit.future.set_running_or_notify_cancel()])
+
+    def _write_group(self, units: list[_Unit[Any]]) -> None:
+        done: list[tuple[_Unit[Any], Any]] = []
+        failed: list[tuple[_Unit[Any], Exception]] = []
+        try:
+            with self._writer_engine.begin() as connection:
+                for unit in units:
+                    savepoint = connection.begin_nested()
+                    try:
+                        result = unit.work(connection)
+                        savepoint.commit()
+                    except Exception as exc:  # goes to the unit's caller; the other units go on
+                        savepoint.rollback()
+                        failed.append((unit, exc))
+                    else:
+                        done.append((unit, result))
+        except Exception as exc:  # the group did not reach the disk: nobody may believe it did
+            for unit in units:
+                lost = StoreError(f"commit failed: {exc}")
+                lost.__cause__ = exc
+                unit.future.set_exception(lost)
+            return
+        for unit, error in failed:
+            unit.future.set_exception(error)
+        for unit, result in done:
+            unit.future.set_result(result)
+
+
+def _engine(url: str, *, begin: str, pool_size: int) -> Engine:
+    engine = create_engine(url, pool_size=pool_size, max_overflow=0, pool_pre_ping=False, hide_parameters=True)
+    if engine.dialect.name != "sqlite":
+        return engine
+
+    @event.listens_for(engine, "connect")
+    def _on_connect(connection: Any, _record: object) -> None:  # noqa: ANN401 (the driver's own type)
+        # The driver would begin transactions by itself and too late, and break savepoints; we say BEGIN ourselves.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        for pragma in (
+            f"busy_timeout={BUSY_TIMEOUT_MS}",
+            "journal_mode=WAL",
+            "synchronous=FULL",  # a commit survives loss of power
+            "foreign_keys=ON",
+        ):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def _on_begin(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    return engine
+
+
+def _log_failure(future: Future[Any]) -> None:
+    if not future.cancelled() and (error := future.exception()) is not None:
+        _log.error("store.unit_failed", error=str(error))

@@ -1,0 +1,114 @@
+"""Audit trail: every message, check and change of state, with its step and requirement, and without secrets (REQ-71).
+
+`step` is the number of the step in TR 33.812 §5.1.3.7.1: 7 contact and bootstrap, 8 registration at the SHO, 9 to 11
+platform validation, 12 MCIM object, 13 download, 14 provisioning and report, 15 report to the SHO, 16 attach.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal, TextIO
+
+Kind = Literal["message", "check", "state", "note"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrailRecord:
+    """One line of the trail."""
+
+    ts: datetime  # UTC
+    seq: int  # from 1 in this process
+    actor: str  # "DPF", "SHO", "PVA", "M2ME"
+    kind: Kind
+    step: str
+    order: str | None  # order id, where one is known
+    fields: Mapping[str, object]  # what the kind has beside these; JSON values
+
+    def to_json(self) -> str:
+        """The record as one line of JSON."""
+        record: dict[str, object] = {
+            "ts": self.ts.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "seq": self.seq,
+            "actor": self.actor,
+            "kind": self.kind,
+            "step": self.step,
+        }
+        if self.order is not None:
+            record["order"] = self.order
+        return json.dumps(record | dict(self.fields), ensure_ascii=False, separators=(",", ":"))
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Trail:
+    """Writes records to a trace file, line by line, and gives each to a sink (the actor's database).
+
+    One per process; safe to call from several threads.
+    """
+
+    def __init__(
+        self,
+        actor: str,
+        *,
+        sink: Callable[[TrailRecord], None] | None = None,
+        trace_file: Path | None = None,
+        now: Callable[[], datetime] = _utc_now,
+    ) -> None:
+        self._actor = actor
+        self._sink = sink
+        self._now = now
+        self._lock = threading.Lock()
+        self._seq = 0
+        self._file: TextIO | None = None
+        if trace_file is not None:
+            trace_file.parent.mkdir(parents=True, exist_ok=True)
+            # Line buffered: whoever follows the file sees a record as soon as it is made.
+            self._file = trace_file.open("a", encoding="utf-8", buffering=1)
+
+    def message(
+        self, *, step: str, direction: str, summary: str, octets: int, body: str | None = None, order: str | None = None
+    ) -> None:
+        """A message sent or received. `direction` is like "M2ME→DPF"; `body` is redacted by the caller."""
+        fields: dict[str, object] = {"direction": direction, "summary": summary, "octets": octets}
+        if body is not None:
+            fields["body"] = body
+        self._write("message", step, order, fields)
+
+    def check(
+        self, name: str, passed: bool, *, req: tuple[str, ...], step: str, detail: str = "", order: str | None = None
+    ) -> None:
+        """A check made and its outcome. `name` is like "pva-ticket-signature", `req` like ("REQ-24",)."""
+        self._write("check", step, order, {"name": name, "passed": passed, "req": list(req), "detail": detail})
+
+    def state(self, subject: str, old: str, new: str, *, step: str, order: str | None = None, detail: str = "") -> None:
+        """A change of state of an order, container, registration or subscription."""
+        self._write("state", step, order, {"subject": subject, "old": old, "new": new, "detail": detail})
+
+    def note(self, text: str, *, step: str, order: str | None = None) -> None:
+        """Anything else worth telling."""
+        self._write("note", step, order, {"text": text})
+
+    def close(self) -> None:
+        """Close the trace file."""
+        with self._lock:
+            if self._file is not None:
+                self._file.close()
+                self._file = None
+
+    def _write(self, kind: Kind, step: str, order: str | None, fields: Mapping[str, object]) -> None:
+        with self._lock:  # seq and the order of lines agree
+            self._seq += 1
+            record = TrailRecord(
+                ts=self._now(), seq=self._seq, actor=self._actor, kind=kind, step=step, order=order, fields=fields
+            )
+            if self._file is not None:
+                self._file.write(record.to_json() + "\n")
+            if self._sink is not None:
+                self._sink(record)

@@ -1,0 +1,200 @@
+"""Settings, logs, trail and sealing of the actors."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import stat
+import sys
+from datetime import UTC, datetime
+
+import pytest
+import structlog
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic_settings import SettingsConfigDict
+from sqlalchemy import MetaData, create_engine
+
+from actor_runtime import cli, logs
+from actor_runtime.config import ActorSettings, ListenAddress, load_settings
+from actor_runtime.errors import ActorError, ConfigError, UnsealError
+from actor_runtime.sealing import SealingKey
+from actor_runtime.trail import Trail
+from actor_runtime.trail_store import append_record, records_of, trail_table
+
+
+class Settings(ActorSettings):
+    model_config = SettingsConfigDict(env_prefix="XYZ_")
+
+    name: str
+    partner: ListenAddress = ListenAddress()
+    limit_s: float = 1.0
+
+
+# --- settings ---------------------------------------------------------------------------------------
+
+
+def test_the_environment_wins_over_the_file_key_by_key(tmp_path, monkeypatch):
+    path = tmp_path / "x.toml"
+    path.write_text('name = "file"\nlimit_s = 2.5\n[partner]\nhost = "::1"\nport = 1\n')
+    monkeypatch.setenv("XYZ_PARTNER__PORT", "2")
+    monkeypatch.setenv("XYZ_SERVICE_HOST", "set by an orchestrator")
+    settings = load_settings(Settings, path)
+    assert (settings.name, settings.limit_s) == ("file", 2.5)
+    assert settings.partner == ListenAddress(host="::1", port=2)
+    with pytest.raises(ValueError, match="frozen"):
+        settings.name = "other"
+
+
+BAD_FILES = {
+    "unknown key": ('name = "x"\nnmae = "y"\n', "nmae: unknown key"),
+    "unknown nested key": ('name = "x"\n[partner]\nprt = 1\n', "partner.prt: unknown key"),
+    "missing key": ("limit_s = 1\n", "name: "),
+    "value out of range": ('name = "x"\n[partner]\nport = 70000\n', "partner.port: "),
+    "not TOML": ("name = ", "not TOML"),
+}
+
+
+@pytest.mark.parametrize(("content", "expected"), BAD_FILES.values(), ids=BAD_FILES)
+def test_a_bad_file_is_named_with_its_key_and_without_values(tmp_path, content, expected):
+    path = tmp_path / "bad.toml"
+    path.write_text(content)
+    with pytest.raises(ConfigError) as caught:
+        load_settings(Settings, path)
+    assert str(path) in str(caught.value)
+    assert expected in str(caught.value)
+    assert "70000" not in str(caught.value)
+
+
+def test_a_missing_file_is_a_typed_error(tmp_path):
+    with pytest.raises(ConfigError, match=r"none\.toml"):
+        load_settings(Settings, tmp_path / "none.toml")
+
+
+# --- logs -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_logs_redact_and_take_in_library_events(monkeypatch, log_format):
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    try:
+        logs.configure_logs(log_format=log_format, level="info")
+        structlog.get_logger("x").info("made", imsi="001010123456789", body={"K": "00ff"}, mask="00101********89")
+        logging.getLogger("library").warning("careful")
+    finally:
+        root.handlers[:], _ = before, root.setLevel(level)
+        structlog.reset_defaults()
+    text = stream.getvalue()
+    assert "001010123456789" not in text
+    assert "00ff" not in text
+    assert "00101********89" in text
+    assert "careful" in text
+    if log_format == "json":
+        assert [json.loads(line)["event"] for line in text.splitlines()] == ["made", "careful"]
+
+
+# --- trail ------------------------------------------------------------------------------------------
+
+
+def test_trail_records_are_lines_of_json_and_rows_in_the_database(tmp_path):
+    """REQ-71: every check with pass or fail."""
+    path, sunk = tmp_path / "trace" / "sho.jsonl", []
+    moment = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
+    trail = Trail("SHO", sink=sunk.append, trace_file=path, now=lambda: moment)
+    trail.message(step="12", direction="DPF→SHO", summary="handover", octets=5, body="<a/>", order="o1")
+    trail.check("pva-ticket", False, req=("REQ-24", "REQ-27"), step="12", detail="expired", order="o1")
+    trail.state("subscription", "allocated", "armed", step="15", order="o2")
+    trail.note("hello", step="8")
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]  # before close: flushed
+    trail.close()
+    assert [line["seq"] for line in lines] == [1, 2, 3, 4]
+    assert lines[1] == {
+        "ts": "2026-01-02T03:04:05.678Z", "seq": 2, "actor": "SHO", "kind": "check", "step": "12", "order": "o1",
+        "name": "pva-ticket", "passed": False, "req": ["REQ-24", "REQ-27"], "detail": "expired",
+    }  # fmt: skip
+    assert "order" not in lines[3]
+
+    metadata = MetaData()
+    table = trail_table(metadata)
+    engine = create_engine("sqlite://")
+    with engine.begin() as connection:
+        metadata.create_all(connection)
+        for record in sunk:
+            append_record(connection, table, record)
+        stored = records_of(connection, table, "o1")
+    engine.dispose()
+    assert [{k: v for k, v in line.items() if k != "seq"} for line in lines[:2]] == stored
+
+
+# --- sealing ----------------------------------------------------------------------------------------
+
+KEY = SealingKey(bytes(range(32)))
+
+
+@given(st.binary(max_size=200), st.binary(max_size=20))
+def test_what_is_sealed_opens(plaintext, aad):
+    sealed = KEY.seal(plaintext, aad)
+    assert KEY.open(sealed, aad) == plaintext
+    assert sealed != KEY.seal(plaintext, aad)
+
+
+@given(st.binary(max_size=80))
+def test_any_octets_open_or_are_a_typed_error(octets):
+    with pytest.raises(UnsealError):
+        KEY.open(octets, b"")
+
+
+def test_another_place_key_or_bit_does_not_open():
+    sealed = KEY.seal(b"k", b"row 1")
+    for octets, aad, key in (
+        (sealed, b"row 2", KEY),
+        (sealed, b"row 1", SealingKey(bytes(32))),
+        (sealed[:-1] + bytes([sealed[-1] ^ 1]), b"row 1", KEY),
+        (b"\x02" + sealed[1:], b"row 1", KEY),
+    ):
+        with pytest.raises(UnsealError):
+            key.open(octets, aad)
+
+
+def test_key_file(tmp_path):
+    path = tmp_path / "keys" / "seal.key"
+    key = SealingKey.generate(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert SealingKey.load(path).open(key.seal(b"x", b""), b"") == b"x"
+    assert key.derive(b"index") != key.derive(b"other")
+    assert "seal" not in repr(key).lower().replace("sealingkey", "")
+    with pytest.raises(ConfigError):
+        SealingKey.generate(path)  # would make everything sealed unreadable
+    for content in (b"***", b"QUJD"):
+        path.write_bytes(content)
+        with pytest.raises(ConfigError):
+            SealingKey.load(path)
+    with pytest.raises(ConfigError):
+        SealingKey.load(tmp_path / "none")
+
+
+# --- command line -----------------------------------------------------------------------------------
+
+
+def test_an_error_that_can_be_mended_is_a_hint_and_status_1(capsys):
+    def app():
+        raise ActorError("no such thing", hint="make one")
+
+    with pytest.raises(SystemExit) as caught:
+        cli.run(app)
+    assert caught.value.code == 1
+    assert capsys.readouterr().err == "error: no such thing\nhint: make one\n"
+
+
+def test_rows_as_table_and_as_json(capsys):
+    rows = [{"id": "a", "note": None}]
+    cli.show_rows(rows, as_json=True)
+    assert json.loads(capsys.readouterr().out) == rows
+    cli.show_rows(rows, as_json=False)
+    assert "note" in capsys.readouterr().out
+    cli.show_rows([], as_json=False)
+    assert "nothing" in capsys.readouterr().out

@@ -1,0 +1,188 @@
+"""HTTP habits: problem documents, limits, start and stop, partner calls."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+
+from actor_runtime.errors import ConfigError
+from actor_runtime.http import (
+    Base64,
+    Body,
+    Listener,
+    PartnerClient,
+    PartnerRefused,
+    PartnerUnavailable,
+    ProblemError,
+    allow_clients,
+    new_application,
+    read_body,
+    serve,
+    to_base64,
+)
+
+
+class Greeting(Body):
+    req_id: str
+    nonce: Base64
+
+
+async def greet(request):
+    body = await read_body(request, Greeting)
+    return web.json_response({"reqId": body.req_id, "nonce": to_base64(body.nonce)})
+
+
+async def refuse(_request):
+    raise ProblemError(409, "already-done", "twice")
+
+
+async def fail(_request):
+    raise RuntimeError("the secret is 42")
+
+
+async def not_json(_request):
+    return web.Response(text="hello")
+
+
+def application():
+    app = new_application(max_body=200)
+    app.router.add_post("/greet", greet)
+    app.router.add_post("/refuse", refuse)
+    app.router.add_post("/fail", fail)
+    app.router.add_post("/text", not_json)
+    return app
+
+
+@pytest.fixture
+async def client():
+    async with TestClient(TestServer(application())) as client:
+        yield client
+
+
+ANSWERS = {
+    "good": ("/greet", b'{"reqId": "r", "nonce": "AAE=", "later": 1}', 200, None),
+    "not JSON": ("/greet", b"{", 400, "malformed-request"),
+    "deeply nested": ("/greet", b"[" * 150, 400, "malformed-request"),
+    "not an object": ("/greet", b"[]", 400, "malformed-request"),
+    "not UTF-8": ("/greet", b'{"reqId": "\xff"}', 400, "malformed-request"),
+    "member missing": ("/greet", b'{"reqId": "r"}', 400, "malformed-request"),
+    "not Base64": ("/greet", b'{"reqId": "r", "nonce": "A*E="}', 400, "malformed-request"),
+    "a number for octets": ("/greet", b'{"reqId": "r", "nonce": 7}', 400, "malformed-request"),
+    "too long": ("/greet", b" " * 201, 413, "request-entity-too-large"),
+    "our refusal": ("/refuse", b"", 409, "already-done"),
+    "a bug": ("/fail", b"", 500, "internal-error"),
+    "no such path": ("/none", b"", 404, "not-found"),
+}
+
+
+@pytest.mark.parametrize(("path", "body", "status", "code"), ANSWERS.values(), ids=ANSWERS)
+async def test_answers(client, path, body, status, code):
+    response = await client.post(path, data=body)
+    text = await response.text()
+    assert response.status == status
+    assert response.headers["X-Request-Id"]
+    assert "42" not in text
+    if code is not None:
+        assert response.content_type == "application/problem+json"
+        document = json.loads(text)
+        assert (document["code"], document["status"]) == (code, status)
+
+
+async def test_detail_names_members_and_never_values(client):
+    response = await client.post("/greet", data=b'{"nonce": "top*secret"}')
+    assert (await response.json(content_type=None))["detail"] == "members: nonce, reqId"
+
+
+async def test_request_id_is_kept_when_it_is_harmless(client):
+    good = await client.post("/refuse", headers={"X-Request-Id": "abc-1"})
+    bad = await client.post("/refuse", headers={"X-Request-Id": "a b"})
+    assert good.headers["X-Request-Id"] == "abc-1"
+    assert bad.headers["X-Request-Id"] != "a b"
+
+
+async def test_wrong_method_and_health(client):
+    wrong = await client.get("/greet")
+    assert (wrong.status, wrong.headers["Allow"]) == (405, "POST")
+    assert (await client.get("/healthz")).status == 200
+
+
+async def test_a_client_without_certificate_is_on_no_list():
+    app = application()
+    app.middlewares.append(allow_clients(frozenset({"dpf.example"})))
+    async with TestClient(TestServer(app)) as client:
+        response = await client.post("/greet", data=b"{}")
+        assert (response.status, (await response.json(content_type=None))["code"]) == (403, "client-not-allowed")
+        assert (await client.get("/healthz")).status == 200
+
+
+# --- partner calls ----------------------------------------------------------------------------------
+
+
+async def test_partner_client():
+    async with TestServer(application()) as server:
+        partner = PartnerClient(str(server.make_url("/")), None, timeout_s=5)
+        try:
+            assert await partner.get("/healthz") == {"status": "ok"}
+            answer = await partner.post("/greet", {"reqId": "r", "nonce": "AAE="}, idempotency_key="r:greet")
+            assert answer == {"reqId": "r", "nonce": "AAE="}
+            with pytest.raises(PartnerRefused) as refused:
+                await partner.post("/refuse", {})
+            assert (refused.value.status, refused.value.code, refused.value.detail) == (409, "already-done", "twice")
+            for path in ("/fail", "/text"):
+                with pytest.raises(PartnerUnavailable):
+                    await partner.post(path, {})
+        finally:
+            await partner.close()
+
+
+async def test_a_partner_that_is_down_is_unavailable(unused_port_url):
+    partner = PartnerClient(unused_port_url, None, timeout_s=2)
+    with pytest.raises(PartnerUnavailable):
+        await partner.get("/healthz")
+    await partner.close()
+
+
+@pytest.fixture
+async def unused_port_url():
+    server = TestServer(application())
+    await server.start_server()
+    url = str(server.make_url("/"))
+    await server.close()
+    return url
+
+
+# --- start and stop ---------------------------------------------------------------------------------
+
+
+async def test_serve_tells_its_ports_and_stops_cleanly(tmp_path):
+    ready, stop, stopped = tmp_path / "run" / "ready.json", asyncio.Event(), []
+
+    async def on_stop():
+        stopped.append(True)
+
+    listeners = [
+        Listener(name=name, app=application(), host="127.0.0.1", port=0, ssl_context=None) for name in ("one", "two")
+    ]
+    task = asyncio.create_task(serve(listeners, ready_file=ready, on_stop=on_stop, stop=stop))
+    while not ready.exists():
+        assert not task.done()
+        await asyncio.sleep(0.001)
+    ports = json.loads(ready.read_text())["ports"]
+    for name in ("one", "two"):
+        partner = PartnerClient(f"http://127.0.0.1:{ports[name]}", None)
+        assert await partner.get("/healthz") == {"status": "ok"}
+        await partner.close()
+
+    taken = Listener(name="taken", app=application(), host="127.0.0.1", port=ports["one"])
+    with pytest.raises(ConfigError, match="taken"):
+        await serve([taken], ready_file=tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+    stop.set()
+    await task
+    assert stopped == [True]
+    assert not ready.exists()
