@@ -148,9 +148,9 @@ class TreState:
 
 
 def mask_imsi(imsi: str) -> str:
-    """MCC and MNC, stars, and the last two digits, for example 00101********89."""
+    """MCC and MNC, stars, and the last two digits, for example 00101********89; at least four digits are hidden."""
     head = 6 if imsi[:3] in _THREE_DIGIT_MNC else 5
-    head = min(head, max(len(imsi) - 2, 0))
+    head = max(min(head, len(imsi) - 6), 0)
     return imsi[:head] + "*" * (len(imsi) - head - 2) + imsi[-2:]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 TRIES: Final = 5
@@ -24,6 +24,10 @@ class TokenVerifier:
         """Verifier of a new token."""
         salt = random(16)
         return cls(salt=salt, digest=_hash(token, salt))
+
+    def restored(self) -> TokenVerifier:
+        """All tries again, after a token that matched."""
+        return replace(self, tries_left=TRIES)
 
     def matches(self, token: bytes) -> bool:
         """Constant-time comparison; the caller has counted the try already."""
