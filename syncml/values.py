@@ -1,0 +1,58 @@
+"""Node values as Items and back (OMA-TS-DM_RepPro-V1_2 §7; formats of OMA-TS-DM_TND-V1_2 §7.7.2)."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from dataclasses import replace
+
+from syncml.codes import Format, MediaType
+from syncml.errors import RemoteProtocolError
+from syncml.model import Item, Meta
+
+NodeValue = str | bytes
+
+
+def leaf_item(
+    uri: str, value: str | bytes | int | bool | None, *, format: Format = Format.CHR, type: str = MediaType.TEXT
+) -> Item:
+    """An Item that carries a leaf's value to `uri`; octets stay octets until the codec writes them."""
+    data: str | bytes | None
+    if isinstance(value, bool):
+        data = "true" if value else "false"
+    elif isinstance(value, int):
+        data = str(value)
+    else:
+        data = value
+    return Item(target=uri, meta=Meta(format=format, type=type), data=data)
+
+
+def node_item(uri: str, mo_type: str | None = None) -> Item:
+    """An Item that adds an interior node, with the MO identifier where it is a root."""
+    return Item(target=uri, meta=Meta(format=Format.NODE, type=mo_type))
+
+
+def item_value(item: Item, command_meta: Meta | None = None) -> NodeValue:
+    """The value an Item carries: octets for `bin` and `b64`, text for all else.
+
+    Raises:
+        RemoteProtocolError: `b64` data that is no Base64.
+    """
+    meta = command_meta.inherited_by(item.meta) if command_meta is not None else item.meta or Meta()
+    if isinstance(item.data, bytes):
+        return item.data
+    text = item.data or ""
+    if meta.format in (Format.B64, Format.BIN):
+        try:
+            return base64.b64decode("".join(text.split()), validate=True)
+        except (binascii.Error, ValueError) as exc:
+            raise RemoteProtocolError("b64 data that is no Base64") from exc
+    return text
+
+
+def as_text(item: Item) -> Item:
+    """The Item as XML will carry it, with octets turned into Base64 text: what is cut into chunks and counted."""
+    if not isinstance(item.data, bytes):
+        return item
+    meta = (item.meta or Meta()).inherited_by(Meta(format=Format.B64))
+    return replace(item, meta=meta, data=base64.b64encode(item.data).decode())
