@@ -11,10 +11,14 @@ from syncml.codec import Encoding, encode
 from syncml.codes import AlertCode, AuthType, StatusCode
 from syncml.errors import CommandOutOfPhase
 from syncml.model import (
+    Add,
     Alert,
     Atomic,
     Chal,
     Command,
+    Copy,
+    Delete,
+    Exec,
     Get,
     Item,
     Message,
@@ -36,8 +40,8 @@ from syncml.session import (
     Event,
     NewNonce,
     NonceChanged,
-    OutOfOrder,
     Outbox,
+    OutOfOrder,
     Phase,
     Reassembly,
     ServerAuthenticated,
@@ -135,7 +139,6 @@ class ClientSession:
         self._answers: list[tuple[Command, list[CommandResult]]] = []
         self._resend_package_1 = False
         self._ask_for_more = False
-        self._speak = False
         self._extra: list[Command] = []
 
     @property
@@ -172,7 +175,7 @@ class ClientSession:
         self._peer_msg_id = header.msg_id
         self._header = header
         self._answers, self._extra = [], []
-        self._resend_package_1 = self._ask_for_more = self._speak = False
+        self._resend_package_1 = self._ask_for_more = False
         self._outbox.learn(header.meta)
         if header.resp_uri:
             self.target_uri = header.resp_uri
@@ -190,7 +193,8 @@ class ClientSession:
         # "Next message" of the server asks for the rest of our package; any other message without Final is not all.
         asked = any(isinstance(c, Alert) and c.code == AlertCode.NEXT_MESSAGE for c in message.commands)
         self._ask_for_more = not message.final and not asked
-        owes = self._answers or self._extra or not self._outbox.empty or self._ask_for_more or self._speak
+        announced = any(isinstance(event, CommandReceived) for event in events)
+        owes = announced or self._answers or self._extra or not self._outbox.empty or self._ask_for_more
         if not owes:
             events.append(self._move(SessionClosed("done")))
         return events
@@ -265,7 +269,6 @@ class ClientSession:
         self._answers = [
             (command, [CommandResult(cmd_id=command.cmd_id, code=code)]) for command in walk(tuple(commands))
         ]
-        self._speak = True
         return False
 
     def _take(self, command: Command, events: list[Event]) -> None:
@@ -290,17 +293,16 @@ class ClientSession:
             case Atomic() | Sequence():
                 self._interrupt(command)
                 events.append(self._move(CommandReceived(command)))
-            case _:
+            case Add() | Replace() | Delete() | Get() | Copy() | Exec():
                 self._take_items(command, events)
 
-    def _take_items(self, command: Command, events: list[Event]) -> None:
+    def _take_items(self, command: Add | Replace | Delete | Get | Copy | Exec, events: list[Event]) -> None:
         self._interrupt(command)
         items: list[Item] = []
         for item in items_of(command):
             merged = item
-            meta = getattr(command, "meta", None)
-            if isinstance(meta, Meta) and item.more_data:
-                merged = replace(item, meta=meta.inherited_by(item.meta))
+            if command.meta is not None and item.more_data:
+                merged = replace(item, meta=command.meta.inherited_by(item.meta))
             whole = self._incoming.take(command.name, merged)
             if not isinstance(whole, Item):
                 self._done(command, whole, target=item.target)
@@ -311,7 +313,7 @@ class ClientSession:
         if not items:
             self._done(command, StatusCode.INCOMPLETE_COMMAND)
             return
-        events.append(self._move(CommandReceived(replace(command, items=tuple(items)))))  # type: ignore[call-arg]  # Item commands
+        events.append(self._move(CommandReceived(replace(command, items=tuple(items)))))
 
     def _interrupt(self, command: Command) -> None:
         """Something else before the last chunk: say so and forget the object (Alert 1225)."""

@@ -36,8 +36,8 @@ from syncml.session import (
     Event,
     NewNonce,
     NonceChanged,
-    OutOfOrder,
     Outbox,
+    OutOfOrder,
     PackageReceived,
     Phase,
     Reassembly,
@@ -404,10 +404,9 @@ class ServerSession:
         if decision is not None:
             self.needs_decision = False
             answers, final = self._decide(decision, answers)
-        elif self._client_known and not self.closed:
-            if self._outbox.empty:  # the device is not done, or its Results come in chunks
-                final = False
-                answers.append(Alert(code=AlertCode.NEXT_MESSAGE))
+        elif self._client_known and not self.closed and self._outbox.empty:
+            final = False  # the device is not done, or its Results come in chunks
+            answers.append(Alert(code=AlertCode.NEXT_MESSAGE))
         message, sent, refused = self._outbox.fill(self._reply_header(), tuple(answers), final=final)
         self._remember(message, sent, refused)
         if self._ending:

@@ -12,8 +12,8 @@ from typing import Final, Literal
 
 from syncml.codec import Encoding, encode
 from syncml.codes import StatusCode
-from syncml.errors import RemoteProtocolError
-from syncml.model import Alert, Command, Item, Message, Meta, Results, Status, SyncHdr
+from syncml.errors import LocalProtocolError, RemoteProtocolError
+from syncml.model import Alert, Atomic, Command, Item, Message, Meta, Results, Sequence, Status, SyncHdr, UnknownCommand
 from syncml.values import NodeValue, as_text, item_value
 
 MAX_CREDENTIAL_ATTEMPTS: Final = 3  # then 401 without a challenge (OMA-TS-DM_Security-V1_2 §5.3)
@@ -241,12 +241,14 @@ class Reassembly:
 
 def with_item(command: Command, item: Item) -> Command:
     """The command with this one Item."""
-    return replace(command, items=(item,))  # type: ignore[call-arg]  # only commands with Items come here
+    if isinstance(command, Status | Atomic | Sequence | UnknownCommand):
+        raise LocalProtocolError(f"a {command.name} carries no large object")
+    return replace(command, items=(item,))
 
 
 def items_of(command: Command) -> tuple[Item, ...]:
     """Items of a command, none for a group."""
-    return getattr(command, "items", ())
+    return () if isinstance(command, Atomic | Sequence | UnknownCommand) else command.items
 
 
 class Outbox:
@@ -363,10 +365,9 @@ def _renumber(commands: tuple[Command, ...]) -> tuple[Command, ...]:
         nonlocal counter
         counter += 1
         own = str(counter)
-        children = getattr(command, "commands", None)
-        if children is None:
+        if not isinstance(command, Atomic | Sequence):
             return replace(command, cmd_id=own)
-        return replace(command, cmd_id=own, commands=tuple(number(c) for c in children))  # type: ignore[call-arg]  # groups
+        return replace(command, cmd_id=own, commands=tuple(number(child) for child in command.commands))
 
     return tuple(number(command) for command in commands)
 
