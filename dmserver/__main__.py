@@ -1,0 +1,5 @@
+"""`python -m dmserver` is the console script `dmserver`."""
+
+from dmserver.cli import main
+
+main()

@@ -1,0 +1,169 @@
+"""Carries out what the provisioning policy decides: record, persist, ask partners, and only then let messages leave."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Final
+
+import structlog
+from sqlalchemy import Connection
+
+from actor_runtime.store import Store
+from actor_runtime.trail import Trail
+from dmserver.answers import Answers
+from dmserver.asks import TellSho
+from dmserver.audit import Entry, EntryKind
+from dmserver.orders import Order, OrderState
+from dmserver.partners import Partners
+from dmserver.provisioning import DeviceAlert, Move, Provisioning, Rules, settle_report, tell_sho
+from dmserver.store.orders import (
+    OrderConflict,
+    expire_orders,
+    find_package,
+    former_requests,
+    ongoing_order,
+    put_package,
+    put_snapshot,
+    unreported_orders,
+    write_order,
+)
+from syncml.policy import Abort, Continue, Finish
+
+STEP_OF_STATE: Final = {
+    OrderState.OPEN: "7",
+    OrderState.CONTACTED: "9",
+    OrderState.TREE_READ: "9",
+    OrderState.CHALLENGED: "10",
+    OrderState.VALIDATED: "11",
+    OrderState.HANDED_OVER: "12",
+    OrderState.PACKAGE_READY: "13",
+    OrderState.DELIVERING: "13",
+    OrderState.DELIVERED: "14",
+    OrderState.REPORTED: "16",
+    OrderState.CLOSED: "16",
+}
+"""Where in TR 33.812 §5.1.3.7.1 a message belongs that is exchanged in this state; "9" for all others."""
+
+_log = structlog.get_logger(__name__)
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Conductor:
+    """The provisioning workflow of all sessions."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        trail: Trail,
+        partners: Partners,
+        rules: Rules,
+        now: Callable[[], datetime] = _utc_now,
+    ) -> None:
+        self._store = store
+        self._trail = trail
+        self._partners = partners
+        self._rules = rules
+        self.now = now
+
+    async def policy_for(self, device_id: str) -> Provisioning | None:
+        """The policy for an authenticated device; None when it has no ongoing order (REQ-13)."""
+        now = self.now()
+
+        def load(connection: Connection) -> tuple[Order, bytes | None, frozenset[str]] | None:
+            order = ongoing_order(connection, device_id, now)
+            if order is None:
+                return None
+            return order, find_package(connection, order.order_id), former_requests(connection, order.order_id)
+
+        found = await self._store.read(load)
+        if found is None:
+            return None
+        order, package, former = found
+        return Provisioning(self._rules, order, package=package, former_requests=former)
+
+    async def begin(self, policy: Provisioning, alerts: tuple[DeviceAlert, ...]) -> Continue | Finish | Abort:
+        """First decision of a session."""
+        order = policy.order
+        self._trail.check(
+            "ongoing-order", True, req=("REQ-13",), step="7", detail=f"order is {order.state}", order=order.order_id
+        )
+        return await self._carry_out(policy, policy.begin(alerts, self.now()))
+
+    async def go_on(
+        self, policy: Provisioning, answers: Answers, alerts: tuple[DeviceAlert, ...]
+    ) -> Continue | Finish | Abort:
+        """Decision after the device answered."""
+        return await self._carry_out(policy, policy.answered(answers, alerts, self.now()))
+
+    async def _carry_out(self, policy: Provisioning, move: Move) -> Continue | Finish | Abort:
+        while True:
+            try:
+                policy.stored(await self._persist(move))
+            except OrderConflict:
+                # Another session of the device, or an operator, was faster: one wins (REQ-15).
+                self._trail.check("one-active-session", False, req=("REQ-15",), step="9", order=move.order.order_id)
+                return Abort(reason="the order was moved by somebody else")
+            if isinstance(move.then, Continue | Finish):
+                return move.then
+            move = policy.resumed(await self._partners.ask(move.then), self.now())
+
+    async def _persist(self, move: Move) -> Order:
+        self.record(move.order.order_id, move.entries)
+
+        def write(connection: Connection) -> Order:
+            written = write_order(connection, move.order)
+            if move.snapshot is not None:
+                put_snapshot(connection, written.order_id, move.snapshot.to_json(), self.now())
+            if move.package is not None:
+                put_package(connection, written.order_id, move.package)
+            return written
+
+        return await self._store.write(write)
+
+    def record(self, order_id: str, entries: tuple[Entry, ...]) -> None:
+        """Put entries on the trail."""
+        for entry in entries:
+            if entry.kind is EntryKind.CHECK:
+                self._trail.check(
+                    entry.text, bool(entry.passed), req=entry.req, step=entry.step, detail=entry.detail, order=order_id
+                )
+            elif entry.kind is EntryKind.STATE:
+                old, _, new = entry.text.partition(" → ")
+                self._trail.state("order", old, new, step=entry.step, order=order_id, detail=entry.detail)
+            else:
+                self._trail.note(entry.text, step=entry.step, order=order_id)
+
+    async def tidy(self) -> None:
+        """Expire orders whose time is over, and repeat reports nobody acknowledged (step 15: until acknowledged)."""
+        now = self.now()
+        for order in await self._store.write(lambda connection: expire_orders(connection, now)):
+            self._trail.state("order", "", OrderState.EXPIRED, step="9", order=order.order_id)
+        for order in await self._store.read(unreported_orders):
+            await self._repeat_report(order)
+
+    async def _repeat_report(self, order: Order) -> None:
+        ask: TellSho = tell_sho(order, order.receipt, order.result or 0)
+        outcome = await self._partners.ask(ask)
+        after, entries = settle_report(order, outcome, self.now())
+        if after.state is order.state:
+            return  # still no answer: the next round comes
+        try:
+            await self._store.write(lambda connection: write_order(connection, after))
+        except OrderConflict:
+            return  # a session of the device reported it meanwhile
+        self.record(order.order_id, entries)
+
+    async def tidy_for_ever(self, pause_s: float) -> None:
+        """`tidy` again and again; a failure is logged and does not end it."""
+        while True:
+            await asyncio.sleep(pause_s)
+            try:
+                await self.tidy()
+            except Exception:  # the loop of a server outlives any single failure
+                _log.exception("tidy.failed")

@@ -1,0 +1,197 @@
+"""Calls to the PVA and to home operators: one `Ask` in, one `Outcome` out, never an exception of the transport."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Protocol
+
+from pydantic import AwareDatetime, StringConstraints, ValidationError
+
+from actor_runtime.http import Base64, Body, PartnerClient, PartnerRefused, PartnerUnavailable, to_base64
+from actor_runtime.trail import Trail
+from dmserver.asks import (
+    Ask,
+    AskChallenge,
+    AskPackage,
+    AskTicket,
+    ChallengeGiven,
+    Outcome,
+    PackageGiven,
+    PartnerDown,
+    PartnerSaidNo,
+    ReportAcknowledged,
+    TellSho,
+    TicketGiven,
+)
+
+
+class _Challenge(Body):
+    challenge: Base64
+    exp: AwareDatetime
+
+
+class _Ticket(Body):
+    ticket: Annotated[str, StringConstraints(max_length=64 * 1024)]  # JWS with the signer's chain inside
+
+
+class _Package(Body):
+    package: Base64
+    mcim_id: str
+    sequence: int
+    package_hash: str
+
+
+class _Acknowledgement(Body):
+    acknowledged: bool
+    subscription: str = ""
+
+
+_PARTNER_AND_STEP: Final[dict[type[Ask], tuple[str, str]]] = {
+    AskChallenge: ("PVA", "9"),
+    AskTicket: ("PVA", "11"),
+    AskPackage: ("SHO", "12"),
+    TellSho: ("SHO", "15"),
+}
+
+
+class Partners(Protocol):
+    """Whoever can put an `Ask` to a partner."""
+
+    async def ask(self, ask: Ask) -> Outcome:
+        """The partner's answer; `PartnerDown` when there is none that can be used."""
+
+
+class HttpPartners:
+    """PVA and home operators over mutual TLS."""
+
+    def __init__(self, *, pva: PartnerClient, shos: Mapping[str, PartnerClient], trail: Trail) -> None:
+        self._pva = pva
+        self._shos = shos
+        self._trail = trail
+
+    async def ask(self, ask: Ask) -> Outcome:
+        """The partner's answer; `PartnerDown` when there is none that can be used."""
+        try:
+            return await self._ask(ask)
+        except PartnerRefused as exc:
+            if exc.status in (408, 409, 425, 429):  # not a decision: the same call may succeed later
+                return PartnerDown(reason=f"{exc.status} {exc.code}")
+            return PartnerSaidNo(code=exc.code, detail=exc.detail)
+        except PartnerUnavailable as exc:
+            return PartnerDown(reason=str(exc))
+        except ValidationError:
+            return PartnerDown(reason="its answer lacks a member or has one of the wrong kind")
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await asyncio.gather(self._pva.close(), *(client.close() for client in self._shos.values()))
+
+    async def _ask(self, ask: Ask) -> Outcome:
+        if isinstance(ask, AskChallenge):
+            return await self._challenge(ask)
+        if isinstance(ask, AskTicket):
+            return await self._validate(ask)
+        sho = self._shos.get(ask.sho_id)
+        if sho is None:
+            return PartnerDown(reason=f"no address is configured for {ask.sho_id}")
+        if isinstance(ask, AskPackage):
+            return await self._hand_over(sho, ask)
+        return await self._report(sho, ask)
+
+    async def _post(self, client: PartnerClient, ask: Ask, path: str, body: Mapping[str, object]) -> dict[str, Any]:
+        partner, step = _PARTNER_AND_STEP[type(ask)]
+        order = ask.order_id if isinstance(ask, AskPackage | TellSho) else None
+        self._trail.message(
+            step=step, direction=f"DPF→{partner}", summary=f"POST {path}", octets=len(json.dumps(body)), order=order
+        )
+        answer = await client.post(path, body, idempotency_key=ask.key)
+        self._trail.message(
+            step=step,
+            direction=f"{partner}→DPF",
+            summary=f"answer to {path}: {', '.join(sorted(answer))}",
+            octets=len(json.dumps(answer)),
+            order=order,
+        )
+        return answer
+
+    async def _challenge(self, ask: AskChallenge) -> Outcome:
+        answer = _Challenge.model_validate(
+            await self._post(
+                self._pva,
+                ask,
+                "/v1/challenge",
+                {"reqId": ask.req_id, "treId": ask.tre_id, "mode": ask.mode.value},
+            )
+        )
+        return ChallengeGiven(challenge=answer.challenge, expires_at=answer.exp)
+
+    async def _validate(self, ask: AskTicket) -> Outcome:
+        answer = _Ticket.model_validate(
+            await self._post(
+                self._pva,
+                ask,
+                "/v1/validate",
+                {
+                    "reqId": ask.req_id,
+                    "m2meId": ask.m2me_id,
+                    "treId": ask.tre_id,
+                    "platformCert": to_base64(ask.platform_cert),
+                    "attestCert": to_base64(ask.attest_cert),
+                    "chain": [to_base64(certificate) for certificate in ask.chain],
+                    "evidence": to_base64(ask.evidence),
+                    "nonce": to_base64(ask.nonce),
+                    "challenge": to_base64(ask.challenge),
+                    "mode": ask.mode.value,
+                    "audience": list(ask.audience),
+                },
+            )
+        )
+        return TicketGiven(ticket=answer.ticket)
+
+    async def _hand_over(self, sho: PartnerClient, ask: AskPackage) -> Outcome:
+        answer = _Package.model_validate(
+            await self._post(
+                sho,
+                ask,
+                "/v1/handover",
+                {
+                    "reqId": ask.req_id,
+                    "orderId": ask.order_id,
+                    "m2meId": ask.m2me_id,
+                    "treId": ask.tre_id,
+                    "treType": ask.tre_type,
+                    "suites": list(ask.suites),
+                    "containers": list(ask.containers),
+                    "algorithms": list(ask.algorithms),
+                    "trustAnchors": list(ask.trust_anchors),
+                    "platformCert": to_base64(ask.platform_cert),
+                    "chain": [to_base64(certificate) for certificate in ask.chain],
+                    "nonce": to_base64(ask.nonce),
+                    "nextSequence": ask.next_sequence,
+                    "ticket": ask.ticket,
+                    "dpfId": ask.dpf_id,
+                },
+            )
+        )
+        return PackageGiven(
+            package=answer.package,
+            mcim_id=answer.mcim_id,
+            sequence=answer.sequence,
+            package_hash=answer.package_hash,
+        )
+
+    async def _report(self, sho: PartnerClient, ask: TellSho) -> Outcome:
+        body: dict[str, Any] = {
+            "orderId": ask.order_id,
+            "reqId": ask.req_id,
+            "receipt": to_base64(ask.receipt or b""),
+            "attestCert": to_base64(ask.attest_cert or b""),
+            "chain": [to_base64(certificate) for certificate in ask.chain],
+            "result": ask.result,
+        }
+        answer = _Acknowledgement.model_validate(await self._post(sho, ask, "/v1/report", body))
+        if not answer.acknowledged:
+            return PartnerDown(reason="it did not acknowledge the report")
+        return ReportAcknowledged(subscription=answer.subscription)

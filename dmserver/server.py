@@ -1,0 +1,172 @@
+"""Puts the DPF together from its settings and runs it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cryptography import x509
+
+from actor_runtime.errors import ConfigError
+from actor_runtime.http import Listener, PartnerClient, serve
+from actor_runtime.sealing import SealingKey
+from actor_runtime.store import Store
+from actor_runtime.tls import client_context, server_context
+from actor_runtime.trail import Trail, TrailRecord
+from actor_runtime.trail_store import append_record
+from dmserver.app import dm_application, partner_application
+from dmserver.conductor import Conductor
+from dmserver.config import DmServerSettings
+from dmserver.endpoint import DmEndpoint
+from dmserver.partners import HttpPartners
+from dmserver.provisioning import Rules
+from dmserver.sessions import SessionRegistry
+from dmserver.store import MIGRATIONS, tables
+from dmserver.store.accounts import list_devices
+from mcim.certificates import TrustAnchors, load_pem_chain
+from mcim.errors import CertificateRefused
+from mo_definitions import load
+
+
+def open_store(settings: DmServerSettings) -> Store:
+    """The database, at its newest schema."""
+    store = Store(settings.database_url, MIGRATIONS)
+    store.upgrade()
+    return store
+
+
+def open_seal_key(settings: DmServerSettings, store: Store) -> SealingKey:
+    """The sealing key; made when it is missing and nothing is sealed yet.
+
+    Raises:
+        ConfigError: it is missing and the database has sealed secrets, or it cannot be read or made.
+    """
+    if not settings.seal_key.exists():
+        if store.read_sync(list_devices):
+            raise ConfigError(
+                f"sealing key {settings.seal_key} is missing", hint="the database was sealed with it; restore the file"
+            )
+        return SealingKey.generate(settings.seal_key)
+    return SealingKey.load(settings.seal_key)
+
+
+def open_trail(settings: DmServerSettings, store: Store) -> Trail:
+    """The audit trail: into the database, and into the trace file if there is one."""
+
+    def keep(record: TrailRecord) -> None:
+        store.post(lambda connection: append_record(connection, tables.trail, record))
+
+    return Trail("DPF", sink=keep, trace_file=settings.trace_file)
+
+
+def load_rules(settings: DmServerSettings) -> Rules:
+    """What is trusted and demanded.
+
+    Raises:
+        ConfigError: an anchor or CRL file is missing or broken.
+    """
+    return Rules(
+        server_id=settings.server_id,
+        mode=settings.validation_mode,
+        manufacturers=_anchors(settings.manufacturer_anchors, "manufacturer"),
+        pvas=_anchors(settings.pva_anchors, "pva"),
+        pva_id=settings.pva_id,
+        crls=tuple(crl for path in settings.crl_files for crl in _crls(path)),
+        ddf=load("M2MMobj"),
+    )
+
+
+async def run(settings: DmServerSettings, *, stop: asyncio.Event | None = None) -> None:
+    """Serve until told to stop.
+
+    Raises:
+        ActorError: a setting, file or address cannot be used.
+    """
+    rules = load_rules(settings)
+    dm_tls = None if settings.dm.plain_http else server_context(settings.tls_cert, settings.tls_key)
+    partner_tls = server_context(settings.tls_cert, settings.tls_key, client_ca=settings.tls_ca)
+    outward_tls = client_context(settings.tls_ca, cert=settings.tls_cert, key=settings.tls_key)
+    limits = settings.limits
+    store = open_store(settings)
+    seal_key = open_seal_key(settings, store)
+    trail = open_trail(settings, store)
+    partners = HttpPartners(
+        pva=PartnerClient(settings.pva_url, outward_tls, limits.partner_timeout_s),
+        shos={
+            sho_id: PartnerClient(url, outward_tls, limits.partner_timeout_s) for sho_id, url in settings.shos.items()
+        },
+        trail=trail,
+    )
+    conductor = Conductor(store=store, trail=trail, partners=partners, rules=rules)
+    endpoint = DmEndpoint(
+        server_id=settings.server_id,
+        max_message=limits.max_message_octets,
+        max_object=limits.max_object_octets,
+        registry=SessionRegistry(
+            max_sessions=limits.max_sessions, idle_s=limits.session_idle_s, dead_s=limits.session_dead_s
+        ),
+        conductor=conductor,
+        store=store,
+        seal_key=seal_key,
+        trail=trail,
+    )
+    dm_app = dm_application(endpoint, max_message=limits.max_message_octets, dm_url=settings.dm_url)
+    partner_app = partner_application(
+        store=store,
+        trail=trail,
+        shos=settings.shos,
+        order_lifetime_s=limits.order_lifetime_s,
+        now=lambda: datetime.now(UTC),
+    )
+    tidying = asyncio.create_task(conductor.tidy_for_ever(limits.report_retry_s))
+
+    async def close() -> None:
+        tidying.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await tidying
+        await partners.close()
+        trail.close()
+        store.close()
+
+    await serve(
+        [
+            Listener(name="dm", app=dm_app, host=settings.dm.host, port=settings.dm.port, ssl_context=dm_tls),
+            Listener(
+                name="partner",
+                app=partner_app,
+                host=settings.partner.host,
+                port=settings.partner.port,
+                ssl_context=partner_tls,
+            ),
+        ],
+        ready_file=settings.ready_file,
+        on_stop=close,
+        stop=stop,
+    )
+
+
+def _read(path: Path, what: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as exc:
+        raise ConfigError(f"{what} {path}: {exc.strerror}") from exc
+
+
+def _anchors(path: Path, purpose: str) -> TrustAnchors:
+    try:
+        return TrustAnchors(certificates=tuple(load_pem_chain(_read(path, f"{purpose} anchors"))), purpose=purpose)
+    except CertificateRefused as exc:
+        raise ConfigError(f"{purpose} anchors {path}: {exc}") from exc
+
+
+def _crls(path: Path) -> list[x509.CertificateRevocationList]:
+    octets = _read(path, "CRL")
+    marker = b"-----BEGIN X509 CRL-----"
+    try:
+        if marker not in octets:
+            return [x509.load_der_x509_crl(octets)]
+        return [x509.load_pem_x509_crl(marker + block) for block in octets.split(marker)[1:]]
+    except ValueError as exc:
+        raise ConfigError(f"CRL {path}: neither PEM nor DER") from exc

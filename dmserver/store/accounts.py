@@ -1,0 +1,157 @@
+"""Devices and their DM accounts. Secrets go in and out sealed, each bound to its row and column."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Literal
+
+from sqlalchemy import Connection, delete, func, insert, select, update
+
+from actor_runtime.sealing import SealingKey
+from dmserver.store.tables import accounts, bootstraps, devices
+
+
+class DeviceExists(Exception):
+    """A device with this id is already known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """DM credentials of one device, both directions. Nonces are raw octets."""
+
+    device_id: str
+    profile: int
+    client_name: str
+    client_secret: str = field(repr=False)
+    client_nonce: bytes = field(repr=False)
+    server_name: str
+    server_secret: str = field(repr=False)
+    server_nonce: bytes = field(repr=False)
+
+
+def naive(moment: datetime) -> datetime:
+    """UTC without zone, as the tables hold it."""
+    return moment.astimezone(UTC).replace(tzinfo=None)
+
+
+def aware(moment: datetime) -> datetime:
+    """Back from the tables."""
+    return moment.replace(tzinfo=UTC)
+
+
+def _place(table: str, column: str, device_id: str) -> bytes:
+    return f"dmserver|{table}|{column}|{device_id}".encode()
+
+
+def add_device(connection: Connection, key: SealingKey, device_id: str, secret: bytes, now: datetime) -> None:
+    """Make a device known, with the secret its supplier shares with us.
+
+    Raises:
+        DeviceExists
+    """
+    if connection.execute(select(devices.c.device_id).where(devices.c.device_id == device_id)).first() is not None:
+        raise DeviceExists(device_id)
+    connection.execute(
+        insert(devices).values(
+            device_id=device_id,
+            bootstrap_secret=key.seal(secret, _place("devices", "bootstrap_secret", device_id)),
+            created_at=naive(now),
+        )
+    )
+
+
+def bootstrap_secret(connection: Connection, key: SealingKey, device_id: str) -> bytes | None:
+    """The supplier's secret of a device; None for a device we do not know."""
+    sealed = connection.execute(
+        select(devices.c.bootstrap_secret).where(devices.c.device_id == device_id)
+    ).scalar_one_or_none()
+    return None if sealed is None else key.open(sealed, _place("devices", "bootstrap_secret", device_id))
+
+
+def is_known(connection: Connection, device_id: str) -> bool:
+    """Whether the device was added."""
+    return connection.execute(select(devices.c.device_id).where(devices.c.device_id == device_id)).first() is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceRow:
+    """What a list of devices shows."""
+
+    device_id: str
+    known_since: datetime
+    profile: int  # of the last bootstrap; 0: none yet
+
+
+def list_devices(connection: Connection) -> list[DeviceRow]:
+    """All devices, oldest first."""
+    rows = connection.execute(
+        select(devices.c.device_id, devices.c.created_at, accounts.c.profile)
+        .select_from(devices.outerjoin(accounts, devices.c.device_id == accounts.c.device_id))
+        .order_by(devices.c.created_at, devices.c.device_id)
+    )
+    return [
+        DeviceRow(device_id=row.device_id, known_since=aware(row.created_at), profile=row.profile or 0) for row in rows
+    ]
+
+
+def bootstraps_since(connection: Connection, device_id: str, since: datetime) -> int:
+    """How many bootstraps were made for the device since then."""
+    return connection.execute(
+        select(func.count())
+        .select_from(bootstraps)
+        .where(bootstraps.c.device_id == device_id, bootstraps.c.sent_at >= naive(since))
+    ).scalar_one()
+
+
+def profile_of(connection: Connection, device_id: str) -> int:
+    """Number of the last bootstrap profile; 0 when there was none."""
+    return (
+        connection.execute(select(accounts.c.profile).where(accounts.c.device_id == device_id)).scalar_one_or_none()
+        or 0
+    )
+
+
+def put_account(connection: Connection, key: SealingKey, account: Account, now: datetime) -> None:
+    """Replace the account of a device, and count the bootstrap."""
+    connection.execute(delete(accounts).where(accounts.c.device_id == account.device_id))
+    connection.execute(
+        insert(accounts).values(
+            device_id=account.device_id,
+            profile=account.profile,
+            client_name=account.client_name,
+            client_secret=key.seal(
+                account.client_secret.encode(), _place("accounts", "client_secret", account.device_id)
+            ),
+            client_nonce=account.client_nonce,
+            server_name=account.server_name,
+            server_secret=key.seal(
+                account.server_secret.encode(), _place("accounts", "server_secret", account.device_id)
+            ),
+            server_nonce=account.server_nonce,
+            created_at=naive(now),
+        )
+    )
+    connection.execute(insert(bootstraps).values(device_id=account.device_id, sent_at=naive(now)))
+
+
+def find_account(connection: Connection, key: SealingKey, device_id: str) -> Account | None:
+    """The account of a device; None when it has none, known or not."""
+    row = connection.execute(select(accounts).where(accounts.c.device_id == device_id)).first()
+    if row is None:
+        return None
+    return Account(
+        device_id=device_id,
+        profile=row.profile,
+        client_name=row.client_name,
+        client_secret=key.open(row.client_secret, _place("accounts", "client_secret", device_id)).decode(),
+        client_nonce=row.client_nonce,
+        server_name=row.server_name,
+        server_secret=key.open(row.server_secret, _place("accounts", "server_secret", device_id)).decode(),
+        server_nonce=row.server_nonce,
+    )
+
+
+def set_nonce(connection: Connection, device_id: str, direction: Literal["client", "server"], nonce: bytes) -> None:
+    """Keep a new nonce: "client" is the one we issued for the device's credentials, "server" the one for ours."""
+    connection.execute(update(accounts).where(accounts.c.device_id == device_id).values({f"{direction}_nonce": nonce}))

@@ -1,0 +1,165 @@
+"""Orders in the database: one row each, written with its version so that two writers never both win (REQ-15)."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Connection, Row, delete, insert, select, update
+
+from dmserver.orders import ENDED, EXPIRABLE, ONGOING, Order, OrderEvent, OrderState, advance
+from dmserver.store.accounts import aware, naive
+from dmserver.store.tables import orders, packages, requests, snapshots
+
+_TIMES: Final = ("created_at", "updated_at", "expires_at", "challenge_exp", "ticket_exp")
+
+
+class OrderConflict(Exception):
+    """Somebody else moved the order since it was read; nothing was written."""
+
+
+class OrderOngoing(Exception):
+    """The device has an ongoing order already; the text is its id."""
+
+
+def open_order(connection: Connection, order: Order, *, idempotency_key: str | None = None) -> Order:
+    """Write a new order; a repeated idempotency key of the same home operator gives the order it made.
+
+    Raises:
+        OrderOngoing: one order per device at a time.
+    """
+    if idempotency_key is not None:
+        row = connection.execute(
+            select(orders).where(orders.c.sho_id == order.sho_id, orders.c.idempotency_key == idempotency_key)
+        ).first()
+        if row is not None:
+            return _order(row)
+    expire_orders(connection, order.created_at)
+    ongoing = connection.execute(
+        select(orders.c.order_id).where(
+            orders.c.device_id == order.device_id, orders.c.state.not_in([state.value for state in ENDED])
+        )
+    ).scalar_one_or_none()
+    if ongoing is not None:
+        raise OrderOngoing(ongoing)
+    connection.execute(insert(orders).values(idempotency_key=idempotency_key, **_row(order)))
+    return order
+
+
+def find_order(connection: Connection, order_id: str) -> Order | None:
+    """The order of that id."""
+    row = connection.execute(select(orders).where(orders.c.order_id == order_id)).first()
+    return None if row is None else _order(row)
+
+
+def list_orders(connection: Connection) -> list[Order]:
+    """All orders, oldest first."""
+    return [_order(row) for row in connection.execute(select(orders).order_by(orders.c.created_at))]
+
+
+def ongoing_order(connection: Connection, device_id: str, now: datetime) -> Order | None:
+    """The order that is served for a device, None without one; an expired order is none (REQ-13)."""
+    row = connection.execute(
+        select(orders).where(orders.c.device_id == device_id, orders.c.state.in_([state.value for state in ONGOING]))
+    ).first()
+    if row is None:
+        return None
+    order = _order(row)
+    return None if order.state in EXPIRABLE and order.expires_at <= now else order
+
+
+def expire_orders(connection: Connection, now: datetime) -> list[Order]:
+    """Move every order whose time is over, and return them."""
+    rows = connection.execute(
+        select(orders).where(
+            orders.c.expires_at <= naive(now), orders.c.state.in_([state.value for state in EXPIRABLE])
+        )
+    ).all()
+    return [write_order(connection, advance(_order(row), OrderEvent.EXPIRE, now)) for row in rows]
+
+
+def unreported_orders(connection: Connection) -> list[Order]:
+    """Orders with a verified receipt that the home operator has not acknowledged."""
+    rows = connection.execute(
+        select(orders).where(orders.c.state == OrderState.DELIVERED.value, orders.c.receipt.is_not(None))
+    )
+    return [_order(row) for row in rows]
+
+
+def write_order(connection: Connection, order: Order) -> Order:
+    """Write an order that was read at `order.version`, and keep the history of its requests.
+
+    Raises:
+        OrderConflict
+    """
+    written = dataclasses.replace(order, version=order.version + 1)
+    values = {name: value for name, value in _row(written).items() if name != "order_id"}
+    result = connection.execute(
+        update(orders).where(orders.c.order_id == order.order_id, orders.c.version == order.version).values(**values)
+    )
+    if result.rowcount != 1:
+        raise OrderConflict(order.order_id)
+    if order.req_id is not None:
+        _note_request(connection, order.order_id, order.req_id, order.updated_at)
+    if order.state in ENDED:
+        connection.execute(delete(packages).where(packages.c.order_id == order.order_id))
+    return written
+
+
+def former_requests(connection: Connection, order_id: str) -> frozenset[str]:
+    """Request ids of an order that another one has replaced."""
+    return frozenset(
+        connection.execute(
+            select(requests.c.req_id).where(requests.c.order_id == order_id, requests.c.closed.is_(True))
+        ).scalars()
+    )
+
+
+def put_snapshot(connection: Connection, order_id: str, document: str, now: datetime) -> None:
+    """Keep what was read of M2MMobj."""
+    connection.execute(insert(snapshots).values(order_id=order_id, taken_at=naive(now), document=document))
+
+
+def put_package(connection: Connection, order_id: str, package: bytes) -> None:
+    """Keep a package until the order ends; a new one takes the place of the old."""
+    connection.execute(delete(packages).where(packages.c.order_id == order_id))
+    connection.execute(insert(packages).values(order_id=order_id, package=package))
+
+
+def find_package(connection: Connection, order_id: str) -> bytes | None:
+    """The package kept for an order."""
+    return connection.execute(select(packages.c.package).where(packages.c.order_id == order_id)).scalar_one_or_none()
+
+
+def _note_request(connection: Connection, order_id: str, req_id: str, now: datetime) -> None:
+    connection.execute(
+        update(requests).where(requests.c.order_id == order_id, requests.c.req_id != req_id).values(closed=True)
+    )
+    known = connection.execute(
+        select(requests.c.req_id).where(requests.c.order_id == order_id, requests.c.req_id == req_id)
+    ).first()
+    if known is None:
+        connection.execute(
+            insert(requests).values(order_id=order_id, req_id=req_id, opened_at=naive(now), closed=False)
+        )
+
+
+def _row(order: Order) -> dict[str, Any]:
+    values: dict[str, Any] = {name: getattr(order, name) for name in Order.__slots__}
+    values["state"] = order.state.value
+    values["cert_chain"] = json.dumps([base64.b64encode(cert).decode() for cert in order.cert_chain])
+    for name in _TIMES:
+        values[name] = None if values[name] is None else naive(values[name])
+    return values
+
+
+def _order(row: Row[Any]) -> Order:
+    values = {name: getattr(row, name) for name in Order.__slots__}
+    values["state"] = OrderState(row.state)
+    values["cert_chain"] = tuple(base64.b64decode(cert) for cert in json.loads(row.cert_chain))
+    for name in _TIMES:
+        values[name] = None if values[name] is None else aware(values[name])
+    return Order(**values)

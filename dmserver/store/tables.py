@@ -1,0 +1,115 @@
+"""Tables of the DPF. Times are UTC without zone; secrets are sealed octets; the package is opaque octets."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+from actor_runtime.trail_store import trail_table
+
+metadata = MetaData()
+
+devices = Table(
+    "devices",
+    metadata,
+    Column("device_id", String(255), primary_key=True),  # M2MEId, also DevInfo/DevId and Source of DM messages
+    Column("bootstrap_secret", LargeBinary, nullable=False),  # sealed; the supplier's shared secret
+    Column("created_at", DateTime, nullable=False),
+)
+
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("device_id", String(255), ForeignKey("devices.device_id"), primary_key=True),
+    Column("profile", Integer, nullable=False),  # of the bootstrap, from 1: a device refuses an older one
+    Column("client_name", String(64), nullable=False),
+    Column("client_secret", LargeBinary, nullable=False),  # sealed
+    Column("client_nonce", LargeBinary, nullable=False),  # the one WE issued last
+    Column("server_name", String(255), nullable=False),
+    Column("server_secret", LargeBinary, nullable=False),  # sealed
+    Column("server_nonce", LargeBinary, nullable=False),  # the one the device issued last
+    Column("created_at", DateTime, nullable=False),
+)
+
+bootstraps = Table(
+    "bootstraps",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("device_id", String(255), ForeignKey("devices.device_id"), nullable=False),
+    Column("sent_at", DateTime, nullable=False),
+    Index("ix_bootstraps_device_sent", "device_id", "sent_at"),
+)
+
+orders = Table(
+    "orders",
+    metadata,
+    Column("order_id", String(36), primary_key=True),
+    Column("device_id", String(255), ForeignKey("devices.device_id"), nullable=False),
+    Column("sho_id", String(255), nullable=False),
+    Column("purpose", String(32), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("created_at", DateTime, nullable=False),
+    Column("updated_at", DateTime, nullable=False),
+    Column("expires_at", DateTime, nullable=False),
+    Column("idempotency_key", String(255), nullable=True),  # of the home operator that opened it
+    Column("req_id", String(64), nullable=True),
+    Column("nonce", LargeBinary, nullable=True),
+    Column("tre_id", String(255), nullable=True),
+    Column("attest_cert", LargeBinary, nullable=True),
+    Column("cert_chain", Text, nullable=False),  # JSON list of Base64 DER
+    Column("attempt", Integer, nullable=False),
+    Column("challenge", LargeBinary, nullable=True),
+    Column("challenge_exp", DateTime, nullable=True),
+    Column("ticket", Text, nullable=True),
+    Column("ticket_exp", DateTime, nullable=True),
+    Column("mcim_id", String(36), nullable=True),
+    Column("sequence", BigInteger, nullable=True),
+    Column("package_hash", String(64), nullable=True),
+    Column("pushes", Integer, nullable=False),
+    Column("receipt", LargeBinary, nullable=True),
+    Column("result", Integer, nullable=True),
+    Index("ix_orders_device_state", "device_id", "state"),
+    UniqueConstraint("sho_id", "idempotency_key", name="uq_orders_idempotency"),
+)
+
+requests = Table(
+    "requests",
+    metadata,
+    Column("order_id", String(36), ForeignKey("orders.order_id"), primary_key=True),
+    Column("req_id", String(64), primary_key=True),
+    Column("opened_at", DateTime, nullable=False),
+    Column("closed", Boolean, nullable=False),  # a later request of the same order took its place
+)
+
+snapshots = Table(
+    "snapshots",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("order_id", String(36), ForeignKey("orders.order_id"), nullable=False, index=True),
+    Column("taken_at", DateTime, nullable=False),
+    Column("document", Text, nullable=False),  # JSON, without nonce and provisional identity
+)
+
+packages = Table(
+    "packages",
+    metadata,
+    Column("order_id", String(36), ForeignKey("orders.order_id"), primary_key=True),
+    Column("package", LargeBinary, nullable=False),  # opaque; removed when the order ends
+)
+
+trail = trail_table(metadata)
