@@ -19,7 +19,7 @@ from typing import Annotated, Any, Final, TypeVar
 import aiohttp
 import structlog
 from aiohttp import web
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints, ValidationError
 from pydantic.alias_generators import to_camel
 
 from actor_runtime.errors import ConfigError
@@ -105,6 +105,14 @@ Base64 = Annotated[bytes, BeforeValidator(_from_base64)]
 """Octets in a JSON body, as standard Base64."""
 
 
+Name = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$")]
+"""An identifier in a JSON body: URN, FQDN, order id. Printable ASCII without spaces."""
+
+
+OrderId = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[\x21-\x7e]+$")]
+"""Id of an order at the DPF: opaque, a UUID as a rule."""
+
+
 def to_base64(octets: bytes) -> str:
     """Octets as they stand in a JSON body."""
     return base64.b64encode(octets).decode("ascii")
@@ -113,9 +121,7 @@ def to_base64(octets: bytes) -> str:
 class Body(BaseModel):
     """A JSON request body: snake_case here, camelCase on the wire. Members we do not know are passed over."""
 
-    model_config = ConfigDict(
-        frozen=True, alias_generator=to_camel, populate_by_name=True, hide_input_in_errors=True, str_max_length=4096
-    )
+    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, hide_input_in_errors=True)
 
 
 BodyT = TypeVar("BodyT", bound=Body)
@@ -136,6 +142,13 @@ async def read_body(request: web.Request, model: type[BodyT]) -> BodyT:
         raise ProblemError(400, "malformed-request", "the body is not JSON") from None
 
 
+def peer_identities(request: web.Request) -> frozenset[str]:
+    """DNS names in the SAN of the client certificate that TLS verified; none without a certificate."""
+    certificate = request.get_extra_info("peercert")
+    names = certificate.get("subjectAltName", ()) if certificate else ()
+    return frozenset(name for kind, name in names if kind == "DNS")
+
+
 def peer_identity(request: web.Request) -> str | None:
     """First DNS name in the SAN of the client certificate that TLS verified; None without one."""
     certificate = request.get_extra_info("peercert")
@@ -148,7 +161,7 @@ def allow_clients(names: frozenset[str]) -> Any:  # noqa: ANN401 (aiohttp's midd
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if request.path != "/healthz" and peer_identity(request) not in names:
+        if request.path != "/healthz" and not peer_identities(request) & names:
             raise ProblemError(403, "client-not-allowed", "the client certificate is not on this actor's list")
         return await handler(request)
 

@@ -1,0 +1,5 @@
+"""`python -m pva` is the console script `pva`."""
+
+from pva.cli import main
+
+main()

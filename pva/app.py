@@ -1,0 +1,197 @@
+"""HTTP of the PVA: DPFs (mutual TLS) ask for challenges and decisions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+import structlog
+from aiohttp import web
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from actor_runtime.errors import ConfigError
+from actor_runtime.http import (
+    Listener,
+    ProblemError,
+    allow_clients,
+    new_application,
+    peer_identities,
+    read_body,
+    serve,
+    to_base64,
+)
+from actor_runtime.store import Store
+from actor_runtime.tls import server_context
+from actor_runtime.trail import Trail, TrailRecord
+from actor_runtime.trail_store import append_record
+from mcim.certificates import TrustAnchors, load_pem_chain
+from mcim.errors import MCIMError
+from pva.config import PvaSettings
+from pva.store import tables
+from pva.validation import (
+    ChallengeBody,
+    ModeNotOffered,
+    NotTrusted,
+    TooManyChallenges,
+    ValidateBody,
+    ValidationDesk,
+    Verifier,
+)
+
+MIGRATIONS: Final = Path(__file__).parent / "store" / "migrations"
+
+_log = structlog.get_logger(__name__)
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pva:
+    """The parts of a running PVA."""
+
+    store: Store
+    trail: Trail
+    desk: ValidationDesk
+    allowed_clients: frozenset[str]
+    now: Callable[[], datetime] = _utc_now
+
+    async def close(self) -> None:
+        """Write what is still to be written and let go."""
+        self.store.close()
+        self.trail.close()
+
+
+def open_store(settings: PvaSettings) -> Store:
+    """The database, migrated."""
+    store = Store(settings.database_url, MIGRATIONS)
+    store.upgrade()
+    return store
+
+
+def build(settings: PvaSettings, *, now: Callable[[], datetime] = _utc_now) -> Pva:
+    """Load everything and check it, before anything listens.
+
+    Raises:
+        ConfigError, StoreError.
+    """
+    chain = _read_chain(settings.signing_cert)
+    verifier = Verifier(
+        pva_id=settings.pva_id,
+        signing_key=_read_key(settings.signing_key, chain[0]),
+        chain=chain,
+        manufacturers=TrustAnchors(_read_chain(settings.manufacturer_anchors), "manufacturer"),
+        crls=tuple(_read_crl(path) for path in settings.crl_files),
+        modes=settings.modes,
+        challenge_ttl=timedelta(seconds=settings.challenge_ttl_s),
+        max_challenges=settings.max_challenges,
+        ticket_ttl=timedelta(seconds=settings.ticket_ttl_s),
+    )
+    store = open_store(settings)
+
+    def sink(record: TrailRecord) -> None:
+        store.post(lambda connection: append_record(connection, tables.trail, record))
+
+    trail = Trail("PVA", sink=sink, trace_file=settings.trace_file)
+    return Pva(
+        store=store,
+        trail=trail,
+        desk=ValidationDesk(store=store, trail=trail, verifier=verifier),
+        allowed_clients=settings.allowed_clients,
+        now=now,
+    )
+
+
+def application(pva: Pva) -> web.Application:
+    """What DPFs may call."""
+    app = new_application()
+    app.middlewares.append(allow_clients(pva.allowed_clients))
+    app.router.add_post("/v1/challenge", lambda request: _challenge(pva, request))
+    app.router.add_post("/v1/validate", lambda request: _validate(pva, request))
+    return app
+
+
+async def run(settings: PvaSettings) -> None:
+    """Serve until told to stop."""
+    pva = build(settings)
+    context = server_context(settings.tls_cert, settings.tls_key, client_ca=settings.tls_ca)
+    listener = Listener(
+        name="partner",
+        app=application(pva),
+        host=settings.partner.host,
+        port=settings.partner.port,
+        ssl_context=context,
+    )
+    await serve([listener], ready_file=settings.ready_file, on_stop=pva.close)
+
+
+async def _challenge(pva: Pva, request: web.Request) -> web.Response:
+    body = await read_body(request, ChallengeBody)
+    try:
+        row = await pva.desk.challenge(body, client=_client(pva, request), now=pva.now())
+    except ModeNotOffered as exc:
+        raise ProblemError(422, "mode-not-offered") from exc
+    except TooManyChallenges as exc:
+        raise ProblemError(503, "busy") from exc
+    return web.json_response(
+        {"challenge": to_base64(row.challenge), "exp": row.expires_at.isoformat().replace("+00:00", "Z")}
+    )
+
+
+async def _validate(pva: Pva, request: web.Request) -> web.Response:
+    body = await read_body(request, ValidateBody)
+    pva.trail.message(
+        step="10",
+        direction="DPF→PVA",
+        summary=f"evidence of {body.tre_id}, {body.mode}",
+        octets=request.content_length or 0,
+        order=str(body.req_id),
+    )
+    try:
+        ticket = await pva.desk.validate(body, client=_client(pva, request), now=pva.now())
+    except NotTrusted as exc:
+        _log.warning("pva.not_trusted", tre_id=body.tre_id, reason=exc.reason)
+        raise ProblemError(403, "platform-not-trusted", exc.reason) from exc
+    pva.trail.message(
+        step="11", direction="PVA→DPF", summary="signed ticket", octets=len(ticket), order=str(body.req_id)
+    )
+    return web.json_response({"ticket": ticket})
+
+
+def _client(pva: Pva, request: web.Request) -> str:
+    """The name by which this DPF is on our list."""
+    return min(peer_identities(request) & pva.allowed_clients)
+
+
+def _read_chain(path: Path) -> list[x509.Certificate]:
+    try:
+        return load_pem_chain(path.read_bytes())
+    except OSError as exc:
+        raise ConfigError(f"{path}: {exc.strerror}") from exc
+    except MCIMError as exc:
+        raise ConfigError(f"{path}: no PEM certificates") from exc
+
+
+def _read_key(path: Path, leaf: x509.Certificate) -> ec.EllipticCurvePrivateKey:
+    try:
+        key = load_pem_private_key(path.read_bytes(), password=None)
+    except (OSError, ValueError, TypeError) as exc:
+        raise ConfigError(f"{path}: no PEM private key") from exc
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != leaf.public_key():
+        raise ConfigError(f"{path}: not the EC key of the signing certificate")
+    return key
+
+
+def _read_crl(path: Path) -> x509.CertificateRevocationList:
+    try:
+        octets = path.read_bytes()
+        pem = octets.lstrip().startswith(b"-----BEGIN")
+        return x509.load_pem_x509_crl(octets) if pem else x509.load_der_x509_crl(octets)
+    except (OSError, ValueError) as exc:
+        raise ConfigError(f"{path}: no certificate revocation list") from exc

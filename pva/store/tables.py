@@ -1,0 +1,65 @@
+"""Tables of the PVA. Times are UTC without zone."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import (
+    Boolean,
+    Column,
+    DateTime,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
+
+from actor_runtime.trail_store import trail_table
+
+metadata: Final = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+challenges: Final = Table(
+    "challenge",
+    metadata,
+    Column("challenge", LargeBinary(64), primary_key=True),
+    Column("req_id", String(36), nullable=False),
+    Column("tre_id", String(255), nullable=False),
+    Column("mode", String(32), nullable=False),
+    Column("client", String(255), nullable=False),  # DNS name of the DPF that asked
+    Column("expires_at", DateTime, nullable=False, index=True),
+    Column("used_by", LargeBinary(32), nullable=True),  # SHA-256 of the one request that may use it
+)
+
+reference_values: Final = Table(
+    "reference_value",
+    metadata,
+    Column("tre_type", String(64), primary_key=True),
+    Column("version", String(64), primary_key=True),
+    Column("added_at", DateTime, nullable=False),
+)
+
+decisions: Final = Table(
+    "decision",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("request_digest", LargeBinary(32), nullable=False, unique=True),
+    Column("req_id", String(36), nullable=False, index=True),
+    Column("m2me_id", String(255), nullable=False),
+    Column("tre_id", String(255), nullable=False),
+    Column("mode", String(32), nullable=False),
+    Column("client", String(255), nullable=False),
+    Column("trusted", Boolean, nullable=False),
+    Column("reason", String(255), nullable=False),  # of a refusal; empty when trusted
+    Column("ticket", Text, nullable=True),
+    Column("decided_at", DateTime, nullable=False),
+)
+
+trail: Final = trail_table(metadata)

@@ -1,0 +1,245 @@
+"""Is this platform to be trusted? Challenges, the checks of evidence against them, and the ticket (REQ-17 to REQ-23).
+
+TR 33.812 §5.1.3.7.1 steps 9 to 11; RFC 9334 calls this party the verifier.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from actor_runtime.http import Base64, Body, Name
+from actor_runtime.store import Store
+from actor_runtime.trail import Trail
+from mcim.certificates import Role, TrustAnchors, ValidatedCertificate, load_der, validate
+from mcim.errors import CertificateRefused, StatementInvalid
+from mcim.evidence import Evidence, verify_evidence
+from mcim.ticket import TicketClaims, issue_ticket
+from mcim.vocabulary import ValidationMode
+from pva.store import repository
+from pva.store.repository import ChallengeRow, Decision
+
+STEP_CHECK: Final = "10"
+STEP_DECISION: Final = "11"
+CHALLENGE_LENGTH: Final = 32  # octets
+MAX_CHAIN: Final = 8  # certificates
+STATE_OK: Final = "ok"
+
+
+class ChallengeBody(Body):
+    """`POST /v1/challenge`."""
+
+    req_id: uuid.UUID
+    tre_id: Name
+    mode: ValidationMode
+
+
+class ValidateBody(Body):
+    """`POST /v1/validate`."""
+
+    req_id: uuid.UUID
+    m2me_id: Name
+    tre_id: Name
+    platform_cert: Base64
+    attest_cert: Base64
+    chain: list[Base64]
+    evidence: Base64
+    nonce: Base64
+    challenge: Base64
+    mode: ValidationMode
+    audience: list[Name]
+
+
+class ModeNotOffered(Exception):
+    """This PVA does not validate in the mode asked for."""
+
+
+class TooManyChallenges(Exception):
+    """The limit of outstanding challenges is reached."""
+
+
+class NotTrusted(Exception):
+    """The platform is not to be trusted. `reason` is the name of the check that failed."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verifier:
+    """Who signs tickets, and what counts as evidence."""
+
+    pva_id: str
+    signing_key: ec.EllipticCurvePrivateKey = field(repr=False)
+    chain: list[x509.Certificate]  # leaf first
+    manufacturers: TrustAnchors
+    crls: Sequence[x509.CertificateRevocationList]
+    modes: frozenset[ValidationMode]
+    challenge_ttl: timedelta
+    max_challenges: int
+    ticket_ttl: timedelta
+
+
+class ValidationDesk:
+    """Gives challenges and decides. Equal requests get the decision made first."""
+
+    def __init__(self, *, store: Store, trail: Trail, verifier: Verifier) -> None:
+        self._store, self._trail, self._verifier = store, trail, verifier
+
+    async def challenge(self, body: ChallengeBody, *, client: str, now: datetime) -> ChallengeRow:
+        """A fresh challenge bound to TRE, request and mode; stored before it leaves.
+
+        Raises:
+            ModeNotOffered, TooManyChallenges.
+        """
+        if body.mode not in self._verifier.modes:
+            raise ModeNotOffered(body.mode)
+        row = ChallengeRow(
+            challenge=secrets.token_bytes(CHALLENGE_LENGTH),
+            req_id=str(body.req_id),
+            tre_id=body.tre_id,
+            mode=body.mode,
+            client=client,
+            expires_at=(now + self._verifier.challenge_ttl).replace(microsecond=0),
+        )
+        limit = self._verifier.max_challenges
+        if not await self._store.write(lambda c: repository.add_challenge(c, row, now=now, limit=limit)):
+            raise TooManyChallenges
+        self._trail.note(f"challenge for {body.tre_id}, {body.mode}", step=STEP_CHECK, order=row.req_id)
+        return row
+
+    async def validate(self, body: ValidateBody, *, client: str, now: datetime) -> str:
+        """Decide on a platform; a positive decision is a signed ticket. Either is on record before it leaves.
+
+        Raises:
+            NotTrusted: and why, for the log; the platform learns nothing of it.
+        """
+        digest = hashlib.sha256(client.encode() + b"\0" + body.model_dump_json().encode()).digest()
+        known = await self._store.read(lambda c: repository.find_decision(c, digest))
+        if known is None:
+            known = await self._decide(body, digest, client, now)
+        else:
+            self._trail.note("same request again: the same decision", step=STEP_DECISION, order=str(body.req_id))
+        if known.ticket is None:
+            raise NotTrusted(known.reason)
+        return known.ticket
+
+    async def _decide(self, body: ValidateBody, digest: bytes, client: str, now: datetime) -> Decision:
+        req_id, ticket, reason = str(body.req_id), None, ""
+        try:
+            ticket = await self._judge(body, digest, client, now)
+        except NotTrusted as exc:
+            reason = exc.reason
+        decision = Decision(
+            request_digest=digest,
+            req_id=req_id,
+            m2me_id=body.m2me_id,
+            tre_id=body.tre_id,
+            mode=body.mode,
+            client=client,
+            trusted=ticket is not None,
+            reason=reason,
+            ticket=ticket,
+            decided_at=now,
+        )
+        self._trail.check("platform-trusted", decision.trusted, req=("REQ-17", "REQ-23"), step=STEP_DECISION,
+                          order=req_id, detail=reason)  # fmt: skip
+        return await self._store.write(lambda c: repository.add_decision(c, decision))
+
+    async def _judge(self, body: ValidateBody, digest: bytes, client: str, now: datetime) -> str:
+        # The challenge goes first and is used up whatever follows: evidence gets one try (REQ-18).
+        row = await self._store.write(lambda c: repository.use_challenge(c, body.challenge, digest))
+        self._check(body, "challenge-known-and-unused", row is not None, ("REQ-18",))
+        if row is None:
+            raise NotTrusted("challenge-known-and-unused")
+        self._check(body, "challenge-fresh", now < row.expires_at, ("REQ-18",))
+        bound = (row.req_id, row.tre_id, row.mode, row.client) == (str(body.req_id), body.tre_id, body.mode, client)
+        self._check(body, "challenge-binding", bound and body.mode in self._verifier.modes, ("REQ-18",))
+        self._check(body, "audience-named", 1 <= len(body.audience) <= 4, ("REQ-19",))
+
+        platform = self._certificate(body, body.platform_cert, Role.PLATFORM, "platform-certificate", now)
+        attest = self._certificate(body, body.attest_cert, Role.ATTEST, "attest-certificate", now)
+        self._check(body, "two-keys-for-two-purposes", platform.key_id != attest.key_id, ("REQ-45",))
+
+        evidence = self._evidence(body, attest)
+        for name, holds in (
+            ("evidence-challenge", hmac.compare_digest(evidence.challenge, body.challenge)),
+            ("evidence-nonce", hmac.compare_digest(evidence.nonce, body.nonce)),
+            ("evidence-request", evidence.req_id == str(body.req_id)),
+            ("evidence-mode", evidence.mode == body.mode),
+            ("evidence-platform-key", evidence.platform_key_id == platform.key_id),
+            ("evidence-identities", (evidence.m2me_id, evidence.tre_id) == (body.m2me_id, body.tre_id)),
+        ):
+            self._check(body, name, holds, ("REQ-18",))
+        self._check(body, "tre-state", evidence.state == STATE_OK, ("REQ-17",), evidence.state)
+        good = await self._store.read(lambda c: repository.is_reference(c, evidence.tre_type, evidence.tre_version))
+        self._check(body, "reference-value", good, ("REQ-17",), f"{evidence.tre_type} {evidence.tre_version}")
+        return issue_ticket(
+            TicketClaims(
+                pva_id=self._verifier.pva_id,
+                audience=tuple(body.audience),
+                tre_id=body.tre_id,
+                req_id=str(body.req_id),
+                nonce=body.nonce,
+                platform_key_id=platform.key_id,
+                attest_key_id=attest.key_id,
+                mode=body.mode,
+                tre_type=evidence.tre_type,
+                tre_version=evidence.tre_version,
+                issued_at=now.replace(microsecond=0),
+                expires_at=(now + self._verifier.ticket_ttl).replace(microsecond=0),
+                ticket_id=str(uuid.uuid4()),
+            ),
+            self._verifier.signing_key,
+            self._verifier.chain,
+        )
+
+    def _certificate(
+        self, body: ValidateBody, octets: bytes, role: Role, name: str, now: datetime
+    ) -> ValidatedCertificate:
+        requirements = ("REQ-20", "REQ-46")
+        try:
+            if len(body.chain) > MAX_CHAIN:
+                raise CertificateRefused("malformed", "chain too long")
+            found = validate(
+                load_der(octets),
+                [load_der(other) for other in body.chain],
+                self._verifier.manufacturers,
+                role,
+                now,
+                identity=body.tre_id,
+                crls=self._verifier.crls,
+            )
+        except CertificateRefused as exc:
+            self._check(body, name, False, requirements, str(exc))
+            raise NotTrusted(name) from exc
+        self._check(body, name, found.m2me_id == body.m2me_id, requirements, f"key {found.key_id.hex()}")
+        return found
+
+    def _evidence(self, body: ValidateBody, attest: ValidatedCertificate) -> Evidence:
+        try:
+            if not isinstance(attest.public_key, ec.EllipticCurvePublicKey):
+                raise StatementInvalid("attestation keys are EC")
+            evidence = verify_evidence(body.evidence, attest.public_key)
+        except StatementInvalid as exc:
+            self._check(body, "evidence-signature", False, ("REQ-18",), str(exc))
+            raise NotTrusted("evidence-signature") from exc
+        self._check(body, "evidence-signature", True, ("REQ-18",))
+        return evidence
+
+    def _check(
+        self, body: ValidateBody, name: str, passed: bool, requirements: tuple[str, ...], detail: str = ""
+    ) -> None:
+        self._trail.check(name, passed, req=requirements, step=STEP_CHECK, detail=detail, order=str(body.req_id))
+        if not passed:
+            raise NotTrusted(name)

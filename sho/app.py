@@ -1,0 +1,311 @@
+"""HTTP of the SHO: partners (mutual TLS) hand over and report, devices (TLS) attach."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+import structlog
+from aiohttp import web
+
+from actor_runtime.errors import ConfigError
+from actor_runtime.http import (
+    Base64,
+    Body,
+    Listener,
+    ProblemError,
+    allow_clients,
+    new_application,
+    peer_identities,
+    read_body,
+    serve,
+    to_base64,
+)
+from actor_runtime.sealing import SealingKey
+from actor_runtime.store import Store
+from actor_runtime.tls import server_context
+from actor_runtime.trail import Trail, TrailRecord
+from actor_runtime.trail_store import append_record
+from mcim.aka import IND_BITS
+from mcim.certificates import TrustAnchors
+from mcim.vocabulary import Suite
+from sho.auc import AttachBusy, Attached, AttachRefused, AuthenticationCentre, Challenge
+from sho.checks import RequestRefused
+from sho.config import ShoSettings
+from sho.handover import HandoverBody, HandoverDesk, HandoverPolicy
+from sho.identity import TrustStore, load_identity, read_chain, read_crls
+from sho.report import ReportBody, ReportDesk
+from sho.store import repository, tables
+from sho.subscriptions import Vault
+
+MIGRATIONS: Final = Path(__file__).parent / "store" / "migrations"
+MAX_ATTACH_BODY: Final = 4096  # octets; this listener is open to everybody
+
+_log = structlog.get_logger(__name__)
+
+
+class AttachBody(Body):
+    """`POST /v1/attach`."""
+
+    imsi: str
+
+
+class AttachAnswerBody(Body):
+    """`POST /v1/attach/{session}`: exactly one of the members."""
+
+    res: Base64 | None = None
+    auts: Base64 | None = None
+    failure: str | None = None
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sho:
+    """The parts of a running SHO."""
+
+    store: Store
+    trail: Trail
+    vault: Vault
+    handovers: HandoverDesk
+    reports: ReportDesk
+    auc: AuthenticationCentre
+    allowed_clients: frozenset[str]
+    now: Callable[[], datetime] = _utc_now
+
+    async def close(self) -> None:
+        """Write what is still to be written and let go."""
+        self.store.close()
+        self.trail.close()
+
+
+def open_store(settings: ShoSettings) -> Store:
+    """The database, migrated."""
+    store = Store(settings.database_url, MIGRATIONS)
+    store.upgrade()
+    return store
+
+
+def open_vault(settings: ShoSettings, store: Store) -> Vault:
+    """The sealing key; made anew only while nothing is sealed with another.
+
+    Raises:
+        ConfigError: the key file is missing and the database has subscriptions, or the file is broken.
+    """
+    if settings.seal_key.exists():
+        return Vault(SealingKey.load(settings.seal_key))
+    if store.read_sync(repository.count_subscriptions):
+        raise ConfigError(
+            f"sealing key {settings.seal_key} is missing",
+            hint="the subscriptions in the database are sealed with it: restore it, or start with a new database",
+        )
+    return Vault(SealingKey.generate(settings.seal_key))
+
+
+def open_trail(settings: ShoSettings, store: Store) -> Trail:
+    """The audit trail: in the database, and in the trace file where one is set."""
+
+    def sink(record: TrailRecord) -> None:
+        store.post(lambda connection: append_record(connection, tables.trail, record))
+
+    return Trail("SHO", sink=sink, trace_file=settings.trace_file)
+
+
+def build(settings: ShoSettings, *, now: Callable[[], datetime] = _utc_now) -> Sho:
+    """Load everything and check it, before anything listens.
+
+    Raises:
+        ConfigError, StoreError.
+    """
+    identity = load_identity(settings.sho_id, settings.signing_cert, settings.signing_key)
+    trust = TrustStore(
+        manufacturers=TrustAnchors(read_chain(settings.manufacturer_anchors), "manufacturer"),
+        pvas=TrustAnchors(read_chain(settings.pva_anchors), "pva"),
+        pva_id=settings.pva_id,
+        crls=read_crls(settings.crl_files),
+    )
+    policy = HandoverPolicy(
+        suites=_suites(settings.suites),
+        require_order=settings.require_order,
+        validity=timedelta(days=settings.mcim_validity_days),
+        sqn_ahead=settings.sqn_init_ahead << IND_BITS,
+    )
+    store = open_store(settings)
+    try:
+        vault = open_vault(settings, store)
+        trail = open_trail(settings, store)
+    except BaseException:
+        store.close()
+        raise
+    return Sho(
+        store=store,
+        trail=trail,
+        vault=vault,
+        handovers=HandoverDesk(store=store, vault=vault, trail=trail, identity=identity, trust=trust, policy=policy),
+        reports=ReportDesk(
+            store=store,
+            trail=trail,
+            sho_id=settings.sho_id,
+            trust=trust,
+            quarantine=timedelta(seconds=settings.failed_quarantine_s),
+        ),
+        auc=AuthenticationCentre(
+            store=store,
+            vault=vault,
+            trail=trail,
+            session_ttl_s=settings.attach_session_ttl_s,
+            max_sessions=settings.attach_sessions_max,
+        ),
+        allowed_clients=settings.allowed_clients,
+        now=now,
+    )
+
+
+def partner_application(sho: Sho) -> web.Application:
+    """What DPFs may call."""
+    app = new_application()
+    app.middlewares.append(allow_clients(sho.allowed_clients))
+    app.router.add_post("/v1/handover", lambda request: _hand_over(sho, request))
+    app.router.add_post("/v1/report", lambda request: _report(sho, request))
+    return app
+
+
+def network_application(sho: Sho) -> web.Application:
+    """What devices may call: the network they attach to."""
+    app = new_application(max_body=MAX_ATTACH_BODY)
+    app.router.add_post("/v1/attach", lambda request: _attach(sho, request))
+    app.router.add_post("/v1/attach/{session}", lambda request: _attach_answer(sho, request))
+    return app
+
+
+async def run(settings: ShoSettings) -> None:
+    """Serve until told to stop."""
+    sho = build(settings)
+    partner_tls = server_context(settings.tls_cert, settings.tls_key, client_ca=settings.tls_ca)
+    network_tls = server_context(settings.tls_cert, settings.tls_key)
+    await serve(
+        [
+            Listener(
+                name="partner",
+                app=partner_application(sho),
+                host=settings.partner.host,
+                port=settings.partner.port,
+                ssl_context=partner_tls,
+            ),
+            Listener(
+                name="network",
+                app=network_application(sho),
+                host=settings.network.host,
+                port=settings.network.port,
+                ssl_context=network_tls,
+            ),
+        ],
+        ready_file=settings.ready_file,
+        on_stop=sho.close,
+    )
+
+
+async def _hand_over(sho: Sho, request: web.Request) -> web.Response:
+    body = await read_body(request, HandoverBody)
+    sho.trail.message(
+        step="12",
+        direction="DPF→SHO",
+        summary=f"hand-over of {body.tre_id}, request {body.req_id}",
+        octets=request.content_length or 0,
+        order=body.order_id,
+    )
+    try:
+        delivery = await sho.handovers.hand_over(body, client_names=peer_identities(request), now=sho.now())
+    except RequestRefused as exc:
+        raise await _refuse(sho, exc) from exc
+    return web.json_response(
+        {
+            "package": to_base64(delivery.package),
+            "mcimId": delivery.mcim_id,
+            "sequence": delivery.sequence,
+            "packageHash": delivery.package_hash.hex(),
+        }
+    )
+
+
+async def _report(sho: Sho, request: web.Request) -> web.Response:
+    body = await read_body(request, ReportBody)
+    sho.trail.message(
+        step="15",
+        direction="DPF→SHO",
+        summary=f"report on request {body.req_id}: {body.result}",
+        octets=request.content_length or 0,
+        order=body.order_id,
+    )
+    try:
+        state = await sho.reports.report(body, client_names=peer_identities(request), now=sho.now())
+    except RequestRefused as exc:
+        raise await _refuse(sho, exc) from exc
+    await _settle(sho)
+    return web.json_response({"acknowledged": True, "subscription": state})
+
+
+async def _attach(sho: Sho, request: web.Request) -> web.Response:
+    body = await read_body(request, AttachBody)
+    try:
+        return _challenge(await sho.auc.start(body.imsi))
+    except AttachRefused as exc:
+        raise await _not_attached(sho, exc) from exc
+    except AttachBusy as exc:
+        raise ProblemError(503, "busy") from exc
+
+
+async def _attach_answer(sho: Sho, request: web.Request) -> web.Response:
+    body = await read_body(request, AttachAnswerBody)
+    session = request.match_info["session"]
+    try:
+        if body.res is not None and body.auts is None and body.failure is None:
+            attached: Attached = await sho.auc.respond(session, body.res, sho.now())
+            await _settle(sho)
+            return web.json_response({"result": "attached", "imsiMask": attached.imsi_mask})
+        if body.auts is not None and body.res is None and body.failure is None:
+            return _challenge(await sho.auc.resynchronise(session, body.auts), result="challenge")
+        if body.failure == "mac" and body.res is None and body.auts is None:
+            sho.auc.fail(session)
+    except AttachRefused as exc:
+        raise await _not_attached(sho, exc) from exc
+    raise ProblemError(400, "malformed-request", "exactly one of res, auts, failure is needed")
+
+
+def _challenge(challenge: Challenge, *, result: str | None = None) -> web.Response:
+    answer = {
+        "session": challenge.session,
+        "rand": to_base64(challenge.rand),
+        "autn": to_base64(challenge.autn),
+    }
+    return web.json_response(answer if result is None else {"result": result, **answer})
+
+
+async def _refuse(sho: Sho, refusal: RequestRefused) -> ProblemError:
+    _log.warning("sho.refused", code=refusal.code, reason=str(refusal))
+    await _settle(sho)
+    return ProblemError(refusal.status, refusal.code)
+
+
+async def _not_attached(sho: Sho, refusal: AttachRefused) -> ProblemError:
+    _log.info("sho.attach_refused", reason=str(refusal))
+    await _settle(sho)
+    return ProblemError(403, "attach-refused")
+
+
+async def _settle(sho: Sho) -> None:
+    """The trail of what was decided is on disk before the answer leaves: units are committed in their order."""
+    await sho.store.write(lambda _connection: None)
+
+
+def _suites(labels: frozenset[str]) -> frozenset[Suite]:
+    found = {label: Suite.from_label(label) for label in labels}
+    unknown = sorted(label for label, suite in found.items() if suite is None)
+    if unknown:
+        raise ConfigError(f"suites: unknown: {', '.join(unknown)}", hint="known: " + ", ".join(s.label for s in Suite))
+    return frozenset(suite for suite in found.values() if suite is not None)

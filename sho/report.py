@@ -1,0 +1,137 @@
+"""Report: a receipt signed inside the TRE arms the subscription, and nothing else does (REQ-67, REQ-68)."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import uuid
+from datetime import datetime, timedelta
+from typing import Final
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from sqlalchemy import Connection
+
+from actor_runtime.http import Base64, Body, OrderId
+from actor_runtime.store import Store
+from actor_runtime.trail import Trail
+from mcim.certificates import Role, load_der, validate
+from mcim.errors import CertificateRefused, StatementInvalid
+from mcim.receipt import Receipt, verify_receipt
+from mcim.vocabulary import Operation, ResultCode
+from sho.checks import Checks, RequestRefused
+from sho.identity import TrustStore
+from sho.store import repository
+from sho.store.repository import HandoverRow
+
+STEP: Final = "15"
+SUCCESS: Final = frozenset({ResultCode.SUCCESS, ResultCode.ALREADY_DONE})
+
+
+class ReportBody(Body):
+    """`POST /v1/report`."""
+
+    order_id: OrderId
+    req_id: uuid.UUID
+    receipt: Base64
+    attest_cert: Base64
+    chain: list[Base64]
+    result: int
+
+
+class ReportDesk:
+    """Takes receipts. Repeating one changes nothing and gets the same answer."""
+
+    def __init__(self, *, store: Store, trail: Trail, sho_id: str, trust: TrustStore, quarantine: timedelta) -> None:
+        self._store, self._trail, self._sho_id = store, trail, sho_id
+        self._trust, self._quarantine = trust, quarantine
+
+    async def report(self, body: ReportBody, *, client_names: frozenset[str], now: datetime) -> str:
+        """Verify a receipt and let the subscription follow; returns the subscription's state now.
+
+        Raises:
+            RequestRefused: no such hand-over, or the receipt is not that of this TRE about this package.
+        """
+        checks = Checks(self._trail, step=STEP, order=body.order_id)
+        row = await self._store.read(lambda c: repository.find_reported_handover(c, body.order_id, str(body.req_id)))
+        known = row is not None and row.dpf_id in client_names
+        checks.require("report-of-a-handover", known, ("REQ-67",), code="handover-unknown", status=404)
+        if row is None:
+            raise RequestRefused("handover-unknown", "no such hand-over", status=404)
+        receipt = self._verify(body, row, checks, now)
+        return await self._apply(row, receipt, body.receipt, now)
+
+    def _verify(self, body: ReportBody, row: HandoverRow, checks: Checks, now: datetime) -> Receipt:
+        try:
+            leaf, chain = load_der(body.attest_cert), [load_der(octets) for octets in body.chain]
+            attest = validate(
+                leaf, chain, self._trust.manufacturers, Role.ATTEST, now, identity=row.tre_id, crls=self._trust.crls
+            )
+        except CertificateRefused as exc:
+            raise checks.failed(
+                "attest-certificate", ("REQ-67",), code="attest-certificate-refused", detail=str(exc)
+            ) from exc
+        checks.passed("attest-certificate", ("REQ-67",), f"key {attest.key_id.hex()}")
+        checks.require(
+            "attest-key-is-the-validated-one",
+            attest.m2me_id == row.m2me_id and attest.key_id == row.attest_key_id,
+            ("REQ-67",),
+            code="attest-certificate-refused",
+        )
+        try:
+            receipt = verify_receipt(body.receipt, _ec_key(attest.public_key))
+        except StatementInvalid as exc:
+            raise checks.failed("receipt-signature", ("REQ-67",), code="receipt-refused", detail=str(exc)) from exc
+        checks.passed("receipt-signature", ("REQ-67",))
+        bound = {
+            "nonce": hmac.compare_digest(receipt.nonce, row.nonce),
+            "package hash": receipt.package_hash == row.package_hash,
+            "sequence": receipt.sequence == row.sequence,
+            "MCIM": str(receipt.mcim_id) == row.mcim_id,
+            "SHO": receipt.sho_id == self._sho_id,
+            "operation": receipt.operation is Operation.INSTALL,
+            "result": int(receipt.result) == body.result,
+        }
+        wrong = ", ".join(name for name, holds in bound.items() if not holds)
+        checks.require(
+            "receipt-binding", not wrong, ("REQ-67",), code="receipt-refused",
+            detail=f"not ours: {wrong}" if wrong else f"result {int(receipt.result)}",
+        )  # fmt: skip
+        return receipt
+
+    async def _apply(self, row: HandoverRow, receipt: Receipt, octets: bytes, now: datetime) -> str:
+        success = receipt.result in SUCCESS
+        result = int(receipt.result)
+
+        def apply(connection: Connection) -> tuple[str, str]:
+            current = repository.find_handover(connection, row.m2me_id, row.req_id)
+            if current is None:
+                raise RequestRefused("handover-unknown", "no such hand-over", status=404)
+            before = repository.get_subscription(connection, current.subscription_id).state
+            if current.state == repository.CONFIRMED:  # a repeat, or a late failure of another try
+                return before, before
+            if success:
+                if not repository.arm(connection, current):
+                    raise RequestRefused("subscription-reassigned", "another device has it now", status=409)
+                repository.set_outcome(connection, current, state=repository.CONFIRMED, result=result, receipt=octets)
+                repository.set_order_state(connection, current.order_id, "fulfilled")
+            elif current.receipt is None or hashlib.sha256(current.receipt).digest() != hashlib.sha256(octets).digest():
+                released = repository.release(connection, current, available_from=now + self._quarantine)
+                repository.set_outcome(connection, current, state=repository.FAILED, result=result, receipt=octets)
+                if released:  # else a newer hand-over has taken its place
+                    repository.set_order_state(connection, current.order_id, "failed")
+            return before, repository.get_subscription(connection, current.subscription_id).state
+
+        before, after = await self._store.write(apply)
+        if before != after:
+            self._trail.state(
+                "subscription", before, after, step=STEP, order=row.order_id, detail=f"MCIM {row.mcim_id}"
+            )
+        else:
+            self._trail.note(f"nothing to change: the subscription is {after}", step=STEP, order=row.order_id)
+        return after
+
+
+def _ec_key(key: object) -> ec.EllipticCurvePublicKey:
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        raise RequestRefused("attest-certificate-refused", "not an EC key")
+    return key
