@@ -1,0 +1,234 @@
+"""Certificate roles and path validation (RFC 5280), judged for one role at a time.
+
+`cryptography` walks the path; what it does not look at (key type and size, revocation, identity) is checked here.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import Enum, StrEnum
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
+from cryptography.x509.oid import NameOID, ObjectIdentifier
+from cryptography.x509.verification import (
+    Criticality,
+    ExtensionPolicy,
+    Policy,
+    PolicyBuilder,
+    Store,
+    VerificationError,
+)
+
+from mcim.errors import CertificateRefused
+from mcim.key_id import key_id_of
+
+ROLE_ARC: Final = "1.3.6.1.4.1.99999.1"  # placeholder: registered by nobody
+MIN_RSA_BITS: Final = 2048
+MAX_RSA_BITS: Final = 4096
+MAX_CHAIN_DEPTH: Final = 2  # intermediates
+
+
+class Role(Enum):
+    """What a certificate is for; the value is the last arc of its extended key usage (REQ-46)."""
+
+    PLATFORM = 1
+    SHO = 2
+    PVA = 3
+    DPF = 4
+    ATTEST = 5
+
+    @property
+    def eku(self) -> ObjectIdentifier:
+        """Extended key usage of the role."""
+        return ObjectIdentifier(f"{ROLE_ARC}.{self.value}")
+
+
+class Reason(StrEnum):
+    """Why a certificate is refused."""
+
+    EXPIRED = "expired"
+    NOT_YET_VALID = "not-yet-valid"
+    UNKNOWN_CA = "unknown-ca"
+    WRONG_USAGE = "wrong-usage"
+    WRONG_IDENTITY = "wrong-identity"
+    WEAK_KEY = "weak-key"
+    REVOKED = "revoked"
+    MALFORMED = "malformed"
+
+
+@dataclass(frozen=True, slots=True)
+class TrustAnchors:
+    """Roots for one purpose ("manufacturer", "sho", "pva"): a root for another purpose is simply not in it (REQ-43)."""
+
+    certificates: tuple[x509.Certificate, ...]
+    purpose: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValidatedCertificate:
+    """What a certificate says after it was validated for a role."""
+
+    role: Role
+    subject_id: str  # the URI or DNS name in the SAN
+    m2me_id: str | None  # serialNumber of the subject, for platform and attest
+    public_key: PublicKeyTypes
+    key_id: bytes
+    certificate: x509.Certificate
+
+
+def load_der(octets: bytes) -> x509.Certificate:
+    """Load one certificate.
+
+    Raises:
+        CertificateRefused: MALFORMED.
+    """
+    try:
+        return x509.load_der_x509_certificate(octets)
+    except ValueError as exc:
+        raise CertificateRefused(Reason.MALFORMED, "no DER certificate") from exc
+
+
+def load_pem_chain(octets: bytes) -> tuple[x509.Certificate, ...]:
+    """Load all certificates of a PEM file.
+
+    Raises:
+        CertificateRefused: MALFORMED.
+    """
+    try:
+        return tuple(x509.load_pem_x509_certificates(octets))
+    except ValueError as exc:
+        raise CertificateRefused(Reason.MALFORMED, "no PEM certificates") from exc
+
+
+def validate(
+    leaf: x509.Certificate,
+    intermediates: Sequence[x509.Certificate],
+    anchors: TrustAnchors,
+    role: Role,
+    now: datetime,
+    *,
+    identity: str | None = None,
+    crls: Sequence[x509.CertificateRevocationList] = (),
+) -> ValidatedCertificate:
+    """Judge `leaf` for `role` (REQ-20, REQ-46).
+
+    Args:
+        leaf: the certificate.
+        intermediates: what the peer sent along; only hints for the path.
+        anchors: roots for this purpose.
+        role: what it must be good for.
+        now: UTC.
+        identity: the SAN it must carry; None takes the one it has.
+        crls: signed lists; those of an issuer on the path count, and must be fresh.
+
+    Raises:
+        CertificateRefused: with the reason.
+    """
+    try:
+        _check_own(leaf, role, now)
+        path = _walk(leaf, intermediates, anchors, role, now)
+        _check_revocation(path, crls, now)
+        subject_id = _identity(leaf, role, identity)
+        serial = leaf.subject.get_attributes_for_oid(NameOID.SERIAL_NUMBER)
+        public_key = leaf.public_key()
+    except (ValueError, TypeError, x509.ExtensionNotFound, x509.DuplicateExtension) as exc:
+        raise CertificateRefused(Reason.MALFORMED, str(exc)) from exc
+    return ValidatedCertificate(
+        role=role,
+        subject_id=subject_id,
+        m2me_id=str(serial[0].value) if serial else None,
+        public_key=public_key,
+        key_id=key_id_of(public_key),
+        certificate=leaf,
+    )
+
+
+def _check_own(leaf: x509.Certificate, role: Role, now: datetime) -> None:
+    if now < leaf.not_valid_before_utc:
+        raise CertificateRefused(Reason.NOT_YET_VALID, f"valid from {leaf.not_valid_before_utc}")
+    if now > leaf.not_valid_after_utc:
+        raise CertificateRefused(Reason.EXPIRED, f"valid until {leaf.not_valid_after_utc}")
+    key = leaf.public_key()
+    if isinstance(key, rsa.RSAPublicKey):
+        if not MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS or key.public_numbers().e < 65537:
+            raise CertificateRefused(Reason.WEAK_KEY, f"RSA with {key.key_size} bits")
+        if role is not Role.PLATFORM:
+            raise CertificateRefused(Reason.WEAK_KEY, f"{role.name} keys are EC")
+    elif not (isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1)):
+        raise CertificateRefused(Reason.WEAK_KEY, "neither RSA nor P-256")
+    ekus = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    usage = leaf.extensions.get_extension_for_class(x509.KeyUsage).value
+    if role.eku not in ekus or not _usage_fits(usage, key, role):
+        raise CertificateRefused(Reason.WRONG_USAGE, f"not a {role.name} certificate")
+    if leaf.extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
+        raise CertificateRefused(Reason.WRONG_USAGE, "a CA certificate")
+
+
+def _usage_fits(usage: x509.KeyUsage, key: PublicKeyTypes, role: Role) -> bool:
+    """PK_D decrypts or agrees and never signs; all other roles sign (REQ-45)."""
+    if role is not Role.PLATFORM:
+        return usage.digital_signature and not usage.key_encipherment and not usage.key_agreement
+    fits = usage.key_encipherment if isinstance(key, rsa.RSAPublicKey) else usage.key_agreement
+    return fits and not usage.digital_signature
+
+
+def _walk(
+    leaf: x509.Certificate,
+    intermediates: Sequence[x509.Certificate],
+    anchors: TrustAnchors,
+    role: Role,
+    now: datetime,
+) -> list[x509.Certificate]:
+    if not anchors.certificates:
+        raise CertificateRefused(Reason.UNKNOWN_CA, f"no {anchors.purpose} root is configured")
+
+    def wanted(policy: Policy, certificate: x509.Certificate, extension: x509.ExtendedKeyUsage) -> None:
+        if role.eku not in extension:
+            raise ValueError("another role")
+
+    ee_policy = ExtensionPolicy.permit_all().require_present(x509.ExtendedKeyUsage, Criticality.AGNOSTIC, wanted)
+    verifier = (
+        PolicyBuilder()
+        .store(Store(list(anchors.certificates)))
+        .time(now.astimezone(UTC))
+        .max_chain_depth(MAX_CHAIN_DEPTH)
+        .extension_policies(ca_policy=ExtensionPolicy.webpki_defaults_ca(), ee_policy=ee_policy)
+        .build_client_verifier()
+    )
+    try:
+        return list(verifier.verify(leaf, list(intermediates)).chain)
+    except VerificationError as exc:
+        raise CertificateRefused(Reason.UNKNOWN_CA, f"no path to a {anchors.purpose} root: {exc}") from exc
+
+
+def _check_revocation(
+    path: Sequence[x509.Certificate], crls: Sequence[x509.CertificateRevocationList], now: datetime
+) -> None:
+    for certificate, issuer in itertools.pairwise(path):
+        for crl in crls:
+            if crl.issuer != issuer.subject or not crl.is_signature_valid(issuer.public_key()):  # type: ignore[arg-type]  # a CA key of the validated path
+                continue
+            if crl.next_update_utc is not None and now > crl.next_update_utc:
+                raise CertificateRefused(Reason.REVOKED, "the revocation list is out of date")
+            if crl.get_revoked_certificate_by_serial_number(certificate.serial_number) is not None:
+                raise CertificateRefused(Reason.REVOKED, f"serial {certificate.serial_number:x}")
+
+
+def _identity(leaf: x509.Certificate, role: Role, wanted: str | None) -> str:
+    san = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    names: list[str] = list(
+        san.get_values_for_type(x509.DNSName)
+        if role in (Role.SHO, Role.DPF)
+        else san.get_values_for_type(x509.UniformResourceIdentifier)
+    )
+    if wanted is not None and wanted in names:
+        return wanted
+    if wanted is not None or len(names) != 1:
+        raise CertificateRefused(Reason.WRONG_IDENTITY, f"the SAN is not {wanted or 'one name'}")
+    return names[0]

@@ -1,0 +1,76 @@
+"""Evidence: what a TRE says of itself to the PVA (RFC 9334 §4.2), signed by its attestation key."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+from uuid import UUID
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from mcim import statements
+from mcim.errors import StatementInvalid
+from mcim.statements import Sign
+from mcim.vocabulary import ValidationMode
+
+PREFIX: Final = b"M2M-EVID/1\0"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """Everything the PVA's decision rests on."""
+
+    mode: ValidationMode
+    m2me_id: str
+    tre_id: str
+    tre_type: str
+    tre_version: str
+    tre_state: str
+    platform_key_id: bytes  # of PK_D: proof that the same TRE holds both keys
+    challenge: bytes  # the PVA's
+    nonce: bytes = field(repr=False)  # registration nonce
+    req_id: UUID
+    counter: int  # monotonic in the TRE
+
+
+def sign_evidence(evidence: Evidence, signer: Sign) -> bytes:
+    """Encode and sign."""
+    fields = [
+        (1, evidence.mode.value.encode()),
+        (2, evidence.m2me_id.encode()),
+        (3, evidence.tre_id.encode()),
+        (4, evidence.tre_type.encode()),
+        (5, evidence.tre_version.encode()),
+        (6, evidence.tre_state.encode()),
+        (7, evidence.platform_key_id),
+        (8, evidence.challenge),
+        (9, evidence.nonce),
+        (10, evidence.req_id.bytes),
+        (11, evidence.counter.to_bytes(8, "big")),
+    ]
+    return statements.sign(PREFIX, fields, signer)
+
+
+def verify_evidence(octets: bytes, public_key: ec.EllipticCurvePublicKey) -> Evidence:
+    """Verify the signature and decode; what the fields must equal is the caller's check.
+
+    Raises:
+        StatementInvalid: not evidence, not signed by this key, or a field is missing.
+    """
+    fields = statements.verify(PREFIX, octets, public_key)
+    try:
+        return Evidence(
+            mode=ValidationMode(statements.text(fields[1])),
+            m2me_id=statements.text(fields[2]),
+            tre_id=statements.text(fields[3]),
+            tre_type=statements.text(fields[4]),
+            tre_version=statements.text(fields[5]),
+            tre_state=statements.text(fields[6]),
+            platform_key_id=fields[7],
+            challenge=fields[8],
+            nonce=fields[9],
+            req_id=UUID(bytes=fields[10]),
+            counter=int.from_bytes(fields[11], "big"),
+        )
+    except (KeyError, ValueError) as exc:
+        raise StatementInvalid("a field is missing or broken") from exc
