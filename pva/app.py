@@ -169,7 +169,7 @@ def _client(pva: Pva, request: web.Request) -> str:
     return min(peer_identities(request) & pva.allowed_clients)
 
 
-def _read_chain(path: Path) -> list[x509.Certificate]:
+def _read_chain(path: Path) -> tuple[x509.Certificate, ...]:
     try:
         return load_pem_chain(path.read_bytes())
     except OSError as exc:

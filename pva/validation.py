@@ -23,7 +23,7 @@ from actor_runtime.trail import Trail
 from mcim.certificates import Role, TrustAnchors, ValidatedCertificate, load_der, validate
 from mcim.errors import CertificateRefused, StatementInvalid
 from mcim.evidence import Evidence, verify_evidence
-from mcim.ticket import TicketClaims, issue_ticket
+from mcim.ticket import Ticket, issue_ticket
 from mcim.vocabulary import ValidationMode
 from pva.store import repository
 from pva.store.repository import ChallengeRow, Decision
@@ -81,7 +81,7 @@ class Verifier:
 
     pva_id: str
     signing_key: ec.EllipticCurvePrivateKey = field(repr=False)
-    chain: list[x509.Certificate]  # leaf first
+    chain: tuple[x509.Certificate, ...]  # leaf first
     manufacturers: TrustAnchors
     crls: Sequence[x509.CertificateRevocationList]
     modes: frozenset[ValidationMode]
@@ -175,20 +175,21 @@ class ValidationDesk:
         for name, holds in (
             ("evidence-challenge", hmac.compare_digest(evidence.challenge, body.challenge)),
             ("evidence-nonce", hmac.compare_digest(evidence.nonce, body.nonce)),
-            ("evidence-request", evidence.req_id == str(body.req_id)),
+            ("evidence-request", evidence.req_id == body.req_id),
             ("evidence-mode", evidence.mode == body.mode),
             ("evidence-platform-key", evidence.platform_key_id == platform.key_id),
             ("evidence-identities", (evidence.m2me_id, evidence.tre_id) == (body.m2me_id, body.tre_id)),
         ):
             self._check(body, name, holds, ("REQ-18",))
-        self._check(body, "tre-state", evidence.state == STATE_OK, ("REQ-17",), evidence.state)
+        self._check(body, "tre-state", evidence.tre_state == STATE_OK, ("REQ-17",), evidence.tre_state)
         good = await self._store.read(lambda c: repository.is_reference(c, evidence.tre_type, evidence.tre_version))
         self._check(body, "reference-value", good, ("REQ-17",), f"{evidence.tre_type} {evidence.tre_version}")
         return issue_ticket(
-            TicketClaims(
-                pva_id=self._verifier.pva_id,
+            Ticket(
+                issuer=self._verifier.pva_id,
                 audience=tuple(body.audience),
                 tre_id=body.tre_id,
+                m2me_id=body.m2me_id,
                 req_id=str(body.req_id),
                 nonce=body.nonce,
                 platform_key_id=platform.key_id,

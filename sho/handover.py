@@ -195,9 +195,9 @@ class HandoverDesk:
             ticket = verify_ticket(
                 body.ticket, self._trust.pvas, now, audience=self._identity.sho_id, pva_id=self._trust.pva_id
             )
-        except (StatementInvalid, CertificateRefused) as exc:
+        except StatementInvalid as exc:
             raise checks.failed("pva-ticket", requirements, code="ticket-refused", detail=str(exc)) from exc
-        checks.passed("pva-ticket", requirements, f"by {ticket.pva_id}")
+        checks.passed("pva-ticket", requirements, f"by {ticket.issuer}")
         try:
             ticket.check_binding(
                 tre_id=body.tre_id,
@@ -207,6 +207,7 @@ class HandoverDesk:
             )
         except StatementInvalid as exc:
             raise checks.failed("pva-ticket-binding", requirements, code="ticket-refused", detail=str(exc)) from exc
+        checks.require("pva-ticket-m2me", ticket.m2me_id == body.m2me_id, requirements, code="ticket-refused")
         checks.passed("pva-ticket-binding", requirements, "TRE, request, nonce and PK_D are those of this hand-over")
         return ticket
 

@@ -20,7 +20,7 @@ class ShoIdentity:
     """Who signs packages."""
 
     sho_id: str
-    chain: list[x509.Certificate]  # leaf first
+    chain: tuple[x509.Certificate, ...]  # leaf first
     signing_key: ec.EllipticCurvePrivateKey = field(repr=False)
 
     @property
@@ -60,7 +60,7 @@ def load_identity(sho_id: str, cert: Path, key: Path) -> ShoIdentity:
     return ShoIdentity(sho_id=sho_id, chain=chain, signing_key=private_key)
 
 
-def read_chain(path: Path) -> list[x509.Certificate]:
+def read_chain(path: Path) -> tuple[x509.Certificate, ...]:
     """PEM certificates of a file.
 
     Raises:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import uuid
 from datetime import datetime, timedelta
 from typing import Final
@@ -58,7 +56,7 @@ class ReportDesk:
         if row is None:
             raise RequestRefused("handover-unknown", "no such hand-over", status=404)
         receipt = self._verify(body, row, checks, now)
-        return await self._apply(row, receipt, body.receipt, now)
+        return await self._apply(row, receipt, body.receipt, checks, now)
 
     def _verify(self, body: ReportBody, row: HandoverRow, checks: Checks, now: datetime) -> Receipt:
         try:
@@ -82,23 +80,33 @@ class ReportDesk:
         except StatementInvalid as exc:
             raise checks.failed("receipt-signature", ("REQ-67",), code="receipt-refused", detail=str(exc)) from exc
         checks.passed("receipt-signature", ("REQ-67",))
-        bound = {
-            "nonce": hmac.compare_digest(receipt.nonce, row.nonce),
-            "package hash": receipt.package_hash == row.package_hash,
-            "sequence": receipt.sequence == row.sequence,
-            "MCIM": str(receipt.mcim_id) == row.mcim_id,
-            "SHO": receipt.sho_id == self._sho_id,
-            "operation": receipt.operation is Operation.INSTALL,
-            "result": int(receipt.result) == body.result,
+        # What the TRE could not read from a broken package is absent from the receipt of its refusal, and the hash is
+        # that of the broken one. A success names everything.
+        success = receipt.result in SUCCESS
+        expected: dict[str, tuple[object, object]] = {
+            "nonce": (receipt.nonce, row.nonce),
+            "sequence": (receipt.sequence, row.sequence),
+            "MCIM": (receipt.mcim_id, uuid.UUID(row.mcim_id)),
+            "SHO": (receipt.sho_id, self._sho_id),
+            "operation": (receipt.operation, Operation.INSTALL),
         }
-        wrong = ", ".join(name for name, holds in bound.items() if not holds)
+        wrong_fields = [
+            name for name, (found, own) in expected.items() if found != own and (success or found is not None)
+        ]
+        if receipt.tre_id != row.tre_id:
+            wrong_fields.append("TRE")
+        if receipt.package_hash != row.package_hash and (success or receipt.mcim_id is not None):
+            wrong_fields.append("package hash")
+        if int(receipt.result) != body.result:
+            wrong_fields.append("result")
+        wrong = ", ".join(wrong_fields)
         checks.require(
             "receipt-binding", not wrong, ("REQ-67",), code="receipt-refused",
             detail=f"not ours: {wrong}" if wrong else f"result {int(receipt.result)}",
         )  # fmt: skip
         return receipt
 
-    async def _apply(self, row: HandoverRow, receipt: Receipt, octets: bytes, now: datetime) -> str:
+    async def _apply(self, row: HandoverRow, receipt: Receipt, octets: bytes, checks: Checks, now: datetime) -> str:
         success = receipt.result in SUCCESS
         result = int(receipt.result)
 
@@ -107,21 +115,27 @@ class ReportDesk:
             if current is None:
                 raise RequestRefused("handover-unknown", "no such hand-over", status=404)
             before = repository.get_subscription(connection, current.subscription_id).state
-            if current.state == repository.CONFIRMED:  # a repeat, or a late failure of another try
-                return before, before
+            if current.receipt == octets or current.state == repository.CONFIRMED:
+                return before, before  # a repeat, or what the TRE said of another try after it had succeeded
+            if not repository.take_receipt_counter(connection, current.tre_id, receipt.counter):
+                raise RequestRefused("receipt-refused", "an old receipt: the counter does not rise")
             if success:
                 if not repository.arm(connection, current):
                     raise RequestRefused("subscription-reassigned", "another device has it now", status=409)
                 repository.set_outcome(connection, current, state=repository.CONFIRMED, result=result, receipt=octets)
                 repository.set_order_state(connection, current.order_id, "fulfilled")
-            elif current.receipt is None or hashlib.sha256(current.receipt).digest() != hashlib.sha256(octets).digest():
+            else:
                 released = repository.release(connection, current, available_from=now + self._quarantine)
                 repository.set_outcome(connection, current, state=repository.FAILED, result=result, receipt=octets)
                 if released:  # else a newer hand-over has taken its place
                     repository.set_order_state(connection, current.order_id, "failed")
             return before, repository.get_subscription(connection, current.subscription_id).state
 
-        before, after = await self._store.write(apply)
+        try:
+            before, after = await self._store.write(apply)
+        except RequestRefused as exc:
+            raise checks.failed("receipt-acceptable-now", ("REQ-67", "REQ-68"), code=exc.code, detail=str(exc),
+                                status=exc.status) from exc  # fmt: skip
         if before != after:
             self._trail.state(
                 "subscription", before, after, step=STEP, order=row.order_id, detail=f"MCIM {row.mcim_id}"

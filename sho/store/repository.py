@@ -9,7 +9,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row, and_, func, insert, or_, select, update
 
 from mcim.vocabulary import Suite
-from sho.store.tables import handovers, orders, sequences, subscriptions
+from sho.store.tables import handovers, orders, subscriptions, tres
 from sho.subscriptions import SealedCredential
 
 FREE: Final = "free"
@@ -312,6 +312,14 @@ def keep_package(connection: Connection, handover_id: int, *, sealed: bytes, dig
     return stored
 
 
+def take_receipt_counter(connection: Connection, tre_id: str, counter: int) -> bool:
+    """Raise the TRE's receipt counter; False when it would not rise: then the receipt is an old one."""
+    done = connection.execute(
+        update(tres).where(tres.c.tre_id == tre_id, tres.c.receipt_counter < counter).values(receipt_counter=counter)
+    )
+    return done.rowcount == 1
+
+
 def set_outcome(connection: Connection, handover: HandoverRow, *, state: str, result: int, receipt: bytes) -> None:
     """Record a verified receipt."""
     connection.execute(
@@ -359,12 +367,12 @@ def _went_to_same_key(connection: Connection, subscription_id: int, new: NewHand
 
 
 def _next_sequence(connection: Connection, tre_id: str, lowest: int) -> int:
-    last = connection.execute(select(sequences.c.last).where(sequences.c.tre_id == tre_id)).scalar_one_or_none()
+    last = connection.execute(select(tres.c.sequence).where(tres.c.tre_id == tre_id)).scalar_one_or_none()
     value = max((last or 0) + 1, lowest)
     if last is None:
-        connection.execute(insert(sequences).values(tre_id=tre_id, last=value))
+        connection.execute(insert(tres).values(tre_id=tre_id, sequence=value, receipt_counter=-1))
     else:
-        connection.execute(update(sequences).where(sequences.c.tre_id == tre_id).values(last=value))
+        connection.execute(update(tres).where(tres.c.tre_id == tre_id).values(sequence=value))
     return value
 
 

@@ -90,11 +90,12 @@ handovers: Final = Table(
     UniqueConstraint("m2me_id", "req_id", name="uq_handover_request"),
 )
 
-sequences: Final = Table(
-    "tre_sequence",
+tres: Final = Table(
+    "tre",
     metadata,
     Column("tre_id", String(255), primary_key=True),
-    Column("last", BigInteger, nullable=False),  # of the last package made for this TRE
+    Column("sequence", BigInteger, nullable=False),  # of the last package made for it
+    Column("receipt_counter", BigInteger, nullable=False),  # of the last receipt taken from it
 )
 
 trail: Final = trail_table(metadata)

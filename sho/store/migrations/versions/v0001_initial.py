@@ -1,4 +1,4 @@
-"""Subscriptions, orders, hand-overs, sequences, audit trail."""
+"""Subscriptions, orders, hand-overs, counters of each TRE, audit trail."""
 
 from __future__ import annotations
 
@@ -80,9 +80,10 @@ def upgrade() -> None:
         sa.UniqueConstraint("m2me_id", "req_id", name="uq_handover_request"),
     )
     op.create_table(
-        "tre_sequence",
+        "tre",
         sa.Column("tre_id", sa.String(255), nullable=False),
-        sa.Column("last", sa.BigInteger, nullable=False),
-        sa.PrimaryKeyConstraint("tre_id", name="pk_tre_sequence"),
+        sa.Column("sequence", sa.BigInteger, nullable=False),
+        sa.Column("receipt_counter", sa.BigInteger, nullable=False),
+        sa.PrimaryKeyConstraint("tre_id", name="pk_tre"),
     )
     op.create_table("trail", *trail_columns())
