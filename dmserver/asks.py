@@ -14,6 +14,7 @@ class AskChallenge:
     """Ask the PVA for a challenge for the TRE."""
 
     key: str  # idempotency key
+    order_id: str
     req_id: str
     tre_id: str
     mode: ValidationMode
@@ -24,6 +25,7 @@ class AskTicket:
     """Ask the PVA to validate the platform. Certificates are DER."""
 
     key: str
+    order_id: str
     req_id: str
     m2me_id: str
     tre_id: str

@@ -17,7 +17,9 @@ from dmserver.asks import TellSho
 from dmserver.audit import Entry, EntryKind
 from dmserver.orders import Order, OrderState
 from dmserver.partners import Partners
-from dmserver.provisioning import DeviceAlert, Move, Provisioning, Rules, settle_report, tell_sho
+from dmserver.policy import DeviceAlert, Move, Rules
+from dmserver.provisioning import Provisioning
+from dmserver.settlement import settle_report, tell_sho
 from dmserver.store.orders import (
     OrderConflict,
     expire_orders,

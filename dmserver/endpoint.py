@@ -17,7 +17,7 @@ from actor_runtime.trail import Trail
 from dmserver.answers import read_answers
 from dmserver.bootstrap import new_account, new_nonce
 from dmserver.conductor import STEP_OF_STATE, Conductor
-from dmserver.provisioning import DeviceAlert
+from dmserver.policy import DeviceAlert
 from dmserver.redaction import redacted_body, summary
 from dmserver.sessions import LiveSession, RegistryFull, SessionRegistry
 from dmserver.store.accounts import Account, find_account, set_nonce

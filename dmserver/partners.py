@@ -102,7 +102,7 @@ class HttpPartners:
 
     async def _post(self, client: PartnerClient, ask: Ask, path: str, body: Mapping[str, object]) -> dict[str, Any]:
         partner, step = _PARTNER_AND_STEP[type(ask)]
-        order = ask.order_id if isinstance(ask, AskPackage | TellSho) else None
+        order = ask.order_id
         self._trail.message(
             step=step, direction=f"DPF→{partner}", summary=f"POST {path}", octets=len(json.dumps(body)), order=order
         )

@@ -7,7 +7,6 @@ import hmac
 from datetime import datetime
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
-from mcim.package_header import peek_header
 
 from dmserver.asks import PackageGiven
 from dmserver.audit import Entry, check, note
@@ -15,6 +14,7 @@ from dmserver.orders import Order
 from dmserver.snapshot import Snapshot
 from mcim.certificates import load_der
 from mcim.errors import CertificateRefused, PackageRefused, StatementInvalid
+from mcim.package_header import peek_header
 from mcim.receipt import Receipt, verify_receipt
 from mcim.ticket import ticket_digest
 from mcim.vocabulary import MAX_PACKAGE_SIZE, ResultCode
@@ -83,6 +83,7 @@ def check_receipt(receipt: bytes, order: Order, *, leaf_result: int | None) -> t
         return [check("receipt-signature", False, req=req, step=step, detail=str(exc)[:200])], None
     entries = [check("receipt-signature", True, req=req, step=step, detail=f"result {int(verified.result)}")]
     bound = {
+        "TRE id": verified.tre_id == order.tre_id,
         "package hash": hmac.compare_digest(verified.package_hash.hex(), order.package_hash or ""),
         "result leaf": leaf_result is None or leaf_result == verified.result,
     }

@@ -21,7 +21,7 @@ from dmserver.conductor import Conductor
 from dmserver.config import DmServerSettings
 from dmserver.endpoint import DmEndpoint
 from dmserver.partners import HttpPartners
-from dmserver.provisioning import Rules
+from dmserver.policy import Rules
 from dmserver.sessions import SessionRegistry
 from dmserver.store import MIGRATIONS, tables
 from dmserver.store.accounts import list_devices

@@ -12,6 +12,7 @@ from typing import Final
 
 from dmserver.answers import Answers, NodeValue
 from dmserver.commands import get_nodes
+from mcim.vocabulary import RegistrationState
 from mo_definitions import M2M_OBJECT, NodeFacts
 from mo_definitions.m2m import M2MNode
 from syncml.codes import Format
@@ -21,6 +22,7 @@ MAX_CHAIN: Final = 4  # intermediate certificates read; a chain of ours has one
 NONCE_OCTETS: Final = range(16, 65)
 _UUID: Final = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 
+_OVER: Final = (RegistrationState.IDLE, RegistrationState.FAILED, RegistrationState.EXPIRED)
 _ROOT: Final = ""  # path of the root of the object below itself
 _INTERIOR: Final = (
     _ROOT,
@@ -109,6 +111,17 @@ def read_chain(root: str, answers: Answers) -> tuple[Command, ...]:
     """Gets for the intermediate certificates that `answers` to `read_object` list; empty when there are none."""
     names = answers.children(_below(root, M2MNode.TRE_CERT_CHAIN)) or ()
     return get_nodes(tuple(f"{root}/{M2MNode.TRE_CERT_CHAIN}/{name}" for name in _chain_order(names)))
+
+
+def registration_over(root: str, answers: Answers, now: datetime) -> bool:
+    """Whether the registration ended on the device and a new one may be asked for; in 2 and 3 it is in use or done.
+
+    An ended registration may have no nonce any more, so this is asked before completeness.
+    """
+    state = answers.number(_below(root, M2MNode.REGISTRATION_STATE))
+    expiry = _time(answers.text(_below(root, M2MNode.REGISTRATION_NONCE_EXPIRY)))
+    stale = expiry is not None and expiry <= now
+    return state in _OVER or (state == RegistrationState.REQUESTED and stale)
 
 
 def take_snapshot(root: str, answers: Answers, chain_answers: Answers | None) -> Snapshot:
