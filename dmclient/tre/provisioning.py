@@ -24,7 +24,7 @@ from mcim.mcim_object import open_mcim
 from mcim.package import VerifiedPackage, open_package, verify_package
 from mcim.package_header import PackageHeader, peek_header
 from mcim.platform_key import PlatformKey
-from mcim.vocabulary import MAX_PACKAGE_SIZE, Operation, RegistrationState, ResultCode
+from mcim.vocabulary import Operation, RegistrationState, ResultCode
 
 MAX_PACKAGE: Final = 64 * 1024  # octets, M2MMobj/TRE/MaxPackage
 MCIM_SPACE: Final = 1024  # octets of the store that one MCIM takes, certificates and all counted apart
@@ -43,8 +43,6 @@ CONSUMING: Final = frozenset(
     }
 )
 """Codes that end the registration when they come from step 14 or later, where only the SHO itself can have failed."""
-
-assert MAX_PACKAGE <= MAX_PACKAGE_SIZE
 
 
 class CheckList:

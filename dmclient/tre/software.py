@@ -85,6 +85,7 @@ class SoftwareTre:
         self._random = random
         # Counters up to the limit may have been used before the last stop: gaps do no harm, repetitions would.
         self._counter = state.counter_limit
+        self._broken = False  # the file may hold a state that was never reported: only a new start can tell
         self._lock = threading.RLock()
 
     def __repr__(self) -> str:
@@ -209,7 +210,7 @@ class SoftwareTre:
             tre_type=state.tre_type,
             version=state.version,
             vendor=state.vendor,
-            state=state.condition,
+            state="locked" if self._broken else state.condition,
             suites=state.suites,
             containers=("xml",),
             algorithms=("milenage",),
@@ -332,12 +333,10 @@ class SoftwareTre:
         # 17, 18: the receipt is part of what is written, so it exists exactly when the MCIM does.
         counter = self._next_counter()
         receipt = self._sign_receipt(ResultCode.SUCCESS, action, counter, examined)
-        token = self._state.token
         after = replace(
             self._state.with_mcim(mcim),
             registration=self._state.registration.closed(RegistrationState.PROVISIONED),
             last_receipt=receipt,
-            token=token and token.restored(),
         )
         try:
             self._commit(after)
@@ -360,6 +359,7 @@ class SoftwareTre:
         self._commit(replace(self._state, token=replace(verifier, tries_left=verifier.tries_left - 1)))
         if not verifier.matches(presented):
             raise PackageRefused(ResultCode.TOKEN_WRONG, "not the token of this device")
+        self._state = replace(self._state, token=verifier.restored())  # stored with whatever comes of the package
 
     def _refuse(self, code: ResultCode, action: _Action) -> Outcome:
         """Receipt of a refusal. It is stored with what the refusal costs: a try under this nonce, or the nonce."""
@@ -415,12 +415,13 @@ class SoftwareTre:
 
     def _commit(self, state: TreState) -> None:
         """Write a state and make it the present one, in this order."""
+        if self._broken:
+            raise StorageFailed(broken=True)
         state = replace(state, counter_limit=self._counter + COUNTER_STEP)
         try:
             self._store.write(state.dump())
         except StorageFailed as exc:
-            if exc.broken:
-                self._state = replace(self._state, condition="locked")
+            self._broken = exc.broken
             raise
         self._state = state
 
