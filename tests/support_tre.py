@@ -93,9 +93,8 @@ class World:
         """Manufacturer's certificates for the TRE, and two operators below one root."""
         ca, root = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
         tre_name = x509.UniformResourceIdentifier(TRE_ID)
-        platform_usage = (
-            "key_agreement" if isinstance(self.platform_key, ec.EllipticCurvePublicKey) else "key_encipherment"
-        )
+        is_ec = isinstance(self.platform_key, ec.EllipticCurvePublicKey)
+        usage = "key_agreement" if is_ec else "key_encipherment"
         self.certificates = (
             certificate("TRE", self.platform_key, "M", ca, role=Role.PLATFORM, san=tre_name, usage=usage),
             certificate("TRE", self.attest_key, "M", ca, role=Role.ATTEST, san=tre_name),
