@@ -161,20 +161,21 @@ class M2MObject:
             evidence = self._tre.generate_evidence(challenge, self._facts.mode, self._tree.now())
         except TreError as error:
             raise TreeRefusal(error.code.sync_status, "the TRE refused") from error
-        nodes.put(
-            at(M2MNode.ATTESTATION_EVIDENCE), evidence, like=self._tree.described(at(M2MNode.ATTESTATION_EVIDENCE))
-        )
+        self._own(nodes, M2MNode.ATTESTATION_EVIDENCE, evidence)
         return StatusCode.OK
+
+    def show_sho(self, sho_id: str | None) -> None:
+        """Registration/SHO after the device opened a request on its own."""
+        self._own(self._tree.nodes, M2MNode.REGISTRATION_SHO, sho_id or "")
 
     def note_result(self, code: ResultCode) -> None:
         """Status/Result and Status/Time after a provisioning action."""
-        nodes = self._tree.nodes
-        nodes.change(at(M2MNode.STATUS_RESULT), value=str(int(code)))
-        nodes.put(
-            at(M2MNode.STATUS_TIME),
-            utc_text(self._tree.now()) or "",
-            like=self._tree.described(at(M2MNode.STATUS_TIME)),
-        )
+        self._own(self._tree.nodes, M2MNode.STATUS_RESULT, str(int(code)))
+        self._own(self._tree.nodes, M2MNode.STATUS_TIME, utc_text(self._tree.now()) or "")
+
+    def _own(self, nodes: NodeMap, node: M2MNode, value: Value) -> None:
+        """Write a leaf that the device keeps in the tree."""
+        nodes.put(at(node), value, like=self._tree.described(at(node)))
 
 
 def at(node: M2MNode) -> Path:

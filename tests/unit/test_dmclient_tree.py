@@ -275,13 +275,6 @@ def test_values_of_a_copy_are_independent(device):
     assert run(device, DPF, "get", "./Test/third").value == "v"
 
 
-def test_implicit_creation_names_the_ancestor_that_failed(device):
-    """XC-044: the failing interior node is the detail of the Status."""
-    with pytest.raises(TreeRefusal) as caught:
-        run(device, DPF, "add", "./M2MMobj/TRE/New/Below", TEXT)
-    assert caught.value.code == 405
-
-
 def test_a_server_keeps_what_it_made_where_it_may_only_add(device):
     """XC-054: no Replace right on the parent gives the new interior node an ACL for its maker, a leaf none."""
     device.tree.nodes.change(FREE, acl=Acl.parse("Add=*&Get=*"))

@@ -1,0 +1,5 @@
+"""`python -m dmclient` is the console script `dmclient`."""
+
+from dmclient.cli import main
+
+main()

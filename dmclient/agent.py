@@ -1,0 +1,217 @@
+"""The life of the device: registered, known to the DPF, provisioned, attached (TR 33.812 §5.1.3.7.1 steps 7 to 16).
+
+One loop that looks at what is there and does the next thing. Everything it decides on is on disk, so a device that
+stops anywhere goes on from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+import structlog
+
+from dmclient.alerts import network_attach
+from dmclient.device import Device
+from dmclient.http_transport import ServerNotAuthenticated
+from dmclient.management_session import SessionFailed, SessionSettings, Transport, run_session
+from dmclient.network import AttachCode, AttachResult, Network, attach
+from dmclient.tre.base import McimInfo, TreError
+from mcim.vocabulary import ResultCode
+from mo_definitions import AlertType
+from syncml.codes import AlertCode, StatusCode
+
+_log = structlog.get_logger(__name__)
+SUCCESSFUL: Final = frozenset({ResultCode.SUCCESS, ResultCode.ALREADY_DONE})
+
+
+class ExitStatus(IntEnum):
+    """Exit status of `dmclient run`."""
+
+    ATTACHED = 0
+    UNREACHABLE = 1  # nobody said no; nobody answered either
+    REFUSED = 2  # somebody said no: the server, the TRE, the network, or we to an unauthenticated server
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """How a run ended."""
+
+    status: ExitStatus
+    reason: str
+    imsi_mask: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """How often and how patiently. Every number is a bound: no run goes on for ever."""
+
+    attempts: int = 5  # sessions in a row that may fail
+    polls: int = 5  # sessions in a row that may bring nothing
+    attach_attempts: int = 3
+    first_delay_s: float = 1.0
+    max_delay_s: float = 60.0
+
+    def delay_s(self, failures: int) -> float:
+        """Seconds to wait after that many failures in a row: doubled each time, up to the bound."""
+        return float(min(self.first_delay_s * 2 ** max(failures - 1, 0), self.max_delay_s))
+
+
+class Agent:
+    """Drives one device to the network."""
+
+    def __init__(
+        self,
+        *,
+        device: Device,
+        transport: Transport,
+        network: Network,
+        settings: SessionSettings,
+        policy: RetryPolicy,
+        sleep: Callable[[float], Awaitable[None]],
+    ) -> None:
+        self._device = device
+        self._transport = transport
+        self._network = network
+        self._settings = settings
+        self._policy = policy
+        self._sleep = sleep
+        self._failures = 0  # sessions in a row that failed
+        self._polls = 0  # sessions in a row that left us nothing to do
+        self._refusal: ResultCode | None = None  # why the TRE refused the last package
+        self._attached: AttachResult | None = None
+
+    async def run(self, server_id: str, *, start: AlertCode = AlertCode.CLIENT_INITIATED_MGMT) -> RunResult:
+        """Go on until the device is attached and the DPF knows, or somebody said no, or nobody answered."""
+        device = self._device
+        try:
+            device.recover()
+            device.register()
+            while True:
+                device.renew_expired()
+                result = await self._act()
+                if result is None:
+                    result = await self._session(server_id, start)
+                if result is not None:
+                    return result
+        except TreError as error:
+            return _refused(f"the TRE refused: {error.code.name.lower()}")
+
+    async def _act(self) -> RunResult | None:
+        """Do what needs no server; a result ends the run."""
+        device = self._device
+        for code in device.provision_ready():
+            self._refusal = None if code in SUCCESSFUL else code
+        if self._refusal is not None and self._told():
+            return _refused(f"the package was refused: {int(self._refusal)} {self._refusal.name.lower()}")
+        mcim = device.usable_mcim()
+        if self._attached is None and mcim is not None and self._told():
+            self._attached = await self._attach(mcim)
+        if self._attached is not None and not len(device.alerts):
+            return _attach_result(self._attached)
+        return None
+
+    def _told(self) -> bool:
+        """Whether the server knows how the last provisioning ended."""
+        return not self._device.alerts.waits(AlertType.PROVISIONING_COMPLETE)
+
+    async def attach(self) -> RunResult:
+        """Attach with the MCIM that is there, without any DM session; the alert waits for the next one."""
+        mcim = self._device.usable_mcim()
+        if mcim is None:
+            return _refused("no activated MCIM")
+        return _attach_result(await self._attach(mcim))
+
+    # -- sessions ---------------------------------------------------------------------------------------------------
+
+    async def _session(self, server_id: str, start: AlertCode) -> RunResult | None:
+        """One session and what follows from it; a result ends the run."""
+        device = self._device
+        try:
+            report = await run_session(
+                device, server_id, self._transport, self._settings, step=self._step(), start=start
+            )
+        except ServerNotAuthenticated as error:
+            return _refused(f"the server is not authenticated: {error}")
+        except SessionFailed as error:
+            return await self._failed(str(error))
+        if self._attached is None and any(code == StatusCode.FORBIDDEN for _, code in report.refused):
+            names = ", ".join(name for name, code in report.refused if code == StatusCode.FORBIDDEN)
+            return _refused(f"the server answered 403 to {names}: no open order for this device")
+        if report.failure:
+            return await self._failed(report.failure)
+        self._failures = 0
+        if self._can_go_on():
+            self._polls = 0
+            return None
+        return await self._nothing_came()
+
+    def _step(self) -> str:
+        if self._attached is not None:
+            return "16"
+        return "7" if self._told() else "14"
+
+    def _can_go_on(self) -> bool:
+        """Whether `_act` has something to do now."""
+        device = self._device
+        if self._attached is not None:
+            return not len(device.alerts)
+        return bool(device.m2msim.ready()) or (
+            self._told() and (self._refusal is not None or device.usable_mcim() is not None)
+        )
+
+    async def _nothing_came(self) -> RunResult | None:
+        """The session was fine and left nothing to do: the SHO may need time. Ask again, a few times."""
+        self._polls += 1
+        if self._polls < self._policy.polls:
+            await self._sleep(self._policy.delay_s(self._polls))
+            return None
+        if self._attached is not None:  # the DPF will hear of it in some later session: the alert stays queued
+            return _attach_result(self._attached)
+        if self._device.tre.mcims():
+            return _refused("an MCIM is installed, but not activated")
+        return _refused("the server ended its sessions without a package")
+
+    async def _failed(self, reason: str) -> RunResult | None:
+        self._failures += 1
+        _log.warning("session.failed", attempt=self._failures, reason=reason)
+        if self._failures < self._policy.attempts:
+            await self._sleep(self._policy.delay_s(self._failures))
+            return None
+        if self._attached is not None:
+            return _attach_result(self._attached)
+        return RunResult(status=ExitStatus.UNREACHABLE, reason=reason)
+
+    # -- attach -----------------------------------------------------------------------------------------------------
+
+    async def _attach(self, mcim: McimInfo) -> AttachResult:
+        """Attach, again when the network gave no answer; announce the first one (or its failure) to the DPF."""
+        device = self._device
+        result = await attach(self._network, device.tre, mcim.mcim_id, device.trail)
+        for attempt in range(1, self._policy.attach_attempts):
+            if result.code is not AttachCode.NETWORK_FAILURE:
+                break
+            await self._sleep(self._policy.delay_s(attempt))
+            result = await attach(self._network, device.tre, mcim.mcim_id, device.trail)
+        if str(mcim.mcim_id) not in device.announced:
+            device.alerts.push(network_attach(device.container_of(mcim), int(result.code)))
+            if result.attached:
+                device.announced.append(str(mcim.mcim_id))
+        if result.attached and device.profile.drop_pcid_after_attach:
+            device.m2m.pcid_dropped = True  # on failure it stays, as the way back (REQ-72)
+        device.trail.state("attach", "detached", "attached" if result.attached else "refused", step="16")
+        device.save()
+        return result
+
+
+def _refused(reason: str) -> RunResult:
+    return RunResult(status=ExitStatus.REFUSED, reason=reason)
+
+
+def _attach_result(result: AttachResult) -> RunResult:
+    if result.attached:
+        return RunResult(status=ExitStatus.ATTACHED, reason="attached", imsi_mask=result.imsi_mask)
+    status = ExitStatus.UNREACHABLE if result.code is AttachCode.NETWORK_FAILURE else ExitStatus.REFUSED
+    return RunResult(status=status, reason=result.detail)

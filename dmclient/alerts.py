@@ -1,0 +1,122 @@
+"""Generic alerts that wait until the server has taken them (OMA-TS-DM_Protocol-V1_2 §8.7; REQ-67).
+
+An alert only announces; the proof is the receipt the server reads afterwards. So sending one twice does no harm,
+and losing one would: an alert leaves the queue when the server answered it with 200, not when it was sent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final
+
+from mcim.vocabulary import ResultCode
+from mo_definitions import AlertType
+from syncml.codes import AlertCode, Format
+from syncml.model import UNASSIGNED, Alert, Item, Meta
+
+REGISTRATION_URI: Final = "./M2MMobj/Registration"
+MAX_PENDING: Final = 32  # alerts; the oldest goes first
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingAlert:
+    """One alert as it will be sent."""
+
+    type: AlertType
+    source: str  # URI of the node concerned
+    format: str
+    data: str
+    mark: str = "informational"
+    correlator: str | None = None
+
+    def to_alert(self) -> Alert:
+        """The command for package 1."""
+        return Alert(
+            code=AlertCode.GENERIC_ALERT,
+            correlator=self.correlator,
+            items=(
+                Item(
+                    source=self.source,
+                    meta=Meta(format=self.format, type=self.type.value, mark=self.mark),
+                    data=self.data,
+                ),
+            ),
+        )
+
+
+def registration_request(req_id: str) -> PendingAlert:
+    """A new request is open on the device."""
+    return PendingAlert(
+        type=AlertType.REGISTRATION_REQUEST, source=REGISTRATION_URI, format=Format.CHR.value, data=req_id
+    )
+
+
+def nonce_renewed(req_id: str) -> PendingAlert:
+    """The request had to be opened anew, because its nonce expired."""
+    return PendingAlert(
+        type=AlertType.NONCE_RENEWED, source=REGISTRATION_URI, format=Format.CHR.value, data=req_id, mark="warning"
+    )
+
+
+def provisioning_complete(container_uri: str, code: ResultCode, correlator: str | None) -> PendingAlert:
+    """A package was consumed, with that result."""
+    return PendingAlert(
+        type=AlertType.PROVISIONING_COMPLETE,
+        source=f"{container_uri}/Operations/Provision",
+        format=Format.INT.value,
+        data=str(int(code)),
+        mark="informational" if code in (ResultCode.SUCCESS, ResultCode.ALREADY_DONE) else "critical",
+        correlator=correlator,
+    )
+
+
+def network_attach(container_uri: str, code: int) -> PendingAlert:
+    """The first AKA with a new MCIM; `code` is 1200 or a cause of TS 24.301 §9.9.3.9."""
+    mark = "informational" if code == ResultCode.SUCCESS else "warning"
+    return PendingAlert(
+        type=AlertType.NETWORK_ATTACH, source=container_uri, format=Format.INT.value, data=str(code), mark=mark
+    )
+
+
+class AlertQueue:
+    """Alerts not yet taken by the server, oldest first."""
+
+    def __init__(self) -> None:
+        self._pending: list[PendingAlert] = []
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    def push(self, alert: PendingAlert) -> None:
+        """Queue an alert. One of the same type for the same node is outdated by it and goes."""
+        self._pending = [each for each in self._pending if (each.type, each.source) != (alert.type, alert.source)]
+        self._pending = [*self._pending, alert][-MAX_PENDING:]
+
+    def alerts(self) -> tuple[Alert, ...]:
+        """What the next session is to carry."""
+        return tuple(each.to_alert() for each in self._pending)
+
+    def waits(self, alert_type: AlertType) -> bool:
+        """Whether an alert of that type is not taken yet."""
+        return any(each.type is alert_type for each in self._pending)
+
+    def forget(self, alert: Alert) -> AlertType | None:
+        """The server took this alert, or never will. Returns its type, None when it is none of ours."""
+        plain = replace(alert, cmd_id=UNASSIGNED)
+        for each in self._pending:
+            if each.to_alert() == plain:
+                self._pending.remove(each)
+                return each.type
+        return None
+
+    def dump(self) -> list[dict[str, Any]]:
+        """The queue as plain JSON data."""
+        return [asdict(each) for each in self._pending]
+
+    def restore(self, data: list[dict[str, Any]]) -> None:
+        """What `dump` gave.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is something else.
+        """
+        self._pending = [PendingAlert(**{**each, "type": AlertType(each["type"])}) for each in data]

@@ -1,0 +1,166 @@
+"""Command line of the device. Exit status 0 done (`run`, `attach`: attached), 1 error or no answer, 2 refused."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from cryptography import x509
+
+from actor_runtime import cli
+from actor_runtime.config import load_settings
+from actor_runtime.errors import ActorError, ConfigError
+from actor_runtime.logs import configure_logs
+from actor_runtime.sealing import SealingKey
+from actor_runtime.trail import Trail
+from dmclient.agent import RunResult
+from dmclient.app import attach_device, describe, open_device, open_tre, run_device
+from dmclient.config import ClientSettings
+from dmclient.tre.base import TreError
+from dmclient.tre.software import SoftwareTre
+
+app = typer.Typer(help="M2ME: an OMA DM 1.2 device with a trusted environment.", no_args_is_help=True)
+
+ConfigOption = Annotated[Path | None, typer.Option("--config", help="TOML file; the environment (DMCLIENT_…) wins.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.callback()
+def root(context: typer.Context, config: ConfigOption = None) -> None:
+    """Settings come from --config and the environment."""
+    context.obj = config
+
+
+def _settings(context: typer.Context) -> ClientSettings:
+    settings = load_settings(ClientSettings, context.obj)
+    configure_logs(log_format=settings.log_format, level=settings.log_level)
+    return settings
+
+
+@app.command()
+def manufacture(
+    context: typer.Context,
+    request: Annotated[Path | None, typer.Option(help="Where the certification request goes; default: output.")] = None,
+) -> None:
+    """Make the TRE and its keys, once; write the request for the manufacturer's CA."""
+    settings = _settings(context)
+    key_file = settings.seal_key_file
+    seal_key = SealingKey.load(key_file) if key_file.exists() else SealingKey.generate(key_file)
+    try:
+        tre = SoftwareTre.manufacture(
+            settings.tre_dir,
+            seal_key=seal_key,
+            m2me_id=settings.m2me_id,
+            tre_id=settings.effective_tre_id,
+            key_type=settings.tre.key_type,
+            version=settings.tre.version,
+            vendor=settings.tre.vendor,
+            legacy_suite=settings.tre.legacy_suite,
+            max_mcim=settings.tre.max_mcim,
+            token=_token(settings.tre.device_token_file),
+        )
+    except TreError as error:
+        raise ActorError(str(error), hint="a device is manufactured once; use another state_dir") from error
+    text = json.dumps(tre.certification_request(), indent=2)
+    if request is None:
+        typer.echo(text)
+        return
+    try:
+        request.write_text(text + "\n", encoding="ascii")
+    except OSError as error:
+        raise ConfigError(f"{request}: {error.strerror}") from error
+
+
+@app.command("install-certificates")
+def install_certificates(
+    context: typer.Context,
+    platform: Annotated[Path, typer.Option(help="Certificate of PK_D (PEM).")],
+    attest: Annotated[Path, typer.Option(help="Certificate of the attestation key (PEM).")],
+    chain: Annotated[Path, typer.Option(help="Intermediate certificates, leaf-most first (PEM).")],
+    sho_anchors: Annotated[Path, typer.Option(help="Roots for home operators (PEM).")],
+) -> None:
+    """Put the certificates of the TRE's keys and the roots for home operators into the TRE."""
+    tre = open_tre(_settings(context))
+    try:
+        tre.install_certificates(
+            _certificates(platform)[0], _certificates(attest)[0], _certificates(chain), _certificates(sho_anchors)
+        )
+    except TreError as error:
+        raise ActorError(str(error)) from error
+
+
+@app.command()
+def run(
+    context: typer.Context,
+    bootstrap_file: Annotated[
+        Path | None, typer.Option(help="A bootstrap message (WAP push) instead of waiting on UDP.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Wait for a bootstrap if there was none, be provisioned, attach. Exit status 0 only after the attach."""
+    settings = _settings(context)
+    trail = Trail("M2ME", trace_file=settings.trace_file)
+    try:
+        bootstrap = None if bootstrap_file is None else bootstrap_file.read_bytes()
+        device = open_device(settings, trail)
+        _end(asyncio.run(run_device(settings, device, bootstrap=bootstrap)), as_json=as_json)
+    except OSError as error:
+        raise ConfigError(f"{error.filename}: {error.strerror}") from error
+    finally:
+        trail.close()
+
+
+@app.command()
+def attach(context: typer.Context, as_json: JsonOption = False) -> None:
+    """Attach to the network with the activated MCIM."""
+    settings = _settings(context)
+    trail = Trail("M2ME", trace_file=settings.trace_file)
+    try:
+        _end(asyncio.run(attach_device(settings, open_device(settings, trail))), as_json=as_json)
+    finally:
+        trail.close()
+
+
+@app.command()
+def info(context: typer.Context, as_json: JsonOption = False) -> None:
+    """Show what may be shown: identities, registration, MCIMs without their secrets."""
+    settings = _settings(context)
+    cli.show(describe(open_device(settings, Trail("M2ME"))), as_json=as_json)
+
+
+def _end(result: RunResult, *, as_json: bool) -> None:
+    cli.show(
+        {"result": result.status.name.lower(), "reason": result.reason, "imsiMask": result.imsi_mask}, as_json=as_json
+    )
+    if result.status:
+        sys.exit(int(result.status))
+
+
+def _token(path: Path | None) -> bytes | None:
+    if path is None:
+        return None
+    try:
+        token = path.read_bytes().strip()
+    except OSError as error:
+        raise ConfigError(f"tre.device_token_file {path}: {error.strerror}") from error
+    if not 1 <= len(token) <= 64:
+        raise ConfigError(f"tre.device_token_file {path}: a token has 1 to 64 octets")
+    return token
+
+
+def _certificates(path: Path) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    except ValueError as error:
+        raise ConfigError(f"{path}: no PEM certificates") from error
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    cli.run(app)

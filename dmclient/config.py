@@ -1,0 +1,132 @@
+"""Settings of the device: TOML, then the environment (prefix `DMCLIENT_`). Docs: docs/dmclient.md."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from actor_runtime.config import ActorSettings, ListenAddress, Section
+from dmclient.agent import RetryPolicy
+from dmclient.device import DeviceProfile
+from dmclient.management_session import SessionSettings
+from dmclient.objects.device import DeviceFacts
+from dmclient.objects.m2m import M2MFacts
+from mcim.vocabulary import ValidationMode
+
+
+class DeviceSection(Section):
+    """Table `[device]`: what DevInfo and DevDetail show."""
+
+    manufacturer: str = "Example"
+    model: str = "M2ME simulator"
+    language: str = "en"
+    device_type: str = "m2m"
+    oem: str = "Example"
+    firmware_version: str = "1.0"
+    software_version: str = "1.0"
+    hardware_version: str = "1.0"
+
+
+class TreSection(Section):
+    """Table `[tre]`: what `manufacture` makes the TRE with; without meaning afterwards."""
+
+    tre_id: str = ""  # a URN; empty: made from m2me_id
+    key_type: Literal["rsa", "ec"] = "rsa"  # of PK_D
+    version: str = "1.0"
+    vendor: str = "m2m-dm"
+    max_mcim: int = Field(default=4, ge=1, le=16)
+    legacy_suite: bool = False  # accept MCIM-LEGACY-1, the form of S3-090792; RSA only
+    device_token_file: Path | None = None  # then every package must bring this token
+
+
+class BootstrapSection(Section):
+    """Table `[bootstrap]`: where and how long a bootstrap is waited for."""
+
+    listen: ListenAddress = ListenAddress()  # UDP
+    wait_s: float = Field(default=300.0, gt=0)
+    max_failures: int = Field(default=3, ge=1)  # wrong MACs before the lock-out
+    lockout_s: float = Field(default=300.0, ge=0)
+
+
+class SessionSection(Section):
+    """Table `[session]`: how the device speaks DM."""
+
+    max_msg_size: int = Field(default=16384, ge=2048, le=1048576)  # octets
+    max_obj_size: int = Field(default=524288, ge=4096, le=8388608)  # octets
+    timeout_s: float = Field(default=30.0, gt=0)  # of one HTTP exchange
+    allow_plain_http: bool = False  # interoperability tests only; credentials then travel unprotected
+
+
+class RetrySection(Section):
+    """Table `[retry]`: bounds of patience."""
+
+    attempts: int = Field(default=5, ge=1)
+    polls: int = Field(default=5, ge=1)
+    attach_attempts: int = Field(default=3, ge=1)
+    first_delay_s: float = Field(default=1.0, ge=0)
+    max_delay_s: float = Field(default=60.0, ge=0)
+
+
+class ClientSettings(ActorSettings):
+    """All settings of `dmclient`."""
+
+    model_config = SettingsConfigDict(env_prefix="DMCLIENT_")
+
+    m2me_id: str = Field(pattern=r"^[!-~]{3,255}$")  # a URN; also DevInfo/DevId and the name in the certificates
+    state_dir: Path  # device.state and the TRE's store
+    seal_key_file: Path  # `manufacture` makes it when it is not there
+    bootstrap_secret_file: Path | None = None  # the supplier's secret (PIN), one line
+    tls_roots: Path | None = None  # PEM: the only roots that servers are trusted by
+    tls_server_name: str | None = None  # name in the DPF's certificate when it is not the host of its address
+    network_url: str | None = None  # base URL of the home network's access listener
+    supplier: str = ""  # M2MMobj/M2MES
+    sho_id: str | None = None  # the subscriber's choice of operator
+    pcid: str = Field(default="", pattern=r"^([0-9]{6,15})?$")
+    pcid_expiry: datetime | None = None  # with time zone
+    drop_pcid_after_attach: bool = True
+    validation_mode: ValidationMode = ValidationMode.SEMI_AUTONOMOUS
+    scratch_node: str = Field(default="", pattern=r"^[A-Za-z0-9_-]{0,32}$")  # ./<name> where servers may try things
+    device: DeviceSection = DeviceSection()
+    tre: TreSection = TreSection()
+    bootstrap: BootstrapSection = BootstrapSection()
+    session: SessionSection = SessionSection()
+    retry: RetrySection = RetrySection()
+
+    def profile(self) -> DeviceProfile:
+        """The device these settings describe."""
+        return DeviceProfile(
+            facts=DeviceFacts(device_id=self.m2me_id, **self.device.model_dump()),
+            m2m=M2MFacts(
+                supplier=self.supplier, pcid=self.pcid, pcid_expiry=self.pcid_expiry, mode=self.validation_mode
+            ),
+            sho_id=self.sho_id,
+            scratch_node=self.scratch_node,
+            drop_pcid_after_attach=self.drop_pcid_after_attach,
+        )
+
+    def session_settings(self) -> SessionSettings:
+        """Sizes for the session engine."""
+        return SessionSettings(max_msg_size=self.session.max_msg_size, max_obj_size=self.session.max_obj_size)
+
+    def retry_policy(self) -> RetryPolicy:
+        """Bounds of the agent."""
+        return RetryPolicy(**self.retry.model_dump())
+
+    @property
+    def tre_dir(self) -> Path:
+        """Directory of the TRE's store."""
+        return self.state_dir / "tre"
+
+    @property
+    def state_file(self) -> Path:
+        """The device's own memory."""
+        return self.state_dir / "device.state"
+
+    @property
+    def effective_tre_id(self) -> str:
+        """TRE identity for `manufacture`."""
+        return self.tre.tre_id or f"urn:m2m:tre:{self.m2me_id.removeprefix('urn:')}"

@@ -1,0 +1,214 @@
+"""One DM session from package 1 to its end: the session engine, the executor and the transport in one loop."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+import structlog
+
+from dmclient.device import Device
+from dmclient.dm_account import client_account, is_secure, store_nonce
+from dmclient.executor import Executor
+from dmclient.http_transport import HttpAnswer, ServerNotAuthenticated, TransportFailed
+from dmclient.message_trace import redacted, summary
+from mo_definitions import AlertType
+from mo_definitions.standard import CLCRED, SRVCRED
+from syncml.client_session import ClientSession
+from syncml.codec import Encoding, decode
+from syncml.codes import AlertCode, StatusCode
+from syncml.errors import RemoteProtocolError
+from syncml.session import (
+    CommandReceived,
+    CredentialsRefused,
+    NonceChanged,
+    ServerAuthenticated,
+    SessionAborted,
+    SessionClosed,
+    StatusReceived,
+)
+
+NONCE_LENGTH: Final = 16  # octets of a nonce we issue
+MAX_EXCHANGES: Final = 500  # messages of one session; a server that needs more is not going to end
+UNWELCOME: Final = frozenset({StatusCode.OPTIONAL_FEATURE_NOT_SUPPORTED, StatusCode.UNSUPPORTED_MEDIA_TYPE_OR_FORMAT})
+"""Statuses that say the server will never take such an alert; it would be sent in vain for ever."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Transport(Protocol):
+    """How messages travel."""
+
+    async def post(self, url: str, body: bytes, encoding: Encoding) -> HttpAnswer:
+        """Send a message, return the server's next; see `HttpTransport.post`."""
+
+
+class SessionFailed(Exception):
+    """The session broke off; what was not acknowledged is sent again in the next one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionSettings:
+    """How the device speaks DM."""
+
+    max_msg_size: int = 16384  # octets we accept in one message
+    max_obj_size: int = 524288  # octets of one large object
+    encoding: Encoding = Encoding.XML
+
+
+@dataclass(slots=True)
+class SessionReport:
+    """What a session brought, beside changes of the tree."""
+
+    taken: list[AlertType] = field(default_factory=list)  # alerts the server answered with 200
+    refused: list[tuple[str, int]] = field(default_factory=list)  # alerts (type or code) it refused, with the Status
+    commands: int = 0  # commands executed
+    failure: str = ""  # why the session ended other than well; empty: it did not
+
+
+async def run_session(
+    device: Device,
+    server_id: str,
+    transport: Transport,
+    settings: SessionSettings,
+    *,
+    step: str,
+    start: AlertCode = AlertCode.CLIENT_INITIATED_MGMT,
+    new_nonce: Callable[[], bytes] = lambda: secrets.token_bytes(NONCE_LENGTH),
+) -> SessionReport:
+    """Run one session with the server of that account; `step` is the step of the scheme for the trail.
+
+    Raises:
+        ServerNotAuthenticated: TLS refused the server; nothing was sent.
+        SessionFailed: no account, the connection broke, or the server broke the protocol.
+    """
+    account = client_account(device.tree.nodes, server_id, tls=True)
+    if account is None:
+        raise SessionFailed(f"no usable account for {server_id}")
+    if account.server_auth is None and not is_secure(account.server_uri):
+        raise ServerNotAuthenticated("the server has neither TLS nor credentials to prove itself with")
+    session = ClientSession(
+        account=account,
+        device_id=device.device_id,
+        session_id=device.next_session_id(),
+        dev_info=device.dev_info,
+        start=start,
+        alerts=device.alerts.alerts(),
+        max_msg_size=settings.max_msg_size,
+        max_obj_size=settings.max_obj_size,
+        encoding=settings.encoding,
+        new_nonce=new_nonce,
+    )
+    runner = _Runner(device, server_id, session, settings, step)
+    body: bytes | None = session.start()
+    try:
+        for _ in range(MAX_EXCHANGES):
+            if body is None:
+                return runner.report
+            runner.sent(body)
+            answer = await transport.post(session.target_uri, body, settings.encoding)
+            runner.tls_passed()
+            runner.receive(answer.body, answer.encoding)
+            device.save()  # tree, nonces and alerts are on disk before the answer that depends on them leaves
+            body = session.reply()
+    except ServerNotAuthenticated:
+        device.trail.check("tls-server-authenticated", False, req=("REQ-09",), step="7")
+        raise
+    except TransportFailed as error:
+        raise SessionFailed(str(error)) from error
+    except RemoteProtocolError as error:
+        raise SessionFailed(f"the server broke the protocol: {error}") from error
+    finally:
+        device.save()
+    raise SessionFailed("the session does not come to an end")
+
+
+class _Runner:
+    """Turns the events of one session into changes of the device."""
+
+    def __init__(
+        self, device: Device, server_id: str, session: ClientSession, settings: SessionSettings, step: str
+    ) -> None:
+        self.report = SessionReport()
+        self._device = device
+        self._server_id = server_id
+        self._session = session
+        self._settings = settings
+        self._step = step
+        self._executor = Executor(device.tree, server_id)
+        self._tls_noted = False
+        self._authenticated = False
+        self._credentials_refused = False
+
+    def tls_passed(self) -> None:
+        """An answer came over a connection whose certificate was checked."""
+        if not self._tls_noted and is_secure(self._session.target_uri):
+            self._device.trail.check("tls-server-authenticated", True, req=("REQ-09",), step="7")
+        self._tls_noted = True
+
+    def sent(self, body: bytes) -> None:
+        """Note a message of ours."""
+        message = decode(body, self._settings.encoding, max_size=len(body))
+        self._device.trail.message(
+            step=self._step,
+            direction="M2ME→DPF",
+            summary=summary(message),
+            octets=len(body),
+            body=redacted(message),
+        )
+
+    def receive(self, body: bytes, encoding: Encoding) -> None:
+        """Take a message of the server and do what it asks."""
+        message = decode(body, encoding, max_size=self._settings.max_msg_size)
+        self._device.trail.message(
+            step=self._step,
+            direction="DPF→M2ME",
+            summary=summary(message),
+            octets=len(body),
+            body=redacted(message),
+        )
+        for event in self._session.receive(message, self._device.now(), raw=body):
+            match event:
+                case CommandReceived():
+                    self.report.commands += 1
+                    self._session.answer(event.command, self._executor.execute(event.command))
+                case ServerAuthenticated():
+                    self._authenticated = True
+                    self._device.trail.check("dm-server-authenticated", True, req=("REQ-09",), step="7")
+                case NonceChanged():
+                    level = CLCRED if event.direction == "client" else SRVCRED
+                    store_nonce(self._device.tree.nodes, self._server_id, level, event.nonce)
+                case StatusReceived():
+                    self._alert_answered(event)
+                case CredentialsRefused():
+                    self._device.trail.note(f"DM credentials refused, attempt {event.attempt}", step="7")
+                    self._credentials_refused = True
+                case SessionAborted():
+                    self.report.failure = event.reason
+                case SessionClosed():
+                    self._closed(event)
+
+    def _closed(self, event: SessionClosed) -> None:
+        """A session that ends before both sides are authenticated has failed, whatever the reason given."""
+        _log.debug("session.closed", reason=event.reason)
+        if self._authenticated:
+            return
+        self.report.failure = event.reason
+        if self._credentials_refused:
+            self._device.trail.check("dm-mutual-authentication", False, req=("REQ-09",), step="7", detail=event.reason)
+
+    def _alert_answered(self, event: StatusReceived) -> None:
+        """REQ-67: an alert stays until the server took it with 200."""
+        if event.code == StatusCode.OK or event.code in UNWELCOME:
+            taken = self._device.alerts.forget(event.alert)
+            if taken is not None and event.code == StatusCode.OK:
+                self.report.taken.append(taken)
+        elif event.code >= StatusCode.BAD_REQUEST and event.code not in (
+            StatusCode.INVALID_CREDENTIALS,
+            StatusCode.MISSING_CREDENTIALS,
+        ):
+            types = [item.meta.type for item in event.alert.items if item.meta is not None and item.meta.type]
+            name = types[0].rsplit(":", 1)[-1] if types else str(event.alert.code)
+            self.report.refused.append((name, event.code))
