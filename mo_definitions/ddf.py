@@ -166,8 +166,8 @@ def _elements(octets: bytes) -> etree._Element:
     """
     if len(octets) > MAX_SIZE:
         raise DdfError(f"more than {MAX_SIZE} octets")
-    text = octets.removeprefix(b"\xef\xbb\xbf").lstrip()
-    if not text.startswith(b"<") or b"\0" in text:
+    text = octets.removeprefix(b"\xef\xbb\xbf")
+    if not text.lstrip().startswith(b"<") or b"\0" in text:
         raise DdfError("not XML in UTF-8")
     declared = _ENCODING.match(text)
     if declared is not None and declared[1].upper() not in (b"UTF-8", b"US-ASCII", b"ASCII"):
@@ -244,7 +244,9 @@ def _validate_sequence(element: etree._Element, name: str, names: list[str]) -> 
         while position < len(names) and names[position] == wanted and (maximum is None or position - start < maximum):
             position += 1
         if position - start < minimum:
-            raise DdfError(f"{name} without {wanted} where it belongs", _line(element))
+            if position < len(names):
+                raise DdfError(f"{names[position]} in {name} where {wanted} belongs", _line(element[position]))
+            raise DdfError(f"{name} without {wanted}", _line(element))
     if position < len(names):
         raise DdfError(f"{names[position]} is not expected here in {name}", _line(element[position]))
 
@@ -260,7 +262,7 @@ def _need(element: etree._Element, name: str) -> etree._Element:
     """A child that the content model has already proved to be there."""
     child = _find(element, name)
     if child is None:
-        raise DdfError(f"{_local(element)} without {name} where it belongs", _line(element))
+        raise DdfError(f"{_local(element)} without {name}", _line(element))
     return child
 
 

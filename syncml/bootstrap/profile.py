@@ -216,9 +216,7 @@ def from_document(document: CpDocument) -> DmBootstrap:
             connect_now=account.value("INIT") is not None,
         )
     except LocalProtocolError as error:
-        if isinstance(error.__cause__, BootstrapRefused):
-            raise error.__cause__ from None
-        raise
+        raise error.__cause__ or error from None  # of a document, the rule it breaks is the peer's fault
 
 
 def _check_sizes(group: Characteristic) -> None:
