@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 
 from dmclient.tre.base import CheckRecord, Hints
 from dmclient.tre.state import TreState
@@ -169,7 +170,10 @@ def _verify(package: bytes, state: TreState, now: datetime, checks: CheckList) -
         if selected is None:
             raise PackageRefused(ResultCode.SIGNER_NOT_ACCEPTABLE, "no home operator is selected")
         anchors = TrustAnchors(tuple(x509.load_der_x509_certificate(each) for each in state.sho_anchors), "sho")
-        verified = verify_package(package, anchors=anchors, now=now, expected_sho_id=selected)
+        try:
+            verified = verify_package(package, anchors=anchors, now=now, expected_sho_id=selected)
+        except UnsupportedAlgorithm as exc:  # a chain with a key of a type or curve the library does not know
+            raise PackageRefused(ResultCode.SIGNER_NOT_ACCEPTABLE, "a key of an unknown type") from exc
     except PackageRefused as refusal:
         name, req = _VERIFICATION.get(refusal.code, ("package-structure", ("REQ-59",)))
         checks.failed(name, *req, refusal=refusal)

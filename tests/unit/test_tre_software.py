@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import errno
 import hashlib
 import os
@@ -14,6 +15,7 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from dmclient.tre import software
 from dmclient.tre.base import Hints, Outcome, TreError
@@ -300,6 +302,16 @@ def test_no_bit_of_a_package_can_be_flipped(world: World) -> None:
         ResultCode.UNSUPPORTED_SUITE,
     }
     assert world.provision(package).code is ResultCode.SUCCESS
+
+
+def test_signer_with_a_key_of_an_unknown_type(world: World) -> None:
+    """REQ-50: what no library knows is not acceptable, and no internal error."""
+    _, (leaf, *_) = world.signers[SHO]
+    der = leaf.public_bytes(Encoding.DER)
+    odd = der.replace(bytes.fromhex("2a8648ce3d0201"), bytes.fromhex("2a8648ce3d0209"))
+    package = world.package().replace(base64.b64encode(der), base64.b64encode(odd))
+    outcome = world.provision(package)
+    assert (outcome.code, failed_check(outcome)) == (ResultCode.SIGNER_NOT_ACCEPTABLE, "signer-certificate")
 
 
 HINTS = {
