@@ -19,8 +19,7 @@ from typing import Annotated, Any, Final, TypeVar
 import aiohttp
 import structlog
 from aiohttp import web
-from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints, ValidationError
-from pydantic.alias_generators import to_camel
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, StringConstraints, ValidationError
 
 from actor_runtime.errors import ConfigError
 
@@ -90,6 +89,11 @@ async def _healthz(_request: web.Request) -> web.Response:
 # --- what comes in --------------------------------------------------------------------------------
 
 
+def to_base64(octets: bytes) -> str:
+    """Octets as they stand in a JSON body."""
+    return base64.b64encode(octets).decode("ascii")
+
+
 def _from_base64(value: object) -> bytes:
     if isinstance(value, bytes):
         return value
@@ -101,7 +105,7 @@ def _from_base64(value: object) -> bytes:
         raise ValueError("not Base64") from exc
 
 
-Base64 = Annotated[bytes, BeforeValidator(_from_base64)]
+Base64 = Annotated[bytes, BeforeValidator(_from_base64), PlainSerializer(to_base64, when_used="json")]
 """Octets in a JSON body, as standard Base64."""
 
 
@@ -113,15 +117,18 @@ OrderId = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=
 """Id of an order at the DPF: opaque, a UUID as a rule."""
 
 
-def to_base64(octets: bytes) -> str:
-    """Octets as they stand in a JSON body."""
-    return base64.b64encode(octets).decode("ascii")
+def _camel_case(name: str) -> str:
+    """m2me_id → m2meId; pydantic's own generator also capitalises after a digit."""
+    head, *rest = name.split("_")
+    return head + "".join(part.capitalize() for part in rest)
 
 
 class Body(BaseModel):
     """A JSON request body: snake_case here, camelCase on the wire. Members we do not know are passed over."""
 
-    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        frozen=True, alias_generator=_camel_case, populate_by_name=True, hide_input_in_errors=True
+    )
 
 
 BodyT = TypeVar("BodyT", bound=Body)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -112,8 +113,8 @@ def application(pva: Pva) -> web.Application:
     """What DPFs may call."""
     app = new_application()
     app.middlewares.append(allow_clients(pva.allowed_clients))
-    app.router.add_post("/v1/challenge", lambda request: _challenge(pva, request))
-    app.router.add_post("/v1/validate", lambda request: _validate(pva, request))
+    app.router.add_post("/v1/challenge", partial(_challenge, pva))
+    app.router.add_post("/v1/validate", partial(_validate, pva))
     return app
 
 

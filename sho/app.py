@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -170,16 +171,16 @@ def partner_application(sho: Sho) -> web.Application:
     """What DPFs may call."""
     app = new_application()
     app.middlewares.append(allow_clients(sho.allowed_clients))
-    app.router.add_post("/v1/handover", lambda request: _hand_over(sho, request))
-    app.router.add_post("/v1/report", lambda request: _report(sho, request))
+    app.router.add_post("/v1/handover", partial(_hand_over, sho))
+    app.router.add_post("/v1/report", partial(_report, sho))
     return app
 
 
 def network_application(sho: Sho) -> web.Application:
     """What devices may call: the network they attach to."""
     app = new_application(max_body=MAX_ATTACH_BODY)
-    app.router.add_post("/v1/attach", lambda request: _attach(sho, request))
-    app.router.add_post("/v1/attach/{session}", lambda request: _attach_answer(sho, request))
+    app.router.add_post("/v1/attach", partial(_attach, sho))
+    app.router.add_post("/v1/attach/{session}", partial(_attach_answer, sho))
     return app
 
 

@@ -92,6 +92,13 @@ async def test_answers(client, path, body, status, code):
         assert (document["code"], document["status"]) == (code, status)
 
 
+def test_member_names_are_camel_case():
+    class Example(Body):
+        m2me_id: str
+
+    assert Example.model_validate({"m2meId": "x"}).m2me_id == "x"
+
+
 async def test_detail_names_members_and_never_values(client):
     response = await client.post("/greet", data=b'{"nonce": "top*secret"}')
     assert (await response.json(content_type=None))["detail"] == "members: nonce, reqId"
