@@ -76,7 +76,7 @@ class HttpPartners:
         try:
             return await self._ask(ask)
         except PartnerRefused as exc:
-            if exc.status in (408, 409, 425, 429):  # not a decision: the same call may succeed later
+            if exc.status in (408, 425, 429):  # not a decision: the same call may succeed later
                 return PartnerDown(reason=f"{exc.status} {exc.code}")
             return PartnerSaidNo(code=exc.code, detail=exc.detail)
         except PartnerUnavailable as exc:

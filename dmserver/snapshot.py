@@ -15,7 +15,7 @@ from dmserver.commands import get_nodes
 from mcim.vocabulary import RegistrationState
 from mo_definitions import M2M_OBJECT, NodeFacts
 from mo_definitions.m2m import M2MNode
-from syncml.codes import Format
+from syncml.codes import Format, MediaType
 from syncml.model import Command
 
 MAX_CHAIN: Final = 4  # intermediate certificates read; a chain of ours has one
@@ -211,7 +211,8 @@ def _facts(path: str, node: NodeValue) -> NodeFacts:
     if node.format == Format.NODE:
         # What a Get of an interior node carries as Type is that of the list of names; the root was found by its own.
         return NodeFacts(format=node.format, type=M2M_OBJECT if path == _ROOT else "", is_interior=True)
-    return NodeFacts(format=node.format, type=node.type or "")
+    # text/plain is the default of Meta/Type and says nothing (OMA-TS-SyncML_MetaInfo-V1_2 §5).
+    return NodeFacts(format=node.format, type="" if node.type in (None, MediaType.TEXT) else str(node.type))
 
 
 class _View:
