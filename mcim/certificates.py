@@ -13,6 +13,7 @@ from enum import Enum, StrEnum
 from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.x509.oid import NameOID, ObjectIdentifier
@@ -137,7 +138,7 @@ def validate(
         subject_id = _identity(leaf, role, identity)
         serial = leaf.subject.get_attributes_for_oid(NameOID.SERIAL_NUMBER)
         public_key = leaf.public_key()
-    except (ValueError, TypeError, x509.ExtensionNotFound, x509.DuplicateExtension) as exc:
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.ExtensionNotFound, x509.DuplicateExtension) as exc:
         raise CertificateRefused(Reason.MALFORMED, str(exc)) from exc
     return ValidatedCertificate(
         role=role,

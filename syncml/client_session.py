@@ -245,9 +245,10 @@ class ClientSession:
             self._server_known = True
             events.append(self._move(ServerAuthenticated()))
             if self._server is not None:
+                self._header_status = (StatusCode.AUTHENTICATION_ACCEPTED, None)
+            if self._server is not None and self._server.type is not AuthType.BASIC:
                 self._server = replace(self._server, nonce=self._new_nonce())
-                chal = self._server.challenge() if self._server.type is not AuthType.BASIC else None
-                self._header_status = (StatusCode.AUTHENTICATION_ACCEPTED, chal)
+                self._header_status = (StatusCode.AUTHENTICATION_ACCEPTED, self._server.challenge())
                 events.append(NonceChanged(direction="server", nonce=self._server.nonce))
         if self._stored_nonce is not None:
             events.append(NonceChanged(direction="client", nonce=self._stored_nonce))

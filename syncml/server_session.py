@@ -204,13 +204,16 @@ class ServerSession:
             return True
         cred = message.header.cred
         ok = self._client.accepts(cred)
-        self._client = replace(self._client, nonce=self._new_nonce())
+        with_nonce = self._client.type is not AuthType.BASIC
+        if with_nonce:
+            self._client = replace(self._client, nonce=self._new_nonce())
         if ok:
             self._client_known = True
-            chal = self._client.challenge() if self._client.type is not AuthType.BASIC else None
+            chal = self._client.challenge() if with_nonce else None
             self._header_status = (StatusCode.AUTHENTICATION_ACCEPTED, chal)
             events.append(self._move(ClientAuthenticated()))
-            events.append(NonceChanged(direction="client", nonce=self._client.nonce))
+            if with_nonce:
+                events.append(NonceChanged(direction="client", nonce=self._client.nonce))
             return True
         self._attempts += 1
         final = self._attempts >= MAX_CREDENTIAL_ATTEMPTS
@@ -218,7 +221,7 @@ class ServerSession:
         self._header_status = (code, None if final else self._client.challenge())
         self._answer_all(message, code)
         events.append(self._move(CredentialsRefused(attempt=self._attempts, final=final)))
-        if not final:
+        if with_nonce and not final:
             # The device may hang up and use this nonce in its next session.
             events.append(NonceChanged(direction="client", nonce=self._client.nonce))
         self._ending = final
