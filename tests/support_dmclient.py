@@ -3,18 +3,45 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path as FilePath
+from typing import Any
 
+from actor_runtime.sealing import SealingKey
+from actor_runtime.trail import Trail, TrailRecord
+from dmclient.device import Device, DeviceProfile
+from dmclient.dm_account import write_account
+from dmclient.http_transport import HttpAnswer
 from dmclient.management_tree import ManagementTree
 from dmclient.nodes import Path
 from dmclient.objects.device import DeviceFacts, build_device_objects
 from dmclient.objects.m2m import M2M, M2MFacts, M2MObject
 from dmclient.objects.m2msim import M2MSIM, M2MSimObject
+from dmclient.store.state_file import StateFile
 from dmclient.tre.base import NEVER, CheckRecord, Hints, McimInfo, Outcome, Registration, TreError, TreFacts
 from mcim.aka import Accepted, MacFailure, SyncFailure
-from mcim.vocabulary import ContainerState, RegistrationState, ResultCode, Suite, ValidationMode
+from mcim.vocabulary import (
+    PACKAGE_MEDIA_TYPE,
+    ContainerState,
+    RegistrationState,
+    ResultCode,
+    Suite,
+    ValidationMode,
+)
+from syncml.bootstrap.cp import encode_cp
+from syncml.bootstrap.profile import DmBootstrap, DmCredentials, NapDef, to_document
+from syncml.bootstrap.security import Sec, compute_mac
+from syncml.bootstrap.wap_push import WapPush, build_push
+from syncml.codec import Encoding, decode
+from syncml.codes import AuthType, Format, MediaType
+from syncml.model import Add
+from syncml.policy import Continue, Decision
+from syncml.server_session import DmAccount, ServerSession
+from syncml.session import AlertReceived, Event, NonceChanged, SessionOpened
 from syncml.tree import Acl
+from syncml.values import leaf_item, node_item
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 DEVICE_ID = "urn:imei:004999010640000"
@@ -175,3 +202,157 @@ def device_tree(tre: FakeTre | None = None) -> DeviceTree:
     tree.free_area(FREE)
     tree.nodes.change(FREE, acl=Acl.parse("Add=*&Delete=*&Exec=*&Get=*&Replace=*"))
     return DeviceTree(tree=tree, m2m=m2m, m2msim=m2msim, tre=tre, clock=clock)
+
+
+# -- a whole device, and a DPF in memory -----------------------------------------------------------------------------
+
+SECRET = "supplier-pin-4711"
+DPF_URL = "https://dpf.example/dm"
+CLIENT_SECRET, SERVER_SECRET = "client-secret", "server-secret"
+CLIENT_NONCE, SERVER_NONCE = b"first client nonce", b"first server nonce"
+
+
+def bootstrap_profile(server_id: str = DPF, **changes: object) -> DmBootstrap:
+    """The account a DPF offers."""
+    profile = DmBootstrap(
+        server_id=server_id,
+        addr=DPF_URL,
+        name="Registration operator",
+        client=DmCredentials(auth_type=AuthType.MD5, name="device-1", secret=CLIENT_SECRET, nonce=CLIENT_NONCE),
+        server=DmCredentials(auth_type=AuthType.MD5, name="dpf-1", secret=SERVER_SECRET, nonce=SERVER_NONCE),
+        to_napids=("NAP1",),
+        napdefs=(NapDef(napid="NAP1", bearers=("GSM-GPRS",), name="RO", address="ro.example", address_type="APN"),),
+    )
+    return replace(profile, **changes)
+
+
+def bootstrap_push(profile: DmBootstrap | None = None, *, secret: str = SECRET, sec: int | None = Sec.USERPIN) -> bytes:
+    """The datagram for a profile, protected with the supplier's secret."""
+    body = encode_cp(to_document(profile or bootstrap_profile()))
+    mac = compute_mac(secret.encode(), body)
+    return build_push(WapPush(content_type=MediaType.CONNECTIVITY_WBXML, body=body, sec=sec, mac=mac))
+
+
+def make_device(
+    directory: FilePath, *, tre: FakeTre | None = None, clock: Clock | None = None, **profile: object
+) -> tuple[Device, list[TrailRecord]]:
+    """A device with its state in `directory`, and the records of its trail."""
+    records: list[TrailRecord] = []
+    clock = clock or Clock()
+    device = Device(
+        profile=DeviceProfile(facts=DeviceFacts(device_id=DEVICE_ID), **profile),
+        tre=tre or FakeTre(),
+        state_file=StateFile(directory / "device.state", SealingKey(b"k" * 32)),
+        trail=Trail("M2ME", sink=records.append, now=clock),
+        now=clock,
+    )
+    return device, records
+
+
+def bootstrapped_device(directory: FilePath, **arguments: object) -> tuple[Device, list[TrailRecord]]:
+    """A device with the DPF's account."""
+    device, records = make_device(directory, **arguments)
+    write_account(device.tree, bootstrap_profile())
+    return device, records
+
+
+Script = Callable[[ServerSession, list[Event]], Decision]
+
+
+class MemoryDpf:
+    """The server's end of the transport, in memory. `script` decides what each complete package is answered with."""
+
+    def __init__(self, script: Script, *, device_id: str = DEVICE_ID, max_msg_size: int = 16384) -> None:
+        self.script = script
+        self.account = DmAccount(
+            device_id=device_id,
+            server_id=DPF,
+            client_name="device-1",
+            client_secret=CLIENT_SECRET,
+            client_nonce=CLIENT_NONCE,
+            server_name="dpf-1",
+            server_secret=SERVER_SECRET,
+            server_nonce=SERVER_NONCE,
+        )
+        self.sessions: dict[str, ServerSession] = {}
+        self.events: list[Event] = []
+        self.failures: list[Exception | None] = []  # for the posts to come; None lets one through
+        self.refuse: dict[int | str, int] = {}  # alert code, or end of an alert type → Status to answer
+        self.urls: list[str] = []
+        self.max_msg_size = max_msg_size
+
+    async def post(self, url: str, body: bytes, encoding: Encoding) -> HttpAnswer:
+        self.urls.append(url)
+        if self.failures and (failure := self.failures.pop(0)) is not None:
+            raise failure
+        message = decode(body, encoding)
+        session = self.sessions.get(message.header.session_id)
+        if session is None:
+            session = ServerSession(
+                account=self.account,
+                server_uri=DPF_URL,
+                resp_uri=f"{DPF_URL}?s={message.header.session_id}",
+                session_id=message.header.session_id,
+                encoding=encoding,
+                max_msg_size=self.max_msg_size,
+                max_obj_size=65536,
+                new_nonce=lambda: uuid.uuid4().bytes,
+            )
+            self.sessions[message.header.session_id] = session
+        events = session.receive(message, NOW, raw=body)
+        self.events.extend(events)
+        for event in events:
+            if isinstance(event, NonceChanged):
+                self.account = replace(self.account, **{f"{event.direction}_nonce": event.nonce})
+            if isinstance(event, AlertReceived):
+                kind = (event.alert.items[0].meta.type or "").rsplit(":", 1)[-1]
+                if kind in self.refuse:
+                    session.answer(event.alert.cmd_id, self.refuse[kind])
+        if 1201 in self.refuse and any(isinstance(event, SessionOpened) for event in events):
+            session.answer("", self.refuse[1201])
+        decision = self.script(session, events) if session.needs_decision else None
+        return HttpAnswer(body=session.reply(decision), encoding=encoding)
+
+
+def alerts_of(events: Iterable[Event]) -> list[tuple[str, str]]:
+    """Type (its end) and Data of the generic alerts among events."""
+    return [
+        ((event.alert.items[0].meta.type or "").rsplit(":", 1)[-1], str(event.alert.items[0].data))
+        for event in events
+        if isinstance(event, AlertReceived)
+    ]
+
+
+def delivery(package: bytes, *, name: str = "c1", nonce: bytes = b"n" * 32) -> Continue:
+    """What the DPF sends to deliver a package."""
+    root = f"./M2MSIMMobj/{name}"
+    leaves = {
+        "MCIMId": leaf_item(f"{root}/MCIMId", str(MCIM_ID)),
+        "SHOId": leaf_item(f"{root}/SHOId", "sho.example"),
+        "ReqId": leaf_item(f"{root}/ReqId", "req"),
+        "NonceEcho": leaf_item(f"{root}/NonceEcho", nonce, format=Format.BIN, type="application/octet-stream"),
+        "ContentType": leaf_item(f"{root}/ContentType", PACKAGE_MEDIA_TYPE),
+    }
+    packed = leaf_item(f"{root}/Package", package, format=Format.BIN, type=PACKAGE_MEDIA_TYPE)
+    return Continue(
+        (Add(items=(node_item(root),)), *(Add(items=(item,)) for item in leaves.values()), Add(items=(packed,)))
+    )
+
+
+@dataclass
+class FakeNetwork:
+    """The home network's access listener: answers in order, each a JSON object or an exception."""
+
+    answers: list[dict[str, Any] | Exception]
+    posts: list[tuple[str, dict[str, object]]] = field(default_factory=list)
+
+    async def post(self, path: str, body: dict[str, object]) -> dict[str, Any]:
+        self.posts.append((path, dict(body)))
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+CHALLENGE = {"session": "s1", "rand": "AAAAAAAAAAAAAAAAAAAAAA==", "autn": "AAAAAAAAAAAAAAAAAAAAAA=="}
+ATTACHED = {"result": "attached", "imsiMask": "00101********89"}
