@@ -126,6 +126,7 @@ class ClientSession:
         )
         self._known_to_server = False
         self._server_known = False
+        self._owes_nonce = False  # the server is authenticated, and has no nonce yet for the next session
         self._attempts = 0
         self._server_attempts = 0
         self._stored_nonce: bytes | None = None  # from a server not authenticated yet
@@ -197,7 +198,19 @@ class ClientSession:
         owes = announced or self._answers or self._extra or not self._outbox.empty or self._ask_for_more
         if not owes:
             events.append(self._move(SessionClosed("done")))
+        elif self._owes_nonce and self._server is not None:
+            self._server = self._next_nonce(self._server, events)
         return events
+
+    def _next_nonce(self, server: Credentials, events: list[Event]) -> Credentials:
+        """A new nonce for the next session. Only when there is a message to carry it: else the server never hears of
+        it, and what it proves itself with next time would be wrong."""
+        self._owes_nonce = False
+        server = replace(server, nonce=self._new_nonce())
+        chal = server.challenge() if server.type is not AuthType.BASIC else None
+        self._header_status = (StatusCode.AUTHENTICATION_ACCEPTED, chal)
+        events.append(NonceChanged(direction="server", nonce=server.nonce))
+        return server
 
     def _move(self, event: Event) -> Event:
         try:

@@ -120,6 +120,13 @@ def test_credentials_of_both_sides_travel_once_and_nonces_rotate() -> None:
     assert by_server == by_client == {("client", b"n1"), ("server", b"m1")}
 
 
+def test_a_session_without_commands_leaves_the_server_its_nonce() -> None:
+    """OMA-TS-DM_Security-V1_2 §5.3: no message carries a new nonce to the server, so the old one stays good."""
+    run = pump(client_session(), server_session(), [Finish()])
+    assert len(run.client_messages) == 1
+    assert not [e for e in run.client_events if isinstance(e, NonceChanged) and e.direction == "server"]
+
+
 def test_stale_client_nonce_is_challenged_once_and_recovers() -> None:
     """XC-020, XS-009: 401 with a new nonce, package 1 again with MsgID 2 and the header's Status."""
     client = client_session(replace(CLIENT_ACCOUNT, client_nonce=b"old"))
