@@ -27,7 +27,7 @@ from mcim.mcim_object import fresh_keys, seal_mcim
 from mcim.package import build_package
 from mcim.package_header import PackageHeader
 from mcim.ticket import Ticket, ticket_digest, verify_ticket
-from mcim.vocabulary import AlgorithmId, Operation, Suite, Tag
+from mcim.vocabulary import AlgorithmId, ContainerState, Operation, Suite, Tag
 from sho.checks import Checks, RequestRefused
 from sho.identity import ShoIdentity, TrustStore
 from sho.store import repository
@@ -295,6 +295,7 @@ class HandoverDesk:
             opc=credential.opc,
             sqn_init=row.sqn_init,
             amf=subscription.amf,
+            initial_state=ContainerState.ACTIVATED,  # the AuC lets it in only after the receipt all the same (REQ-68)
         )
         mcim_object = seal_mcim(
             encode_data(Tag.MCIM, content.to_payload(), REVISION),
