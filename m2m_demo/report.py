@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from m2m_demo.trace import Record
+from m2m_demo.trace import Exchange, Record
 
 SCHEMA: Final = "m2m-demo-report/1"
 
@@ -46,6 +46,7 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """The report as plain data."""
+        exchange = Exchange()
         ok = self.attached and not self.reason
         return {
             "schema": SCHEMA,
@@ -73,7 +74,7 @@ class Report:
                     "octets": record.octets,
                 }
                 for record in self.records
-                if record.kind == "message" and record.actor == record.sender
+                if record.kind == "message" and exchange.is_new(record)
             ],
             "durationsS": {name: round(seconds, 3) for name, seconds in self.durations_s.items()},
             "processes": self.processes,

@@ -10,10 +10,9 @@ from typing import Final
 
 from lxml import etree
 from rich.console import Console
-from rich.padding import Padding
 from rich.text import Text
 
-from m2m_demo.trace import Record
+from m2m_demo.trace import Exchange, Record
 
 WIDTH: Final = 80  # columns
 MAX_BODY_LINES: Final = 120  # of one message shown with --verbose
@@ -32,6 +31,10 @@ STEPS: Final[dict[str, str]] = {
 }
 """Steps of the provisioning procedure, TR 33.812 §5.1.3.7.1 (1 to 6, the first attach, are not simulated)."""
 
+_ORDER: Final = {step: place for place, step in enumerate(("8", "7", *(str(number) for number in range(9, 17))))}
+"""The operators agree before the device is called. Steps overlap (a device does not know what the DPF asks the PVA just
+now), so the story never goes back to an earlier heading."""
+
 _SUBJECTS: Final = {"order": "order", "container": "MCIM container", "registration": "registration"}
 
 
@@ -42,14 +45,15 @@ class Story:
         self._console = console
         self._verbose = verbose
         self._step = ""
+        self._exchange = Exchange()
         plain = not (console.encoding or "").lower().startswith("utf")
         self._pass, self._fail, self._arrow = ("ok", "FAILED", "->") if plain else ("✓", "✗", "→")
 
     def tell(self, record: Record) -> None:
         """One record; a heading first when its step is another one."""
-        if record.kind == "message" and not _told_by_its_sender(record):
+        if record.kind == "message" and not self._exchange.is_new(record):
             return
-        if record.step != self._step:
+        if _ORDER.get(record.step, len(_ORDER)) > _ORDER.get(self._step, -1):
             self._step = record.step
             self._heading(record.step)
         match record.kind:
@@ -73,7 +77,8 @@ class Story:
 
     def _message(self, record: Record) -> None:
         direction = f"{record.sender} {self._arrow} {record.receiver}".ljust(13)
-        self._two_columns(f"  {direction} {record.summary}", f"{record.octets} octets", style="bold")
+        left = Text.assemble((f"  {direction} ", "bold"), compact(record.summary))
+        self._two_columns(left, f"{record.octets} octets")
         if self._verbose and record.body:
             for line in pretty_body(record.body):
                 self._line(f"      {line}", style="dim")
@@ -92,31 +97,45 @@ class Story:
         if record.detail and self._verbose:
             self._line(f"      {record.detail}", style="dim")
 
-    def _two_columns(self, left: str | Text, right: str, *, style: str = "") -> None:
-        text = Text(left, style=style) if isinstance(left, str) else left
-        room = self._console.width - len(right) - 2
-        if text.cell_len <= room:
-            text.append(" " * (room - text.cell_len + 2))
-            text.append(right, style="dim")
-            self._console.print(text, soft_wrap=False, highlight=False)
-        else:
-            self._line(text)
-            self._line(right.rjust(self._console.width), style="dim")
+    def _two_columns(self, left: Text, right: str) -> None:
+        """`right` stands at the right edge of the first line; `left` is folded beside it."""
+        first, *others = self._folded(left, self._console.width - len(right) - 2)
+        gap = self._console.width - first.cell_len - len(right)
+        self._print(Text.assemble(first, " " * gap, (right, "dim")))
+        for line in others:
+            self._print(line)
 
-    def _line(self, text: str | Text, *, style: str = "") -> None:
+    def _line(self, text: str, *, style: str = "") -> None:
         """A line, folded with its own indentation when it is too long."""
-        content = Text(text, style=style) if isinstance(text, str) else text
-        indent = len(content.plain) - len(content.plain.lstrip())
-        if content.cell_len <= self._console.width:
-            self._console.print(content, highlight=False)
-            return
-        content = content[indent:]
-        self._console.print(Padding(content, (0, 0, 0, indent), expand=False), highlight=False)
+        for line in self._folded(Text(text, style=style), self._console.width):
+            self._print(line)
+
+    def _folded(self, text: Text, width: int) -> list[Text]:
+        indent = len(text.plain) - len(text.plain.lstrip())
+        lines = list(text[indent:].wrap(self._console, max(width - indent, 20)))
+        for line in lines:
+            line.rstrip()
+        return [Text(" " * indent).append_text(line) for line in lines or [Text()]]
+
+    def _print(self, line: Text) -> None:
+        self._console.print(line, highlight=False, no_wrap=True, overflow="ignore", crop=False)
 
 
-def _told_by_its_sender(record: Record) -> bool:
-    """Both ends record a message; it is told once."""
-    return record.actor == record.sender
+def compact(summary: str) -> str:
+    """A summary with neighbouring commands of one kind counted: "Status 200 ×24; Results ×23 ./M2MMobj/M2MEId …"."""
+    parts: list[tuple[str, str]] = []  # kind, and the text of its first command
+    counts: list[int] = []
+    for part in summary.split("; "):
+        verb, _, rest = part.partition(" ")
+        kind = f"{verb} {rest.partition(' ')[0]}" if verb == "Status" else verb
+        if parts and parts[-1][0] == kind:
+            counts[-1] += 1
+        else:
+            parts.append((kind, part))
+            counts.append(1)
+    return "; ".join(
+        text if count == 1 else f"{kind} ×{count}" for (kind, text), count in zip(parts, counts, strict=True)
+    )
 
 
 def pretty_body(body: str) -> list[str]:

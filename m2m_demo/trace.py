@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -100,3 +101,19 @@ class TraceReader:
         ready = [record for record in self._held if until is None or record.ts <= until]
         self._held = self._held[len(ready) :]
         return ready
+
+
+class Exchange:
+    """Tells the first record of a message from that of its other end: both ends, or only one, may record it."""
+
+    def __init__(self) -> None:
+        self._unmatched: Counter[tuple[str, int, str]] = Counter()
+
+    def is_new(self, record: Record) -> bool:
+        """Whether no record of this message came before. Its ends agree on direction and size, not on words."""
+        other = record.receiver if record.actor == record.sender else record.sender
+        if self._unmatched[record.direction, record.octets, other] > 0:
+            self._unmatched[record.direction, record.octets, other] -= 1
+            return False
+        self._unmatched[record.direction, record.octets, record.actor] += 1
+        return True

@@ -87,14 +87,17 @@ class World:
         }
         self.settings(actor).write_text(toml(common | dict(values)), encoding="utf-8")
 
-    def secret_file(self, actor: str, name: str, octets: int = 32) -> Path:
-        """A file with a fresh secret, in hex, for the owner alone; the one that is there stays."""
-        path = self.home(actor) / name
-        if not path.exists():
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    def json_command(self, actor: str, *arguments: str) -> list[str]:
+        """The same, with JSON as output (for actors with a global option for it)."""
+        return self.command(actor, "--json", *arguments)
+
+    def shared_secret(self, name: str, *actors: str) -> None:
+        """Write a fresh secret, in hex, for the owner alone, into the directories of those who share it."""
+        secret = secrets.token_hex(16)
+        for actor in actors:
+            descriptor = os.open(self.home(actor) / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "w", encoding="ascii") as file:
-                file.write(secrets.token_hex(octets) + "\n")
-        return path
+                file.write(secret + "\n")
 
 
 def environment() -> dict[str, str]:

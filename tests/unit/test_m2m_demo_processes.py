@@ -147,11 +147,10 @@ def test_the_environment_of_actors_has_no_settings_of_other_actors(monkeypatch: 
     assert "DMSERVER_SERVER_ID" not in environment()
 
 
-def test_a_secret_file_is_made_once_and_private(tmp_path: Path) -> None:
+def test_a_shared_secret_is_the_same_on_both_sides_and_private(tmp_path: Path) -> None:
     world = World(tmp_path)
     world.make_directories()
-    path = world.secret_file("m2me", "bootstrap.secret")
-    secret = path.read_text()
-    assert len(bytes.fromhex(secret)) == 32
-    assert path.stat().st_mode & 0o777 == 0o600
-    assert world.secret_file("m2me", "bootstrap.secret").read_text() == secret
+    world.shared_secret("bootstrap.secret", "dpf", "m2me")
+    paths = [world.home(actor) / "bootstrap.secret" for actor in ("dpf", "m2me")]
+    assert len({path.read_text() for path in paths}) == 1
+    assert {path.stat().st_mode & 0o777 for path in paths} == {0o600}

@@ -14,7 +14,7 @@ from rich.console import Console
 from m2m_demo.errors import BadRecord
 from m2m_demo.report import Report
 from m2m_demo.story import STEPS, WIDTH, Story, pretty_body
-from m2m_demo.trace import Record, TraceReader, parse_record
+from m2m_demo.trace import Exchange, Record, TraceReader, parse_record
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -64,6 +64,22 @@ def test_a_record_is_shown(each: Record, words: list[str]) -> None:
     text = told(each)
     for word in words:
         assert word in text
+
+
+ONE_ENDED = record("M2ME", "message", direction="SHO→M2ME", summary="challenge", octets=9, step="16")
+ORDERS = {
+    "sender first": ([SENT, RECEIVED], 1),
+    "receiver first": ([RECEIVED, SENT], 1),
+    "receiver alone": ([ONE_ENDED], 1),
+    "the same twice": ([SENT, RECEIVED, SENT, RECEIVED], 2),
+    "one end, twice": ([ONE_ENDED, ONE_ENDED], 2),
+}
+
+
+@pytest.mark.parametrize(("records", "messages"), ORDERS.values(), ids=ORDERS)
+def test_a_message_counts_once_whoever_recorded_it(records: list[Record], messages: int) -> None:
+    exchange = Exchange()
+    assert sum(exchange.is_new(each) for each in records) == messages
 
 
 def test_a_message_is_told_once_and_a_heading_stands_once_per_step() -> None:

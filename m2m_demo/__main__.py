@@ -1,0 +1,6 @@
+"""`python -m m2m_demo` is the console script `m2m-demo`."""
+
+from m2m_demo.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,231 @@
+"""The stage: sets up the world, starts the actors and gives them their cues, by their own command lines alone.
+
+Every cue is a method, so that a test can leave one out or give a wrong one.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from m2m_ca.directory import CaDirectory, read_request, write_tre_certificates
+from m2m_demo.errors import DemoFailed
+from m2m_demo.processes import POLL_S, Process, Supervisor, tail
+from m2m_demo.trace import Record, TraceReader
+from m2m_demo.world import DPF_ID, HOST, PVA_ID, SHO_ID, TRE_TYPE, TRE_VERSION, TomlValue, World
+
+M2ME_ID: Final = "urn:uuid:6f1d7c1e-3b0a-4c5d-9a63-0f2d1b7c9e10"
+SECRET_FILE: Final = "bootstrap.secret"  # noqa: S105 (the name of a file)
+PROVISIONING_TIMEOUT_S: Final = 60.0  # seconds from bootstrap to the end of the device's run
+_UNKNOWN_PORT: Final = 9  # discard: settings of a partner that does not run yet
+_HOLD_BACK: Final = timedelta(milliseconds=40)  # so that records of several files can be put in order
+
+
+class Stage:
+    """One device and its three partners."""
+
+    def __init__(self, world: World, supervisor: Supervisor) -> None:
+        self.world = world
+        self.supervisor = supervisor
+        self.ports: dict[str, dict[str, int]] = {}  # actor → listener → port
+        self._reader = TraceReader(world.traces)
+
+    # --- cues ---------------------------------------------------------------------------------------------------------
+
+    def set_up(self, *, subscriptions: Path | None = None, trusted_version: str = TRE_VERSION) -> None:
+        """PKI and settings; the supplier makes the device, PVA and SHO fill their databases.
+
+        Args:
+            subscriptions: CSV file for the home operator (`sho subscription import`); None: it makes a random one.
+            trusted_version: the TRE version in the PVA's reference values.
+        """
+        world, supervisor = self.world, self.supervisor
+        world.make_directories()
+        world.shared_secret(SECRET_FILE, "dpf", "m2me")
+        self._write_device_settings()
+        request, certificates = world.home("m2me") / "request.json", world.home("m2me") / "certificates"
+        manufacture = supervisor.begin("manufacture", world.command("m2me", "manufacture", "--request", str(request)))
+        now = datetime.now(UTC).replace(microsecond=0)
+        ca = CaDirectory(world.pki)
+        ca.demo_pki(hosts=("localhost", HOST), sho_id=SHO_ID, dpf_id=DPF_ID, pva_id=PVA_ID, now=now)
+        self._write_partner_settings()
+        reference = supervisor.begin(
+            "reference-add",
+            world.command("pva", "reference", "add", "--tre-type", TRE_TYPE, "--version", trusted_version),
+        )
+        stock = ("generate", "--count", "1") if subscriptions is None else ("import", str(subscriptions))
+        subscription = supervisor.begin("subscription", world.command("sho", "subscription", *stock))
+        supervisor.finish(manufacture)
+        write_tre_certificates(ca.issue_tre(read_request(request), now), certificates)
+        install = supervisor.begin("install-certificates", self._install(certificates))
+        for command in (reference, subscription, install):
+            supervisor.finish(command)
+
+    def start_servers(self) -> None:
+        """PVA and SHO, then the DPF, which must know where they are and who the device is."""
+        partners = [self.start("pva"), self.start("sho")]
+        for process in partners:
+            self.wait_ready(process)
+        self._write_dpf_settings()
+        secret = self.world.home("dpf") / SECRET_FILE
+        self.supervisor.command(
+            "device-add",
+            self.world.command("dpf", "device", "add", "--m2me-id", M2ME_ID, "--bootstrap-secret-file", str(secret)),
+        )
+        self.wait_ready(self.start("dpf"))
+
+    def start_device(self, *arguments: str) -> Process:
+        """`dmclient run`; it waits for its bootstrap on UDP unless the arguments bring one."""
+        self._write_device_settings()
+        process = self.supervisor.begin("m2me", self.world.command("m2me", "run", "--json", *arguments))
+        if not arguments:
+            self.wait_ready(process)
+        return process
+
+    def device_result(self, device: Process) -> tuple[int, str]:
+        """Exit status and reason of a device that ran to its end."""
+        output = self.supervisor.finish(device, expect=None)
+        code = self.supervisor.wait_exit(device)
+        try:
+            return code, str(json.loads(output)["reason"])
+        except (ValueError, KeyError):  # it ended with an error, which is in its log
+            return code, tail(device.log)
+
+    def open_order(self, *, expires_in_s: int | None = None) -> str:
+        """The home operator opens an order at the DPF; the order's id."""
+        dpf = f"https://{HOST}:{self.ports['dpf']['partner']}"
+        expiry = () if expires_in_s is None else ("--expires-in", str(expires_in_s))
+        output = self.supervisor.command(
+            "order-open",
+            self.world.command("sho", "order", "open", "--m2me-id", M2ME_ID, "--dpf", dpf, *expiry, "--json"),
+        )
+        return str(json.loads(output)["orderId"])
+
+    def bootstrap(self, *, file: Path | None = None) -> None:
+        """The DPF sends the device its DM account over UDP, or writes the message to a file."""
+        where = ("--udp", f"{HOST}:{self.ports['m2me']['bootstrap']}") if file is None else ("--file", str(file))
+        self.supervisor.command("bootstrap", self.world.command("dpf", "bootstrap", M2ME_ID, *where))
+
+    # --- what the cues are made of ------------------------------------------------------------------------------------
+
+    def start(self, actor: str) -> Process:
+        """Start a server."""
+        return self.supervisor.start(actor, self.world.command(actor, "serve"))
+
+    def wait_ready(self, process: Process) -> None:
+        """Wait until a server listens, and note its ports."""
+        self.ports[process.name] = self.supervisor.wait_ready(process, self.world.ready(process.name))
+
+    def order(self, order_id: str) -> dict[str, Any]:
+        """An order, as `dmserver order show` has it."""
+        output = self.supervisor.command("order-show", self.world.json_command("dpf", "order", "show", order_id))
+        return dict(json.loads(output))
+
+    def device_info(self) -> dict[str, Any]:
+        """The device, as `dmclient info` has it."""
+        return dict(json.loads(self.supervisor.command("info", self.world.command("m2me", "info", "--json"))))
+
+    def addresses(self) -> dict[str, str]:
+        """Where the listeners are."""
+        found = {}
+        for actor, ports in self.ports.items():
+            for listener, port in ports.items():
+                scheme = "udp" if listener == "bootstrap" else "https"
+                found[f"{actor}.{listener}"] = f"{scheme}://{HOST}:{port}"
+        return found
+
+    def new_records(self, *, all_of_them: bool = False) -> list[Record]:
+        """What the trails have to tell since the last call."""
+        return self._reader.read(None if all_of_them else datetime.now(UTC) - _HOLD_BACK)
+
+    def follow(
+        self, tell: Callable[[list[Record]], None], until: Callable[[], bool], timeout_s: float = PROVISIONING_TIMEOUT_S
+    ) -> None:
+        """Hand new records to `tell` until `until` says so.
+
+        Raises:
+            DemoFailed: it takes too long, or a server ended.
+        """
+        deadline = time.monotonic() + timeout_s
+        while not until():
+            tell(self.new_records())
+            for process in self.supervisor.processes():
+                if process.name != "m2me" and process.exit_code() is not None:
+                    raise DemoFailed(f"{process.name} ended with status {process.exit_code()}")
+            if time.monotonic() > deadline:
+                raise DemoFailed(f"not done after {timeout_s:.0f} s")
+            time.sleep(POLL_S)
+        tell(self.new_records(all_of_them=True))
+
+    def _install(self, certificates: Path) -> list[str]:
+        return self.world.command(
+            "m2me", "install-certificates",
+            "--platform", str(certificates / "platform.crt"),
+            "--attest", str(certificates / "attest.crt"),
+            "--chain", str(certificates / "chain.pem"),
+            "--sho-anchors", str(self.world.anchors("sho")),
+        )  # fmt: skip
+
+    # --- settings -----------------------------------------------------------------------------------------------------
+
+    def _write_partner_settings(self) -> None:
+        signed: dict[str, dict[str, TomlValue]] = {
+            actor: {
+                "signing_cert": self.world.pki / actor / "signing.crt",
+                "signing_key": self.world.pki / actor / "signing.key",
+                "allowed_clients": [DPF_ID],
+            }
+            for actor in ("pva", "sho")
+        }
+        self.world.write_settings("pva", {"pva_id": PVA_ID, **self._common("pva"), **signed["pva"]})
+        own: dict[str, TomlValue] = {
+            "sho_id": SHO_ID,
+            "seal_key": self.world.home("sho") / "seal.key",
+            "pva_anchors": self.world.anchors("pva"),
+            "pva_id": PVA_ID,
+        }
+        self.world.write_settings("sho", {**own, **self._common("sho"), **signed["sho"]})
+
+    def _write_dpf_settings(self) -> None:
+        own: dict[str, TomlValue] = {
+            "server_id": DPF_ID,
+            "seal_key": self.world.home("dpf") / "seal.key",
+            "pva_url": f"https://{HOST}:{self.ports['pva']['partner']}",
+            "pva_anchors": self.world.anchors("pva"),
+            "pva_id": PVA_ID,
+            "shos": {SHO_ID: f"https://{HOST}:{self.ports['sho']['partner']}"},
+        }
+        self.world.write_settings("dpf", {**own, **self._common("dpf")})
+
+    def _common(self, actor: str) -> dict[str, TomlValue]:
+        """What PVA, SHO and DPF name alike."""
+        world = self.world
+        return {
+            "database_url": f"sqlite:///{world.home(actor) / 'data.sqlite'}",
+            "tls_cert": world.pki / actor / "tls.crt",
+            "tls_key": world.pki / actor / "tls.key",
+            "tls_ca": world.anchors("tls"),
+            "manufacturer_anchors": world.anchors("manufacturer"),
+        }
+
+    def _write_device_settings(self) -> None:
+        world = self.world
+        network_port = self.ports.get("sho", {}).get("network", _UNKNOWN_PORT)
+        world.write_settings(
+            "m2me",
+            {
+                "m2me_id": M2ME_ID,
+                "sho_id": SHO_ID,  # what the subscriber chose
+                "state_dir": world.home("m2me") / "state",
+                "seal_key_file": world.home("m2me") / "seal.key",
+                "bootstrap_secret_file": world.home("m2me") / SECRET_FILE,
+                "tls_roots": world.anchors("tls"),
+                "network_url": f"https://{HOST}:{network_port}",
+                "tre": {"version": TRE_VERSION},
+                "retry": {"attempts": 3, "polls": 3, "first_delay_s": 0.2, "max_delay_s": 1.0},
+            },
+        )
