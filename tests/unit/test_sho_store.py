@@ -1,0 +1,215 @@
+"""Store of the SHO: schema, allocation exactly once, bounds of attach sessions, command line."""
+
+from __future__ import annotations
+
+import json
+import sys
+import uuid
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from actor_runtime.sealing import SealingKey
+from actor_runtime.store import Store
+from actor_runtime.trail import Trail
+from mcim.vocabulary import Suite
+from sho import cli
+from sho.app import MIGRATIONS
+from sho.auc import AttachBusy, AttachRefused, AuthenticationCentre
+from sho.store import repository, tables
+from sho.store.repository import NewHandover
+from sho.subscriptions import Vault, generate
+
+NOW = datetime(2026, 6, 1, tzinfo=UTC)
+VAULT = Vault(SealingKey(bytes(32)))
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = Store(f"sqlite:///{tmp_path / 'sho.sqlite'}", MIGRATIONS)
+    store.upgrade()
+    yield store
+    store.close()
+
+
+def test_migrations_make_what_the_tables_say(store):
+    differences = store.read_sync(lambda c: compare_metadata(MigrationContext.configure(c), tables.metadata))
+    assert differences == []
+
+
+def fill(store, count):
+    credentials = list(generate(count, "00101"))
+
+    def add(connection):
+        for credential in credentials:
+            sealed = VAULT.seal(credential)
+            assert repository.add_subscription(connection, sealed, imsi_mask="x", amf=b"\x80\x00", now=NOW)
+            assert not repository.add_subscription(connection, sealed, imsi_mask="x", amf=b"\x80\x00", now=NOW)
+
+    store.write_sync(add)
+    return credentials
+
+
+def new(m2me="m1", req="r1", *, tre=None, key=b"k" * 16, lowest=1):
+    return NewHandover(
+        m2me_id=m2me,
+        req_id=req,
+        order_id="o",
+        dpf_id="d",
+        tre_id=tre or f"tre-{m2me}",
+        platform_key_id=key,
+        attest_key_id=b"a" * 16,
+        nonce=bytes(32),
+        suite=Suite.RSA_GCM_256,
+        next_sequence=lowest,
+        mcim_id=str(uuid.uuid4()),
+        transaction_id=str(uuid.uuid4()),
+        not_before=NOW,
+        not_after=NOW + timedelta(days=1),
+        ticket_digest="0" * 64,
+    )
+
+
+def allocate(store, wanted, now=NOW):
+    return store.write_sync(lambda c: repository.allocate(c, wanted, sqn_ahead=1024, now=now))
+
+
+def test_one_subscription_for_one_request_until_there_is_none(store):
+    fill(store, 2)
+    first = allocate(store, new())
+    assert allocate(store, new()) == first
+    second = allocate(store, new("m2"))
+    assert second.subscription_id != first.subscription_id
+    assert allocate(store, new("m3")) is None
+    assert (first.sqn_init, first.sequence) == (1024, 1)
+
+
+def test_sequences_rise_for_each_tre(store):
+    fill(store, 2)
+    numbers = [allocate(store, new(req=f"r{n}", lowest=lowest)).sequence for n, lowest in enumerate((1, 1, 9, 2))]
+    assert numbers == [1, 2, 9, 10]
+    assert allocate(store, new("m2")).sequence == 1
+
+
+def test_another_platform_key_never_gets_a_credential_that_left_for_the_first(store):
+    fill(store, 2)
+    first = allocate(store, new())
+    second = allocate(store, new(req="r2", key=b"K" * 16))
+    assert second.subscription_id != first.subscription_id
+
+
+def test_a_failed_subscription_waits_before_another_device_gets_it(store):
+    """REQ-68, T4: the package may still be installed while its nonce lives."""
+    fill(store, 1)
+    first = allocate(store, new())
+    later = NOW + timedelta(hours=24)
+    assert store.write_sync(lambda c: repository.release(c, first, available_from=later))
+    assert not store.write_sync(lambda c: repository.release(c, first, available_from=later))
+    assert allocate(store, new("m2"), NOW + timedelta(hours=23)) is None
+    assert allocate(store, new("m2"), later).subscription_id == first.subscription_id
+    assert not store.write_sync(lambda c: repository.arm(c, first))  # too late for the first device
+
+
+def test_the_first_package_stays(store):
+    fill(store, 1)
+    row = allocate(store, new())
+    for octets in (b"one", b"two"):
+        kept = store.write_sync(
+            lambda c, octets=octets: repository.keep_package(c, row.id, sealed=octets, digest=octets * 8)
+        )
+    assert (kept.package_sealed, kept.state) == (b"one", "packaged")
+
+
+# --- attach sessions --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def armed(store):
+    credential = fill(store, 1)[0]
+    row = allocate(store, new())
+    assert store.write_sync(lambda c: repository.arm(c, row))
+    return credential
+
+
+async def test_attach_sessions_are_bounded_in_number_and_time(store, armed):
+    clock = [0.0]
+    trail = Trail("SHO")
+    auc = AuthenticationCentre(
+        store=store, vault=VAULT, trail=trail, session_ttl_s=30, max_sessions=2, clock=lambda: clock[0]
+    )
+    first = await auc.start(armed.imsi)
+    await auc.start(armed.imsi)
+    with pytest.raises(AttachBusy):
+        await auc.start(armed.imsi)
+    clock[0] = 30.0
+    with pytest.raises(AttachRefused):
+        await auc.respond(first.session, armed.functions().f2(first.rand), NOW)
+    second = await auc.start(armed.imsi)
+    assert (await auc.respond(second.session, armed.functions().f2(second.rand), NOW)).imsi_mask == "x"
+    assert "rand" not in repr(auc)
+
+
+# --- command line -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    config = tmp_path / "sho.toml"
+    paths = "".join(
+        f'{key} = "/nowhere/{key}"\n'
+        for key in (
+            "tls_cert",
+            "tls_key",
+            "tls_ca",
+            "signing_cert",
+            "signing_key",
+            "manufacturer_anchors",
+            "pva_anchors",
+        )
+    )
+    config.write_text(
+        f'sho_id = "sho.example"\nallowed_clients = ["dpf.example"]\nseal_key = "{tmp_path}/seal.key"\n'
+        f'database_url = "sqlite:///{tmp_path}/sho.sqlite"\n{paths}'
+    )
+
+    def run(*arguments):
+        monkeypatch.setattr(cli, "configure_logs", lambda **_: None)
+        monkeypatch.setattr(sys, "argv", ["sho", "--config", str(config), *arguments])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        captured = capsys.readouterr()
+        return caught.value.code or 0, captured.out, captured.err
+
+    return run
+
+
+def test_subscriptions_by_command_line(run, tmp_path):
+    """K never on a command line; masks only in lists."""
+    assert run("subscription", "generate", "--count", "3", "--plmn", "00101")[:2] == (0, "3 subscriptions added\n")
+    line = tmp_path / "one.csv"
+    line.write_text(f"001010123456789,{'0a' * 16},{'0b' * 16}\n")
+    assert run("subscription", "add", "--file", str(line))[0] == 0
+    code, _, err = run("subscription", "add", "--file", str(line))
+    assert (code, "00101********89 is there already" in err) == (1, True)
+    code, out, _ = run("subscription", "list", "--json")
+    rows = json.loads(out)
+    assert [row["state"] for row in rows] == ["free"] * 4
+    assert rows[3]["imsi"] == "00101********89"
+    assert "0a0a" not in out
+    many = tmp_path / "many.csv"
+    many.write_text(f"imsi,k,op\n001010000000001,{'0c' * 16},{'0d' * 16}\n")
+    assert run("subscription", "import", str(many))[1] == "1 subscriptions added\n"
+    (tmp_path / "seal.key").unlink()
+    code, _, err = run("subscription", "generate")
+    assert (code, "sealing key" in err) == (1, True)
+
+
+def test_orders_by_command_line(run):
+    assert json.loads(run("order", "list", "--json")[1]) == []
+    code, _, err = run("order", "show", "none")
+    assert (code, "no order none" in err) == (1, True)
+    code, _, err = run("order", "open", "--m2me-id", "urn:imei:1", "--dpf", "https://127.0.0.1:1")
+    assert (code, "/nowhere/tls_ca" in err) == (1, True)
+    assert json.loads(run("audit", "none", "--json")[1]) == []
