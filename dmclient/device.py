@@ -54,6 +54,7 @@ class Device:
         self.now = now
         self.alerts = AlertQueue()
         self.sessions = 0  # sessions begun so far
+        self.previous_nonces: dict[str, bytes] = {}  # server id → server nonce before the present one
         self.announced: list[str] = []  # MCIMs whose first attach was announced
         self._state_file = state_file
         self.tree = ManagementTree(now=now)
@@ -100,6 +101,7 @@ class Device:
                 "bootstrap": self.bootstrap.dump(),
                 "sessions": self.sessions,
                 "announced": self.announced,
+                "previousNonces": {each: nonce.hex() for each, nonce in self.previous_nonces.items()},
                 "pcidDropped": self.m2m.pcid_dropped,
             }
         )
@@ -112,6 +114,7 @@ class Device:
             self.bootstrap = BootstrapMemory.load(saved["bootstrap"])
             self.sessions = int(saved["sessions"])
             self.announced = [str(each) for each in saved["announced"]]
+            self.previous_nonces = {each: bytes.fromhex(nonce) for each, nonce in saved["previousNonces"].items()}
             self.m2m.pcid_dropped = bool(saved["pcidDropped"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise StoreError("the device state is damaged", hint="was it written by another version?") from error

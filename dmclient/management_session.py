@@ -111,8 +111,9 @@ async def run_session(
             answer = await transport.post(session.target_uri, body, settings.encoding)
             runner.tls_passed()
             runner.receive(answer.body, answer.encoding)
-            device.save()  # tree, nonces and alerts are on disk before the answer that depends on them leaves
             body = session.reply()
+            runner.about_to_send(body)
+            device.save()  # tree, nonces and alerts are on disk before the answer that depends on them leaves
     except ServerNotAuthenticated:
         device.trail.check("tls-server-authenticated", False, req=("REQ-09",), step="7")
         raise
@@ -121,6 +122,7 @@ async def run_session(
     except RemoteProtocolError as error:
         raise SessionFailed(f"the server broke the protocol: {error}") from error
     finally:
+        runner.ended()
         device.save()
     raise SessionFailed("the session does not come to an end")
 
@@ -141,6 +143,7 @@ class _Runner:
         self._tls_noted = False
         self._authenticated = False
         self._credentials_refused = False
+        self._server_nonce: bytes | None = None  # for the server's next session; it has not been told yet
 
     def tls_passed(self) -> None:
         """An answer came over a connection whose certificate was checked."""
@@ -177,9 +180,10 @@ class _Runner:
                 case ServerAuthenticated():
                     self._authenticated = True
                     self._device.trail.check("dm-server-authenticated", True, req=("REQ-09",), step="7")
+                case NonceChanged(direction="client"):
+                    store_nonce(self._device.tree.nodes, self._server_id, CLCRED, event.nonce)
                 case NonceChanged():
-                    level = CLCRED if event.direction == "client" else SRVCRED
-                    store_nonce(self._device.tree.nodes, self._server_id, level, event.nonce)
+                    self._server_nonce = event.nonce
                 case StatusReceived():
                     self._alert_answered(event)
                 case CredentialsRefused():
@@ -198,6 +202,30 @@ class _Runner:
         self.report.failure = event.reason
         if self._credentials_refused:
             self._device.trail.check("dm-mutual-authentication", False, req=("REQ-09",), step="7", detail=event.reason)
+
+    def about_to_send(self, body: bytes | None) -> None:
+        """A nonce for the server counts from the message that carries it; a session may end without one more."""
+        if body is None or self._server_nonce is None:
+            return
+        nodes = self._device.tree.nodes
+        account = client_account(nodes, self._server_id, tls=True)
+        if account is not None:
+            self._device.previous_nonces[self._server_id] = account.server_nonce
+            store_nonce(nodes, self._server_id, SRVCRED, self._server_nonce)
+        self._server_nonce = None
+
+    def ended(self) -> None:
+        """After a session in which the server did not pass: it may never have got our last nonce.
+
+        A server that has nothing to ask cannot be challenged (OMA-TS-DM_Security-V1_2 §5.3), so the next session
+        tries the nonce before. If that was not it, the two change places again.
+        """
+        previous = self._device.previous_nonces.get(self._server_id)
+        account = client_account(self._device.tree.nodes, self._server_id, tls=True)
+        if self._authenticated or not self._credentials_refused or previous is None or account is None:
+            return
+        self._device.previous_nonces[self._server_id] = account.server_nonce
+        store_nonce(self._device.tree.nodes, self._server_id, SRVCRED, previous)
 
     def _alert_answered(self, event: StatusReceived) -> None:
         """REQ-67: an alert stays until the server took it with 200."""
