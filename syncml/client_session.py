@@ -207,8 +207,7 @@ class ClientSession:
         it, and what it proves itself with next time would be wrong."""
         self._owes_nonce = False
         server = replace(server, nonce=self._new_nonce())
-        chal = server.challenge() if server.type is not AuthType.BASIC else None
-        self._header_status = (StatusCode.AUTHENTICATION_ACCEPTED, chal)
+        self._header_status = (StatusCode.AUTHENTICATION_ACCEPTED, server.challenge())
         events.append(NonceChanged(direction="server", nonce=server.nonce))
         return server
 
@@ -259,10 +258,7 @@ class ClientSession:
             events.append(self._move(ServerAuthenticated()))
             if self._server is not None:
                 self._header_status = (StatusCode.AUTHENTICATION_ACCEPTED, None)
-            if self._server is not None and self._server.type is not AuthType.BASIC:
-                self._server = replace(self._server, nonce=self._new_nonce())
-                self._header_status = (StatusCode.AUTHENTICATION_ACCEPTED, self._server.challenge())
-                events.append(NonceChanged(direction="server", nonce=self._server.nonce))
+            self._owes_nonce = self._server is not None and self._server.type is not AuthType.BASIC
         if self._stored_nonce is not None:
             events.append(NonceChanged(direction="client", nonce=self._stored_nonce))
             self._stored_nonce = None
