@@ -99,16 +99,18 @@ class Story:
 
     def _two_columns(self, left: Text, right: str) -> None:
         """`right` stands at the right edge of the first line; `left` is folded beside it."""
+        if len(right) > self._console.width // 2:
+            self._print_all(self._folded(left, self._console.width))
+            self._print_all(self._folded(Text(f"      {right}", style="dim"), self._console.width))
+            return
         first, *others = self._folded(left, self._console.width - len(right) - 2)
         gap = self._console.width - first.cell_len - len(right)
         self._print(Text.assemble(first, " " * gap, (right, "dim")))
-        for line in others:
-            self._print(line)
+        self._print_all(others)
 
     def _line(self, text: str, *, style: str = "") -> None:
         """A line, folded with its own indentation when it is too long."""
-        for line in self._folded(Text(text, style=style), self._console.width):
-            self._print(line)
+        self._print_all(self._folded(Text(text, style=style), self._console.width))
 
     def _folded(self, text: Text, width: int) -> list[Text]:
         indent = len(text.plain) - len(text.plain.lstrip())
@@ -116,6 +118,10 @@ class Story:
         for line in lines:
             line.rstrip()
         return [Text(" " * indent).append_text(line) for line in lines or [Text()]]
+
+    def _print_all(self, lines: list[Text]) -> None:
+        for line in lines:
+            self._print(line)
 
     def _print(self, line: Text) -> None:
         self._console.print(line, highlight=False, no_wrap=True, overflow="ignore", crop=False)
