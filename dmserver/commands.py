@@ -10,7 +10,7 @@ from syncml.codes import Format
 from syncml.model import Add, Command, Delete, Exec, Get, Item, Replace, Sequence
 from syncml.values import leaf_item, node_item
 
-ITEMS_PER_GET: Final = 8
+ITEMS_PER_GET: Final = 4
 """A command is never split over messages (OMA-TS-DM_Protocol-V1_2 §8.4), and a device may announce 2 KiB messages."""
 
 
@@ -76,7 +76,7 @@ def push_package(  # the clear leaves of one container and the package: a value 
     )
     return (
         Add(items=(node_item(container, None),)),
-        Add(items=leaves),
+        *(Add(items=(leaf,)) for leaf in leaves),
         Add(
             items=(
                 leaf_item(f"{container}/{ContainerNode.PACKAGE}", package, format=Format.BIN, type=PACKAGE_MEDIA_TYPE),

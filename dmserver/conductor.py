@@ -48,6 +48,8 @@ STEP_OF_STATE: Final = {
 }
 """Where in TR 33.812 §5.1.3.7.1 a message belongs that is exchanged in this state; "9" for all others."""
 
+MAX_STARTS: Final = 3  # tries to begin a session while others move its order
+
 _log = structlog.get_logger(__name__)
 
 
@@ -89,13 +91,27 @@ class Conductor:
         order, package, former = found
         return Provisioning(self._rules, order, package=package, former_requests=former)
 
-    async def begin(self, policy: Provisioning, alerts: tuple[DeviceAlert, ...]) -> Continue | Finish | Abort:
-        """First decision of a session."""
-        order = policy.order
-        self._trail.check(
-            "ongoing-order", True, req=("REQ-13",), step="7", detail=f"order is {order.state}", order=order.order_id
-        )
-        return await self._carry_out(policy, policy.begin(alerts, self.now()))
+    async def begin(
+        self, policy: Provisioning, alerts: tuple[DeviceAlert, ...]
+    ) -> tuple[Provisioning, Continue | Finish | Abort]:
+        """First decision of a session, and the policy that made it.
+
+        Another session of the device may have moved the order since it was read; nothing has been sent yet, so the
+        policy then starts anew from what the order is now.
+        """
+        for _ in range(MAX_STARTS):
+            order = policy.order
+            self._trail.check(
+                "ongoing-order", True, req=("REQ-13",), step="7", detail=f"order is {order.state}", order=order.order_id
+            )
+            decision = await self._carry_out(policy, policy.begin(alerts, self.now()))
+            if not isinstance(decision, Abort):
+                break
+            again = await self.policy_for(order.device_id)
+            if again is None:
+                break
+            policy = again
+        return policy, decision
 
     async def go_on(
         self, policy: Provisioning, answers: Answers, alerts: tuple[DeviceAlert, ...]

@@ -237,7 +237,8 @@ class DmEndpoint:
             return Finish()
         if not session.begun:
             session.begun = True
-            return await self._conductor.begin(session.policy, alerts)
+            session.policy, decision = await self._conductor.begin(session.policy, alerts)
+            return decision
         return await self._conductor.go_on(session.policy, read_answers(heard.answered), alerts)
 
     def _refuse_session(self, session: LiveSession, message: Message, heard: _Heard) -> None:

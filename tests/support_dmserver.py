@@ -291,8 +291,9 @@ class StubDevice:
         for path in ("Registration/Renew", "Attestation/Generate"):
             self.put(f"{self.m2m}/{path}", "", Format.NULL)
         self.new_request()
-        self.nodes[self.sim] = Node("", Format.NODE, M2MSIM_OBJECT)
-        self.nodes[self.m2m] = Node("", Format.NODE, M2M_OBJECT)
+        for root, identifier in ((self.sim, M2MSIM_OBJECT), (self.m2m, M2M_OBJECT)):
+            self.put(root, "", Format.NODE)
+            self.nodes[root] = Node("", Format.NODE, identifier)
 
     def put(self, path: str, value: str | bytes, format: str | None = None) -> None:
         parts = path.split("/")
@@ -313,7 +314,8 @@ class StubDevice:
         return self.nodes[f"{self.m2m}/{path}"].value
 
     def containers(self) -> list[str]:
-        return sorted({path.split("/")[1] for path in self.nodes if path.startswith(f"{self.sim}/")})
+        below = len(self.sim) + 1
+        return sorted({path[below:].split("/")[0] for path in self.nodes if path.startswith(f"{self.sim}/")})
 
     # -- commands
 
@@ -415,13 +417,13 @@ class StubDevice:
             state = ContainerState.ACTIVATED if success else ContainerState.FAILED
             self.nodes[f"{container}/State"].value = str(int(state))
             self.nodes[f"{container}/Result"].value = str(int(self.install))
-            self.put(f"{container}/Receipt", self.receipt(name, self.install, **changes))
+            self.put(f"{container}/Receipt", self.receipt(name, **({"result": self.install} | changes)))
             if success:
                 del self.nodes[f"{container}/Package"]
             return alert("ProvisioningComplete", str(int(self.install)), f"./{container}/Operations/Provision")
         return None
 
-    def receipt(self, name: str, result: ResultCode, **changes: object) -> bytes:
+    def receipt(self, name: str, **changes: object) -> bytes:
         container = f"{self.sim}/{name}"
         package = self.nodes[f"{container}/Package"].value
         assert isinstance(package, bytes)
@@ -435,7 +437,7 @@ class StubDevice:
             nonce=bytes(self.nodes[f"{container}/NonceEcho"].value),  # type: ignore[arg-type]  # a bin leaf
             revision=1,
             package_hash=hashlib.sha256(package).digest(),
-            result=result,
+            result=ResultCode.SUCCESS,
             counter=1,
             time=NOW,
         )
