@@ -120,8 +120,8 @@ def application(pva: Pva) -> web.Application:
 
 async def run(settings: PvaSettings) -> None:
     """Serve until told to stop."""
-    pva = build(settings)
     context = server_context(settings.tls_cert, settings.tls_key, client_ca=settings.tls_ca)
+    pva = build(settings)
     listener = Listener(
         name="partner",
         app=application(pva),

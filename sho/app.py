@@ -186,9 +186,9 @@ def network_application(sho: Sho) -> web.Application:
 
 async def run(settings: ShoSettings) -> None:
     """Serve until told to stop."""
-    sho = build(settings)
     partner_tls = server_context(settings.tls_cert, settings.tls_key, client_ca=settings.tls_ca)
     network_tls = server_context(settings.tls_cert, settings.tls_key)
+    sho = build(settings)
     await serve(
         [
             Listener(

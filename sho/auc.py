@@ -8,7 +8,7 @@ from __future__ import annotations
 import hmac
 import secrets
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -23,6 +23,7 @@ from sho.store import repository
 from sho.subscriptions import Vault
 
 STEP: Final = "16"
+MAX_PER_IDENTITY: Final = 4  # sessions; whoever knows one IMSI shall not use up everybody's
 
 
 class AttachRefused(Exception):
@@ -74,6 +75,7 @@ class AuthenticationCentre:
         self._store, self._vault, self._trail = store, vault, trail
         self._ttl, self._max, self._clock = session_ttl_s, max_sessions, clock
         self._sessions: OrderedDict[str, _Session] = OrderedDict()  # oldest first, so expiry is at the front
+        self._by_identity: dict[bytes, deque[str]] = {}
 
     async def start(self, imsi: str) -> Challenge:
         """Challenge whoever claims `imsi`.
@@ -160,6 +162,7 @@ class AuthenticationCentre:
         vector = generate_vector(
             self._vault.open(row.sealed).functions(), sqn=sqn, amf=row.amf, rand=secrets.token_bytes(16)
         )
+        self._make_room(imsi_index)
         session_id = secrets.token_urlsafe(18)
         self._sessions[session_id] = _Session(
             imsi_index=imsi_index,
@@ -168,16 +171,35 @@ class AuthenticationCentre:
             resynchronised=resynchronised,
             expires=self._clock() + self._ttl,
         )
+        self._by_identity.setdefault(imsi_index, deque()).append(session_id)
         return Challenge(session=session_id, rand=vector.rand, autn=vector.autn)
+
+    def _make_room(self, imsi_index: bytes) -> None:
+        """Drop the oldest session of this identity when it has as many as it may have."""
+        own = self._by_identity.get(imsi_index)
+        if own is not None and len(own) >= MAX_PER_IDENTITY:
+            self._forget(own[0])
+
+    def _forget(self, session_id: str) -> _Session | None:
+        session = self._sessions.pop(session_id, None)
+        if session is not None:
+            own = self._by_identity[session.imsi_index]
+            own.remove(session_id)
+            if not own:
+                del self._by_identity[session.imsi_index]
+        return session
 
     def _take(self, session_id: str) -> _Session:
         self._expire()
-        session = self._sessions.pop(session_id, None)
+        session = self._forget(session_id)
         if session is None:
             raise AttachRefused("no such session")
         return session
 
     def _expire(self) -> None:
         now = self._clock()
-        while self._sessions and next(iter(self._sessions.values())).expires <= now:
-            self._sessions.popitem(last=False)
+        while self._sessions:
+            session_id, session = next(iter(self._sessions.items()))
+            if session.expires > now:
+                return
+            self._forget(session_id)

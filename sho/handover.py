@@ -13,6 +13,7 @@ import uuid
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
+from weakref import WeakValueDictionary
 
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
@@ -97,7 +98,8 @@ class HandoverDesk:
     ) -> None:
         self._store, self._vault, self._trail = store, vault, trail
         self._identity, self._trust, self._policy = identity, trust, policy
-        self._locks: dict[tuple[str, str], asyncio.Lock] = {}
+        # A lock lives as long as somebody holds it or waits for it.
+        self._locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 
     async def hand_over(self, body: HandoverBody, *, client_names: frozenset[str], now: datetime) -> Delivery:
         """Check everything, allocate once, and make or repeat the package.
@@ -108,13 +110,10 @@ class HandoverDesk:
         checks = Checks(self._trail, step=STEP, order=body.order_id)
         key = (body.m2me_id, str(body.req_id))
         # One request at a time for the same key: a package is never signed twice, not even to throw one away.
-        lock = self._locks.setdefault(key, asyncio.Lock())
-        try:
-            async with lock:
-                return await self._hand_over(body, checks, client_names, now)
-        finally:
-            if not lock.locked():
-                self._locks.pop(key, None)
+        lock = self._locks.get(key) or asyncio.Lock()
+        self._locks[key] = lock
+        async with lock:
+            return await self._hand_over(body, checks, client_names, now)
 
     async def _hand_over(
         self, body: HandoverBody, checks: Checks, client_names: frozenset[str], now: datetime

@@ -80,8 +80,8 @@ class ReportDesk:
         except StatementInvalid as exc:
             raise checks.failed("receipt-signature", ("REQ-67",), code="receipt-refused", detail=str(exc)) from exc
         checks.passed("receipt-signature", ("REQ-67",))
-        # What the TRE could not read from a broken package is absent from the receipt of its refusal, and the hash is
-        # that of the broken one. A success names everything.
+        # A success names everything. What the TRE could not read from a package that was broken on the way is absent
+        # from the receipt of its refusal, and the hash is that of the broken package.
         success = receipt.result in SUCCESS
         expected: dict[str, tuple[object, object]] = {
             "nonce": (receipt.nonce, row.nonce),
@@ -95,7 +95,7 @@ class ReportDesk:
         ]
         if receipt.tre_id != row.tre_id:
             wrong_fields.append("TRE")
-        if receipt.package_hash != row.package_hash and (success or receipt.mcim_id is not None):
+        if success and receipt.package_hash != row.package_hash:
             wrong_fields.append("package hash")
         if int(receipt.result) != body.result:
             wrong_fields.append("result")

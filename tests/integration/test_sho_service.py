@@ -445,6 +445,16 @@ async def test_a_receipt_by_another_key_with_the_same_names_arms_nothing(sho, dp
     assert await states(sho) == ["allocated", "free"]
 
 
+async def test_a_package_broken_on_the_way_is_reported_with_its_own_hash(sho, dpf, pki, device):
+    """REQ-32, REQ-67: the header could be read, the signature was wrong."""
+    exchange = Exchange(pki, device)
+    await exchange.hand_over(dpf)
+    failure = exchange.receipt(result=ResultCode.SIGNATURE_INVALID, package_hash=bytes(32))
+    assert (await exchange.report(dpf, failure, result=1411))["subscription"] == "free"
+    # Sent again, it installs: the TRE had not used up its nonce.
+    assert (await exchange.report(dpf, exchange.receipt(counter=3)))["subscription"] == "armed"
+
+
 async def test_a_failure_frees_the_subscription_for_the_same_device_first(sho, dpf, pki, device):
     """REQ-68: no AuC change; the same package may still be installed on a later try, so others have to wait."""
     exchange = Exchange(pki, device)

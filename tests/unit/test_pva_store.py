@@ -58,4 +58,4 @@ def test_reference_values_by_command_line(run):
 
 def test_serve_without_certificates_is_an_error_with_the_file_named(run):
     code, _, err = run("serve")
-    assert (code, "/nowhere/signing_cert" in err) == (1, True)
+    assert (code, "/nowhere/tls_cert" in err) == (1, True)

@@ -17,7 +17,7 @@ from actor_runtime.trail import Trail
 from mcim.vocabulary import Suite
 from sho import cli
 from sho.app import MIGRATIONS
-from sho.auc import AttachBusy, AttachRefused, AuthenticationCentre
+from sho.auc import MAX_PER_IDENTITY, AttachBusy, AttachRefused, AuthenticationCentre
 from sho.store import repository, tables
 from sho.store.repository import NewHandover
 from sho.subscriptions import Vault, generate
@@ -148,7 +148,16 @@ async def test_attach_sessions_are_bounded_in_number_and_time(store, armed):
         await auc.respond(first.session, armed.functions().f2(first.rand), NOW)
     second = await auc.start(armed.imsi)
     assert (await auc.respond(second.session, armed.functions().f2(second.rand), NOW)).imsi_mask == "x"
-    assert "rand" not in repr(auc)
+
+
+async def test_one_identity_cannot_use_up_the_sessions_of_all(store, armed):
+    auc = AuthenticationCentre(store=store, vault=VAULT, trail=Trail("SHO"), session_ttl_s=30, max_sessions=6)
+    first = await auc.start(armed.imsi)
+    others = [await auc.start(armed.imsi) for _ in range(10)]
+    with pytest.raises(AttachRefused):  # its oldest sessions made room for its newest
+        await auc.respond(first.session, armed.functions().f2(first.rand), NOW)
+    for challenge in others[-MAX_PER_IDENTITY:]:
+        assert await auc.respond(challenge.session, armed.functions().f2(challenge.rand), NOW)
 
 
 # --- command line -----------------------------------------------------------------------------------
