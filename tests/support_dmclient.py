@@ -280,6 +280,7 @@ class MemoryDpf:
         self.refuse: dict[int | str, int] = {}  # alert code, or end of an alert type → Status to answer
         self.urls: list[str] = []
         self.max_msg_size = max_msg_size
+        self.server_uri = DPF_URL
 
     async def post(self, url: str, body: bytes, encoding: Encoding) -> HttpAnswer:
         self.urls.append(url)
@@ -290,8 +291,8 @@ class MemoryDpf:
         if session is None:
             session = ServerSession(
                 account=self.account,
-                server_uri=DPF_URL,
-                resp_uri=f"{DPF_URL}?s={message.header.session_id}",
+                server_uri=self.server_uri,
+                resp_uri=f"{self.server_uri}?s={message.header.session_id}",
                 session_id=message.header.session_id,
                 encoding=encoding,
                 max_msg_size=self.max_msg_size,

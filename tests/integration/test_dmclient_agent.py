@@ -273,7 +273,7 @@ async def test_already_provisioned_device_attaches_again(tmp_path):
     assert dpf.urls == []
 
 
-# -- what goes wrong on the way -----------------------------------------------------------------------------------------
+# -- what goes wrong on the way ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("position", range(8))
