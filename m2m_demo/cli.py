@@ -79,10 +79,11 @@ class _Play:
             with self._part("start", "Starting PVA, SHO, DPF and M2ME"):
                 stage.start_servers()
                 device = stage.start_device()
+                stage.open_order()
+                stage.wait_ready(device)
             self.report.addresses = stage.addresses()
             self.report.processes = [{"name": each.name, "pid": each.pid} for each in supervisor.processes()]
             with self._part("provisioning", "Provisioning"):
-                stage.open_order()
                 stage.bootstrap()
                 stage.follow(self._tell, until=lambda: device.exit_code() is not None)
                 code, reason = stage.device_result(device)

@@ -37,7 +37,7 @@ class Stage:
     # --- cues ---------------------------------------------------------------------------------------------------------
 
     def set_up(self, *, subscriptions: Path | None = None, trusted_version: str = TRE_VERSION) -> None:
-        """PKI and settings; the supplier makes the device, PVA and SHO fill their databases.
+        """PKI and settings; the supplier makes the device, the operators fill their databases.
 
         Args:
             subscriptions: CSV file for the home operator (`sho subscription import`); None: it makes a random one.
@@ -53,38 +53,38 @@ class Stage:
         ca = CaDirectory(world.pki)
         ca.demo_pki(hosts=("localhost", HOST), sho_id=SHO_ID, dpf_id=DPF_ID, pva_id=PVA_ID, now=now)
         self._write_partner_settings()
+        self._write_dpf_settings()
         reference = supervisor.begin(
             "reference-add",
             world.command("pva", "reference", "add", "--tre-type", TRE_TYPE, "--version", trusted_version),
         )
+        device = supervisor.begin(
+            "device-add",
+            world.command(
+                "dpf", "device", "add",
+                "--m2me-id", M2ME_ID, "--bootstrap-secret-file", str(world.home("dpf") / SECRET_FILE),
+            ),
+        )  # fmt: skip
         stock = ("generate", "--count", "1") if subscriptions is None else ("import", str(subscriptions))
         subscription = supervisor.begin("subscription", world.command("sho", "subscription", *stock))
         supervisor.finish(manufacture)
         write_tre_certificates(ca.issue_tre(read_request(request), now), certificates)
         install = supervisor.begin("install-certificates", self._install(certificates))
-        for command in (reference, subscription, install):
+        for command in (reference, device, subscription, install):
             supervisor.finish(command)
 
     def start_servers(self) -> None:
-        """PVA and SHO, then the DPF, which must know where they are and who the device is."""
+        """PVA and SHO, then the DPF, which must know where they are."""
         partners = [self.start("pva"), self.start("sho")]
         for process in partners:
             self.wait_ready(process)
-        self._write_dpf_settings()
-        secret = self.world.home("dpf") / SECRET_FILE
-        self.supervisor.command(
-            "device-add",
-            self.world.command("dpf", "device", "add", "--m2me-id", M2ME_ID, "--bootstrap-secret-file", str(secret)),
-        )
+        self._write_dpf_settings()  # now with their ports
         self.wait_ready(self.start("dpf"))
 
     def start_device(self, *arguments: str) -> Process:
         """`dmclient run`; it waits for its bootstrap on UDP unless the arguments bring one."""
         self._write_device_settings()
-        process = self.supervisor.begin("m2me", self.world.command("m2me", "run", "--json", *arguments))
-        if not arguments:
-            self.wait_ready(process)
-        return process
+        return self.supervisor.begin("m2me", self.world.command("m2me", "run", "--json", *arguments))
 
     def device_result(self, device: Process) -> tuple[int, str]:
         """Exit status and reason of a device that ran to its end."""
@@ -97,7 +97,7 @@ class Stage:
 
     def open_order(self, *, expires_in_s: int | None = None) -> str:
         """The home operator opens an order at the DPF; the order's id."""
-        dpf = f"https://{HOST}:{self.ports['dpf']['partner']}"
+        dpf = self._url("dpf", "partner")
         expiry = () if expires_in_s is None else ("--expires-in", str(expires_in_s))
         output = self.supervisor.command(
             "order-open",
@@ -161,6 +161,9 @@ class Stage:
             time.sleep(POLL_S)
         tell(self.new_records(all_of_them=True))
 
+    def _url(self, actor: str, listener: str) -> str:
+        return f"https://{HOST}:{self.ports.get(actor, {}).get(listener, _UNKNOWN_PORT)}"
+
     def _install(self, certificates: Path) -> list[str]:
         return self.world.command(
             "m2me", "install-certificates",
@@ -194,10 +197,10 @@ class Stage:
         own: dict[str, TomlValue] = {
             "server_id": DPF_ID,
             "seal_key": self.world.home("dpf") / "seal.key",
-            "pva_url": f"https://{HOST}:{self.ports['pva']['partner']}",
+            "pva_url": self._url("pva", "partner"),
             "pva_anchors": self.world.anchors("pva"),
             "pva_id": PVA_ID,
-            "shos": {SHO_ID: f"https://{HOST}:{self.ports['sho']['partner']}"},
+            "shos": {SHO_ID: self._url("sho", "partner")},
         }
         self.world.write_settings("dpf", {**own, **self._common("dpf")})
 
@@ -214,7 +217,6 @@ class Stage:
 
     def _write_device_settings(self) -> None:
         world = self.world
-        network_port = self.ports.get("sho", {}).get("network", _UNKNOWN_PORT)
         world.write_settings(
             "m2me",
             {
@@ -224,7 +226,7 @@ class Stage:
                 "seal_key_file": world.home("m2me") / "seal.key",
                 "bootstrap_secret_file": world.home("m2me") / SECRET_FILE,
                 "tls_roots": world.anchors("tls"),
-                "network_url": f"https://{HOST}:{network_port}",
+                "network_url": self._url("sho", "network"),
                 "tre": {"version": TRE_VERSION},
                 "retry": {"attempts": 3, "polls": 3, "first_delay_s": 0.2, "max_delay_s": 1.0},
             },
