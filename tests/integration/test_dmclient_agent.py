@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dmclient.agent import Agent, ExitStatus, RetryPolicy
-from dmclient.dm_account import client_account
+from dmclient.dm_account import client_account, write_account
 from dmclient.http_transport import ServerNotAuthenticated, TransportFailed
 from dmclient.management_session import SessionFailed, SessionSettings, run_session
 from dmclient.message_trace import HIDDEN
@@ -363,8 +363,6 @@ async def test_server_that_never_ends(tmp_path):
 
 async def test_account_without_any_proof_of_the_server(tmp_path):
     """REQ-09: neither TLS nor server credentials: no session is opened, no data sent."""
-    from dmclient.dm_account import write_account
-
     device, _ = make_device(tmp_path)
     write_account(device.tree, bootstrap_profile(addr="http://dpf.example/dm", server=None))
     dpf = MemoryDpf(Provisioning())

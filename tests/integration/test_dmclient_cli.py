@@ -1,0 +1,245 @@
+"""The command line with the real TRE: from manufacture to certificates, and exit statuses that mean what they say."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from typer.testing import CliRunner
+
+from actor_runtime.errors import ActorError, ConfigError
+from actor_runtime.sealing import SealingKey
+from actor_runtime.trail import Trail
+from dmclient import cli
+from dmclient.agent import ExitStatus, RunResult
+from dmclient.app import open_device, open_tre
+from dmclient.config import ClientSettings
+from dmclient.dm_account import write_account
+from dmclient.executor import Executor
+from m2m_ca.directory import CaDirectory, read_request, write_tre_certificates
+from mcim.evidence import verify_evidence
+from mo_definitions import check_tree, load
+from syncml.model import Exec, Get, Item, Meta, Replace
+from tests.support_dmclient import DEVICE_ID, DPF, Clock, bootstrap_profile, bootstrap_push
+
+TRE_ID = "urn:m2m:tre:imei:004999010640000"
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch):
+    """The log set-up of a process is not for this one."""
+    monkeypatch.setattr(cli, "configure_logs", lambda **_: None)
+
+
+def settings_file(directory: Path, *lines: str) -> Path:
+    path = directory / "m2me.toml"
+    fixed = [
+        f'm2me_id = "{DEVICE_ID}"',
+        f'state_dir = "{directory / "state"}"',
+        f'seal_key_file = "{directory / "seal.key"}"',
+        *lines,
+        '[tre]\nkey_type = "ec"',
+    ]
+    path.write_text("\n".join(fixed) + "\n")
+    return path
+
+
+def invoke(settings: Path, *arguments: str, code: int = 0) -> str:
+    result = CliRunner().invoke(cli.app, ["--config", str(settings), *arguments])
+    if isinstance(result.exception, ActorError):
+        raise result.exception
+    assert result.exit_code == code, (result.output, result.exception)
+    return result.output
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory) -> CaDirectory:
+    ca = CaDirectory(tmp_path_factory.mktemp("ca"))
+    ca.init(datetime.now(UTC).replace(microsecond=0))
+    return ca
+
+
+def install(settings: Path, directory: Path, ca: CaDirectory) -> None:
+    """What the supplier does after `manufacture`."""
+    request = read_request(directory / "request.json")
+    issued = ca.issue_tre(request, datetime.now(UTC).replace(microsecond=0))
+    write_tre_certificates(issued, directory / "certificates")
+    invoke(
+        settings,
+        "install-certificates",
+        "--platform", str(directory / "certificates" / "platform.crt"),
+        "--attest", str(directory / "certificates" / "attest.crt"),
+        "--chain", str(directory / "certificates" / "chain.pem"),
+        "--sho-anchors", str(ca.path / "anchors" / "sho.pem"),
+    )  # fmt: skip
+
+
+def test_manufacture_and_certificates(tmp_path, certificates):
+    """REQ-21, REQ-44: keys and request once, certificates and roots into the TRE; `info` shows no secret."""
+    settings = settings_file(tmp_path)
+    invoke(settings, "manufacture", "--request", str(tmp_path / "request.json"))
+    assert json.loads((tmp_path / "request.json").read_text())["treId"] == TRE_ID
+    assert (tmp_path / "seal.key").stat().st_mode & 0o077 == 0
+    assert json.loads(invoke(settings, "info", "--json"))["certified"] is False
+    install(settings, tmp_path, certificates)
+    info = json.loads(invoke(settings, "info", "--json"))
+    assert (info["m2meId"], info["treId"], info["certified"]) == (DEVICE_ID, TRE_ID, True)
+    assert info["suites"] == ["MCIM-EC-GCM-256", "MCIM-EC-CBC-256"]
+    assert info["mcims"] == []
+    assert "suites: " in invoke(settings, "info")
+    with pytest.raises(ActorError, match="already"):
+        invoke(settings, "manufacture")
+
+
+def test_request_on_the_output(tmp_path):
+    """Without --request it is printed."""
+    assert json.loads(invoke(settings_file(tmp_path), "manufacture"))["m2meId"] == DEVICE_ID
+
+
+def test_live_tree_of_the_real_tre(tmp_path, certificates):
+    """REQ-02, 06, 18, 45: M2MMobj follows its DDF, the evidence verifies with the certificate in the tree."""
+    settings_path = settings_file(tmp_path)
+    invoke(settings_path, "manufacture", "--request", str(tmp_path / "request.json"))
+    install(settings_path, tmp_path, certificates)
+    settings = cli.load_settings(ClientSettings, settings_path)
+    clock = Clock(datetime.now(UTC))
+    device = open_device(settings, Trail("M2ME"), now=clock)
+    device.register()
+    assert check_tree(load("M2MMobj"), device.tree.facts(("M2MMobj",))) == []
+    assert device.dev_info["./DevInfo/DevId"] == DEVICE_ID
+    write_account(device.tree, bootstrap_profile())
+    executor = Executor(device.tree, DPF)
+    challenge = Item(target="./M2MMobj/Attestation/Challenge", meta=Meta(format="bin"), data=b"c" * 32)
+    assert executor.execute(Replace(cmd_id="1", items=(challenge,)))[0].code == 200
+    generate = Exec(cmd_id="2", items=(Item(target="./M2MMobj/Attestation/Generate"),))
+    assert executor.execute(generate)[0].code == 200
+    uris = ("Attestation/Evidence", "TRE/AttestCert", "Registration/Nonce")
+    results = executor.execute(Get(cmd_id="3", items=tuple(Item(target=f"./M2MMobj/{uri}") for uri in uris)))
+    evidence, attest, nonce = (result.item.data for result in results)
+    key = x509.load_der_x509_certificate(attest).public_key()
+    statement = verify_evidence(evidence, key)
+    assert (statement.challenge, statement.nonce, statement.m2me_id) == (b"c" * 32, nonce, DEVICE_ID)
+
+
+WRONG = {
+    "unknown key": ('colour = "red"', "unknown key"),
+    "no identity": ('pcid = "12"', "pcid"),
+    "broken TOML": ("=", "not TOML"),
+}
+
+
+@pytest.mark.parametrize(("line", "text"), WRONG.values(), ids=WRONG)
+def test_settings_that_are_wrong_are_named(tmp_path, line, text):
+    """File and key, never a traceback."""
+    with pytest.raises(ConfigError, match=text):
+        invoke(settings_file(tmp_path, line), "info")
+
+
+def test_environment_wins(tmp_path, monkeypatch):
+    """DMCLIENT_…, with __ between levels."""
+    monkeypatch.setenv("DMCLIENT_TRE__VERSION", "9.9")
+    monkeypatch.setenv("DMCLIENT_SUPPLIER", "maker")
+    settings = cli.load_settings(ClientSettings, settings_file(tmp_path))
+    assert (settings.tre.version, settings.profile().m2m.supplier) == ("9.9", "maker")
+
+
+def test_what_is_missing_is_said(tmp_path, certificates):
+    """No TRE, no files, no certificates, a token that is none, a store of another key."""
+    settings = settings_file(tmp_path)
+    with pytest.raises(ConfigError, match=r"seal\.key"):
+        invoke(settings, "info")
+    SealingKey.generate(tmp_path / "seal.key")
+    with pytest.raises(ConfigError, match="TRE"):
+        invoke(settings, "info")
+    for content in (b"", b"x" * 65):
+        (tmp_path / "token").write_bytes(content)
+        tokened = tmp_path / "tokened.toml"
+        tokened.write_text(settings.read_text() + f'device_token_file = "{tmp_path / "token"}"\n')
+        with pytest.raises(ConfigError, match="token"):
+            invoke(tokened, "manufacture")
+    invoke(settings, "manufacture", "--request", str(tmp_path / "request.json"))
+    with pytest.raises(ConfigError, match="nowhere"):
+        invoke(settings, "run", "--bootstrap-file", str(tmp_path / "nowhere"))
+    with pytest.raises(ConfigError, match="tls_roots"):
+        invoke(settings, "run")
+    with pytest.raises(ConfigError, match="tls_roots"):
+        invoke(settings, "attach")
+    files = ["--platform", "--attest", "--chain", "--sho-anchors"]
+    arguments = [each for name in files for each in (name, str(tmp_path / "request.json"))]
+    with pytest.raises(ConfigError, match="no PEM"):
+        invoke(settings, "install-certificates", *arguments)
+    roots = str(certificates.path / "anchors" / "sho.pem")
+    arguments = [each for name in files for each in (name, roots)]
+    with pytest.raises(ActorError, match="other keys"):
+        invoke(settings, "install-certificates", *arguments)
+
+
+@pytest.mark.parametrize("status", ExitStatus)
+def test_exit_status_of_run_is_real(tmp_path, monkeypatch, status):
+    """0 only after the attach, 2 when refused, 1 when nobody answered; the reason is printed."""
+
+    async def result(*_args: object, **_kwargs: object) -> RunResult:
+        return RunResult(status=status, reason="why")
+
+    monkeypatch.setattr(cli, "run_device", result)
+    monkeypatch.setattr(cli, "attach_device", result)
+    settings = settings_file(tmp_path)
+    invoke(settings, "manufacture", "--request", str(tmp_path / "request.json"))
+    for command in ("run", "attach"):
+        printed = json.loads(invoke(settings, command, "--json", code=int(status)))
+        assert printed == {"result": status.name.lower(), "reason": "why", "imsiMask": ""}
+
+
+def test_refusal_without_mcim(tmp_path, certificates):
+    """`attach` before anything was provisioned: exit status 2, nothing is sent."""
+    roots = certificates.path / "anchors" / "tls.pem"
+    settings = settings_file(tmp_path, f'tls_roots = "{roots}"', 'network_url = "https://127.0.0.1:1"')
+    invoke(settings, "manufacture", "--request", str(tmp_path / "request.json"))
+    assert "no activated MCIM" in invoke(settings, "attach", code=2)
+
+
+def test_wrong_bootstrap_ends_a_run(tmp_path, certificates):
+    """REQ-08 through the command line: exit status 2."""
+    roots, secret = certificates.path / "anchors" / "tls.pem", tmp_path / "secret"
+    secret.write_text("right\n")
+    (tmp_path / "push").write_bytes(bootstrap_push(secret="wrong"))
+    settings = settings_file(
+        tmp_path,
+        f'tls_roots = "{roots}"',
+        'network_url = "https://127.0.0.1:1"',
+        f'bootstrap_secret_file = "{secret}"',
+    )
+    invoke(settings, "manufacture", "--request", str(tmp_path / "request.json"))
+    output = invoke(settings, "run", "--bootstrap-file", str(tmp_path / "push"), code=2)
+    assert "wrong-mac" in output
+
+
+def test_a_process_of_its_own(tmp_path):
+    """`python -m dmclient`: an error ends with status 1 and a hint on standard error, not a traceback."""
+    done = subprocess.run(
+        [sys.executable, "-m", "dmclient", "--config", str(tmp_path / "missing.toml"), "info"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_tre_of_another_version_is_said(tmp_path, monkeypatch):
+    """A store that opens and is not ours."""
+
+    def other(*_args: object, **_kwargs: object) -> None:
+        raise ValueError("the TRE store has an unknown format")
+
+    settings_path = settings_file(tmp_path)
+    invoke(settings_path, "manufacture", "--request", str(tmp_path / "request.json"))
+    monkeypatch.setattr("dmclient.app.SoftwareTre.open", other)
+    with pytest.raises(ConfigError, match="unknown format"):
+        open_tre(cli.load_settings(ClientSettings, settings_path))
