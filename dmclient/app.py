@@ -180,6 +180,8 @@ def _agent_parts(settings: ClientSettings) -> tuple[HttpTransport, PartnerClient
         raise ConfigError("tls_roots is missing", hint="the PEM file with the roots that servers are trusted by")
     if settings.network_url is None:
         raise ConfigError("network_url is missing", hint="the base URL of the home network's access listener")
+    if settings.session.allow_plain_http:
+        _log.warning("http.plain", reason="session.allow_plain_http: credentials may travel unprotected")
     ssl_context = client_context(settings.tls_roots)
     transport = HttpTransport(
         ssl_context=ssl_context,

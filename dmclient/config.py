@@ -1,4 +1,4 @@
-"""Settings of the device: TOML, then the environment (prefix `DMCLIENT_`). Docs: docs/dmclient.md."""
+"""Settings of the device: TOML, then the environment (prefix `DMCLIENT_`)."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class BootstrapSection(Section):
 class SessionSection(Section):
     """Table `[session]`: how the device speaks DM."""
 
-    max_msg_size: int = Field(default=16384, ge=2048, le=1048576)  # octets
+    max_msg_size: int = Field(default=4096, ge=2048, le=1048576)  # octets; a package comes in chunks then
     max_obj_size: int = Field(default=524288, ge=4096, le=8388608)  # octets
     timeout_s: float = Field(default=30.0, gt=0)  # of one HTTP exchange
     allow_plain_http: bool = False  # interoperability tests only; credentials then travel unprotected

@@ -53,7 +53,7 @@ class SessionFailed(Exception):
 class SessionSettings:
     """How the device speaks DM."""
 
-    max_msg_size: int = 16384  # octets we accept in one message
+    max_msg_size: int = 4096  # octets we accept in one message
     max_obj_size: int = 524288  # octets of one large object
     encoding: Encoding = Encoding.XML
 

@@ -1,7 +1,7 @@
 # ruff: noqa: E501  # a row of a table stays on one line
 """What commands may do to the device's tree: tables of command, node and right against the Status code.
 
-Ids `XC-nnn` are those of the client checklist in docs/conformance.md.
+`XC-nnn` numbers the statements of the DM 1.2 specifications on clients in our own checklist.
 """
 
 from __future__ import annotations
