@@ -6,6 +6,7 @@ import dataclasses
 from typing import Final, TypeVar
 
 from dmserver.answers import node_key
+from syncml.errors import LocalProtocolError
 from syncml.model import Add, Alert, Atomic, Command, Copy, Delete, Exec, Get, Item, Message, Replace, Results, Status
 from syncml.model import Sequence as SequenceCommand
 from syncml.xml_codec import encode_xml
@@ -55,7 +56,10 @@ def redacted_body(message: Message) -> str:
         target=header.target.partition("?")[0],
     )
     clean = dataclasses.replace(message, header=header, commands=tuple(_clean(each) for each in message.commands))
-    return encode_xml(clean).decode("utf-8")
+    try:
+        return encode_xml(clean).decode("utf-8")
+    except LocalProtocolError:
+        return "[what the device sent cannot be written as a strict message]"
 
 
 def _type(item: Item) -> str:
