@@ -12,7 +12,7 @@ take_down() {
   status=$?
   trap - EXIT INT TERM
   if [ "$status" -ne 0 ]; then "${compose[@]}" -p "$project" logs --no-color --tail 60 || true; fi
-  "${compose[@]}" -p "$project" down -v --remove-orphans
+  "${compose[@]}" -p "$project" --profile outdated down -v --remove-orphans
   exit "$status"
 }
 trap take_down EXIT
