@@ -1,4 +1,4 @@
-"""The documents say what is so: every requirement is listed, every test they name exists, every link leads somewhere."""
+"""The documents say what is so: every requirement has a row, every test named exists, every link leads somewhere."""
 
 from __future__ import annotations
 
