@@ -34,6 +34,15 @@ MIN_RSA_BITS: Final = 2048
 MAX_RSA_BITS: Final = 4096
 MAX_CHAIN_DEPTH: Final = 2  # intermediates
 
+_UNREADABLE: Final = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.ExtensionNotFound,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)  # what `cryptography` raises, lazily, for parts that it cannot read; not all of them are ValueErrors
+
 
 class Role(Enum):
     """What a certificate is for; the value is the last arc of its extended key usage (REQ-46)."""
@@ -91,7 +100,7 @@ def load_der(octets: bytes) -> x509.Certificate:
     """
     try:
         return x509.load_der_x509_certificate(octets)
-    except ValueError as exc:
+    except (ValueError, x509.InvalidVersion) as exc:
         raise CertificateRefused(Reason.MALFORMED, "no DER certificate") from exc
 
 
@@ -103,7 +112,7 @@ def load_pem_chain(octets: bytes) -> tuple[x509.Certificate, ...]:
     """
     try:
         return tuple(x509.load_pem_x509_certificates(octets))
-    except ValueError as exc:
+    except (ValueError, x509.InvalidVersion) as exc:
         raise CertificateRefused(Reason.MALFORMED, "no PEM certificates") from exc
 
 
@@ -138,7 +147,7 @@ def validate(
         subject_id = _identity(leaf, role, identity)
         serial = leaf.subject.get_attributes_for_oid(NameOID.SERIAL_NUMBER)
         public_key = leaf.public_key()
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.ExtensionNotFound, x509.DuplicateExtension) as exc:
+    except _UNREADABLE as exc:
         raise CertificateRefused(Reason.MALFORMED, str(exc)) from exc
     return ValidatedCertificate(
         role=role,

@@ -7,7 +7,6 @@ operations only; xmlsec gets the content key, never PK_D (REQ-42).
 from __future__ import annotations
 
 import base64
-import binascii
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -274,7 +273,7 @@ def _signer(
             for element in signature.iter(f"{{{DS}}}X509Certificate")
         ]
         return validate(chain[0], chain[1:], anchors, Role.SHO, now, identity=expected_sho_id)
-    except binascii.Error as exc:
+    except ValueError as exc:  # no Base64, or not even ASCII
         raise PackageRefused(ResultCode.SIGNER_NOT_ACCEPTABLE, "no certificate") from exc
     except CertificateRefused as exc:
         code = ResultCode.CERTIFICATE_REVOKED if exc.reason == Reason.REVOKED else ResultCode.SIGNER_NOT_ACCEPTABLE
