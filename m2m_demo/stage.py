@@ -142,6 +142,11 @@ class Stage:
         """What the trails have to tell since the last call."""
         return self._reader.read(None if all_of_them else datetime.now(UTC) - _HOLD_BACK)
 
+    def forget_traces(self) -> None:
+        """From here on, `new_records` tells only what is new; also after a device was put back as new."""
+        self._reader = TraceReader(self.world.traces)
+        self._reader.read()
+
     def follow(
         self, tell: Callable[[list[Record]], None], until: Callable[[], bool], timeout_s: float = PROVISIONING_TIMEOUT_S
     ) -> None:

@@ -13,7 +13,7 @@ from m2m_demo.world import World, environment
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
+def stage_of_its_own(tmp_path: Path) -> Iterator[Stage]:
     """An empty stage; its processes end with the test."""
     world = World(tmp_path / "world")
     with Supervisor(world.logs, environment=environment()) as supervisor:

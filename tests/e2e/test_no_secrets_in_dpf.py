@@ -47,8 +47,11 @@ def secrets(key: bytes) -> dict[str, bytes]:
     return forms_of_key("K", key) | forms_of_key("OPc", opc) | forms_of_digits("IMSI", IMSI)
 
 
-def test_dpf_never_holds_k_opc_or_imsi(stage: Stage, tmp_path: Path, key: bytes, secrets: dict[str, bytes]) -> None:
+def test_dpf_never_holds_k_opc_or_imsi(
+    stage_of_its_own: Stage, tmp_path: Path, key: bytes, secrets: dict[str, bytes]
+) -> None:
     """REQ-28."""
+    stage = stage_of_its_own
     opc = bytes(octet ^ 0xA5 for octet in key)
     stock = tmp_path / "subscriptions.csv"
     stock.write_text(f"imsi,k,opc\n{IMSI},{key.hex()},{opc.hex()}\n")
