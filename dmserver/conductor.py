@@ -160,8 +160,8 @@ class Conductor:
     async def tidy(self) -> None:
         """Expire orders whose time is over, and repeat reports nobody acknowledged (step 15: until acknowledged)."""
         now = self.now()
-        for order in await self._store.write(lambda connection: expire_orders(connection, now)):
-            self._trail.state("order", "", OrderState.EXPIRED, step="9", order=order.order_id)
+        for before, order in await self._store.write(lambda connection: expire_orders(connection, now)):
+            self._trail.state("order", before, order.state, step="9", order=order.order_id)
         for order in await self._store.read(unreported_orders):
             await self._repeat_report(order)
 

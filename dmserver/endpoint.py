@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import secrets
 from collections.abc import Callable
@@ -107,16 +108,17 @@ class DmEndpoint:
         except MalformedMessage as exc:
             _log.info("dm.malformed", reason=str(exc), octets=len(body))
             return Answer(status=400, code="malformed-message")
+        digest = hashlib.sha256(body).digest()
         session = self._registry.find(message.header.source, message.header.session_id)
         if session is None or (
-            _opens_session(message) and body != session.first_body and self._registry.is_dead(session)
+            _opens_session(message) and digest != session.first_digest and self._registry.is_dead(session)
         ):
             if not _opens_session(message):
                 return self._no_session(message, encoding, server_uri, bare)
-            session = await self._new_session(message, body, encoding, server_uri)
+            session = await self._new_session(message, digest, encoding, server_uri)
             if session is None:
                 return Answer(status=503, code="too-many-sessions")
-        elif session.authenticated and body != session.first_body and not hmac.compare_digest(token, session.token):
+        elif session.authenticated and digest != session.first_digest and not hmac.compare_digest(token, session.token):
             _log.info("dm.foreign_message", session_id=session.session_id)
             return self._no_session(message, encoding, server_uri, bare)
         with structlog.contextvars.bound_contextvars(session_id=message.header.session_id):
@@ -127,7 +129,7 @@ class DmEndpoint:
     # --- sessions -----------------------------------------------------------------------------------------------------
 
     async def _new_session(
-        self, message: Message, body: bytes, encoding: Encoding, server_uri: str
+        self, message: Message, digest: bytes, encoding: Encoding, server_uri: str
     ) -> LiveSession | None:
         header = message.header
         account = await self._store.read(lambda connection: find_account(connection, self._seal_key, header.source))
@@ -148,7 +150,8 @@ class DmEndpoint:
             session_id=header.session_id,
             engine=engine,
             known=account is not None,
-            first_body=body,
+            recorded=account is not None,
+            first_digest=digest,
             token=token,
         )
         try:
@@ -182,6 +185,8 @@ class DmEndpoint:
         first = engine.needs_decision and session.policy is None
         if first:
             session.policy = await self._conductor.policy_for(session.device_id)
+        if any(isinstance(event, CredentialsRefused) for event in events) and not session.authenticated:
+            session.recorded = session.known and self._registry.note_failure(session.device_id)
         self._record(session, message, len(body), "M2ME→DPF")
         heard = await self._hear(session, events)
         decision = await self._decide(session, message, heard) if engine.needs_decision else None
@@ -195,7 +200,8 @@ class DmEndpoint:
         for event in events:
             match event:
                 case ClientAuthenticated():
-                    session.authenticated = True
+                    session.authenticated = session.recorded = True
+                    self._registry.note_success(session.device_id)
                     self._check_credentials(session, True, session.device_id)
                     self._registry.supersede(session)
                 case CredentialsRefused(attempt=attempt, final=final) if not session.authenticated:
@@ -213,12 +219,14 @@ class DmEndpoint:
                     _log.info("dm.aborted", reason=reason)
         for _, news in heard.alerts:
             self._trail.note(
-                f"alert {news.type[-64:]}: {news.data[:64]}", step=_step(session), order=_order_id(session)
+                f"alert {news.type.rpartition(':')[2][-64:]}: {news.data[:64]}",
+                step=_step(session),
+                order=_order_id(session),
             )
         return heard
 
     def _check_credentials(self, session: LiveSession, passed: bool, detail: str) -> None:
-        if session.known:
+        if session.recorded:
             self._trail.check(
                 "dm-credentials",
                 passed,
@@ -227,8 +235,8 @@ class DmEndpoint:
                 detail=detail,
                 order=_order_id(session),
             )
-        else:  # anybody can invent devices: they go to the log, which rotates, and not to the database
-            _log.info("dm.stranger", detail=detail)
+        else:  # anybody can do this without end: it goes to the log, which rotates, and not to the database
+            _log.info("dm.credentials_refused", detail=detail)
 
     async def _decide(self, session: LiveSession, message: Message, heard: _Heard) -> Continue | Finish | Abort:
         alerts = tuple(alert for _, alert in heard.alerts)
@@ -250,7 +258,7 @@ class DmEndpoint:
             session.engine.answer(cmd_id, StatusCode.FORBIDDEN)
 
     def _record(self, session: LiveSession, message: Message, octets: int, direction: str) -> None:
-        if session.known:
+        if session.recorded:
             self._trail.message(
                 step=_step(session),
                 direction=direction,

@@ -9,9 +9,13 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 from dmserver.provisioning import Provisioning
 from syncml.server_session import ServerSession
+
+MAX_RECORDED_FAILURES: Final = 20  # wrong credentials of one device within the window that the trail shows
+FAILURE_WINDOW_S: Final = 3600.0
 
 
 class RegistryFull(Exception):
@@ -26,12 +30,13 @@ class LiveSession:
     session_id: str  # opaque text of the device
     engine: ServerSession
     known: bool  # there is an account; otherwise the engine works with made-up credentials
+    recorded: bool  # what happens in it goes to the audit trail
     authenticated: bool = False
     policy: Provisioning | None = None  # None until authenticated, and without an ongoing order
     begun: bool = False  # the policy made its first move
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)  # one message at a time
     last_seen: float = 0.0  # monotonic seconds
-    first_body: bytes = field(default=b"", repr=False)  # package 1 as received: the same again is a retransmission
+    first_digest: bytes = b""  # SHA-256 of package 1 as received: the same again is a retransmission
     token: str = field(default="", repr=False)  # in RespURI: whoever speaks in the authenticated session shows it
     replaced: bool = False  # by a newer session of the device
 
@@ -52,6 +57,7 @@ class SessionRegistry:
         self._dead_s = dead_s
         self._clock = clock
         self._sessions: dict[tuple[str, str], LiveSession] = {}
+        self._failures: dict[str, tuple[float, int]] = {}  # known device → window began, failures in it
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -97,6 +103,21 @@ class SessionRegistry:
             if other.device_id == session.device_id and other is not session and other.authenticated:
                 other.replaced = True
                 del self._sessions[key]
+
+    def note_failure(self, device_id: str) -> bool:
+        """Count wrong credentials of a known device; whether they are still worth a line of the trail.
+
+        Whoever knows the identity of a device can fail as often as he likes, and must not fill the database with it.
+        """
+        began, count = self._failures.get(device_id, (self._clock(), 0))
+        if self._clock() - began > FAILURE_WINDOW_S:
+            began, count = self._clock(), 0
+        self._failures[device_id] = (began, count + 1)
+        return count < MAX_RECORDED_FAILURES
+
+    def note_success(self, device_id: str) -> None:
+        """The device proved itself."""
+        self._failures.pop(device_id, None)
 
     def _make_room(self) -> None:
         now = self._clock()

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import hashlib
 import os
+import tempfile
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -474,6 +475,17 @@ class Clock:
         self.monotonic += seconds
 
 
+@functools.cache
+def empty_database() -> bytes:
+    """A migrated database without content: migrating is done once per process."""
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory) / "empty.sqlite"
+        store = Store(f"sqlite:///{file}", MIGRATIONS)
+        store.upgrade()
+        store.close()
+        return file.read_bytes()
+
+
 @dataclass
 class Dpf:
     """Store, conductor and endpoint on a database file; `restart` makes new ones on the same file."""
@@ -488,8 +500,10 @@ class Dpf:
     def __post_init__(self) -> None:
         self.partners.clock = self.clock
         self.key = SealingKey(bytes(32))
-        self.store = Store(f"sqlite:///{self.directory / 'dpf.sqlite'}", MIGRATIONS)
-        self.store.upgrade()
+        file = self.directory / "dpf.sqlite"
+        if not file.exists():
+            file.write_bytes(empty_database())
+        self.store = Store(f"sqlite:///{file}", MIGRATIONS)
         self._start()
 
     def _start(self) -> None:

@@ -71,14 +71,16 @@ def ongoing_order(connection: Connection, device_id: str, now: datetime) -> Orde
     return None if order.state in EXPIRABLE and order.expires_at <= now else order
 
 
-def expire_orders(connection: Connection, now: datetime) -> list[Order]:
-    """Move every order whose time is over, and return them."""
+def expire_orders(connection: Connection, now: datetime) -> list[tuple[OrderState, Order]]:
+    """Move every order whose time is over; return the state each was in, and the order now."""
     rows = connection.execute(
         select(orders).where(
             orders.c.expires_at <= naive(now), orders.c.state.in_([state.value for state in EXPIRABLE])
         )
     ).all()
-    return [write_order(connection, advance(_order(row), OrderEvent.EXPIRE, now)) for row in rows]
+    return [
+        (OrderState(row.state), write_order(connection, advance(_order(row), OrderEvent.EXPIRE, now))) for row in rows
+    ]
 
 
 def unreported_orders(connection: Connection) -> list[Order]:

@@ -18,6 +18,7 @@ from sqlalchemy.exc import DatabaseError
 from actor_runtime.trail_store import records_of
 from dmserver.asks import AskChallenge, AskPackage, AskTicket, PartnerDown, PartnerSaidNo, TellSho, TicketGiven
 from dmserver.orders import OrderState
+from dmserver.sessions import MAX_RECORDED_FAILURES
 from dmserver.store import tables
 from dmserver.store.orders import find_package, former_requests
 from mcim.vocabulary import RegistrationState, ResultCode, ValidationMode
@@ -592,6 +593,17 @@ async def test_strangers_do_not_fill_the_audit_trail(dpf: Dpf):
     stranger = dpf.client(StubDevice(), device_id="urn:imei:000000000000000")
     await dpf.post(stranger, stranger.start())
     assert dpf.records == []
+
+
+async def test_neither_does_somebody_who_knows_the_name_of_a_device(dpf: Dpf):
+    for number in range(30):
+        client = dpf.client(StubDevice(), session_id=f"{number:X}", client_secret="wrong")
+        await dpf.post(client, client.start())
+    assert dpf.checks(passed=False).count("dm-credentials") == MAX_RECORDED_FAILURES
+    dpf.clock.advance(3601)
+    client = dpf.client(StubDevice(), session_id="FF", client_secret="wrong")
+    await dpf.post(client, client.start())
+    assert dpf.checks(passed=False).count("dm-credentials") == MAX_RECORDED_FAILURES + 1
 
 
 # --- records ---------------------------------------------------------------------------------------------------------
