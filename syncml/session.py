@@ -21,6 +21,8 @@ MAX_MESSAGES: Final = 1_000  # of one session; a provisioning needs about ten
 DEFAULT_PEER_SIZE: Final = 512 * 1024  # octets; used when a peer announces no MaxMsgSize
 MIN_PEER_SIZE: Final = 1024  # octets; below it not even the header Statuses fit
 
+BARE_ANSWERS: Final = 2  # Status of the header and of the peer's 1222: what no message of a package can leave out
+
 NewNonce = Callable[[], bytes]
 
 
@@ -311,8 +313,8 @@ class Outbox:
                     text = str(item.data)
                     self.chunks = Chunks(command=self.queue.pop(0), item=item, rest=text, total=len(text.encode()))
                     break
-                elif sent or answers:
-                    break
+                elif sent or len(answers) > BARE_ANSWERS:
+                    break  # a later message has more room
                 else:
                     refused.append(self.queue.pop(0))
         if self.chunks is not None and (chunk := self._chunk(fits)) is not None:

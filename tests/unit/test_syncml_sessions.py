@@ -250,6 +250,13 @@ def test_object_over_max_obj_size_is_not_sent() -> None:
     assert [command.name for command in run.received] == ["Get"]
 
 
+def test_a_command_that_fits_no_message_is_refused_here_and_the_session_goes_on() -> None:
+    """XS-015: several Items cannot be cut into chunks; 413, no endless asking for the next message."""
+    many = get(*(f"./{'n' * 200}/{number}" for number in range(40)))
+    run = pump(client_session(max_msg_size=4096), server_session(), [Continue((many, get("./A")))], limit=12)
+    assert [(answer.code, len(answer.statuses)) for answer in run.answers] == [(413, 0), (200, 1)]
+
+
 def test_results_too_many_for_one_message_come_in_several() -> None:
     """XC-010, XS-003, XS-004: the client splits, the server asks for the next message and says nothing else."""
     uris = [f"./N/{number}" for number in range(60)]
