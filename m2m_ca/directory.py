@@ -104,14 +104,20 @@ class CaDirectory:
         """A new key and its certificate chain for an SHO, a PVA or a DPF: `signing.key` and `signing.crt` in `out`."""
         authority = self.authority("pva" if role is Role.PVA else "operator")
         key = ec.generate_private_key(ec.SECP256R1())
-        leaf = authority.issue_role(role, key.public_key(), identity=identity, now=now)
+        try:
+            leaf = authority.issue_role(role, key.public_key(), identity=identity, now=now)
+        except ValueError as exc:
+            raise CaError(f"a certificate cannot carry the identity {identity!r}: {exc}") from exc
         self._deliver(out, "signing", key, (leaf, *authority.intermediates), role.name.lower())
 
     def issue_tls(self, hosts: Sequence[str], out: Path, now: datetime) -> None:
         """A new key and certificate for TLS, server and client: `tls.key` and `tls.crt` in `out`."""
         authority = self.authority("tls")
         key = ec.generate_private_key(ec.SECP256R1())
-        leaf = authority.issue_tls(key.public_key(), hosts=hosts, now=now)
+        try:
+            leaf = authority.issue_tls(key.public_key(), hosts=hosts, now=now)
+        except ValueError as exc:
+            raise CaError(f"a certificate cannot carry these hosts: {exc}") from exc
         self._deliver(out, "tls", key, (leaf, *authority.intermediates), "tls")
 
     def issue_tre(self, request: Mapping[str, object], now: datetime) -> TreCertificates:
@@ -143,22 +149,32 @@ class CaDirectory:
                 raise CaError(f"an RSA platform key has {MIN_RSA_BITS} to {MAX_RSA_BITS} bits")
         elif not isinstance(platform_key, ec.EllipticCurvePublicKey) or platform_key.curve.name != "secp256r1":
             raise CaError("the platform key must be RSA or on P-256")
+        if platform_key == attest_key:
+            raise CaError("the platform key and the attestation key must differ")
+        if not members["treId"] or not members["m2meId"]:
+            raise CaError("the request names no TRE or no M2ME")
         authority = self.authority("manufacturer")
-        issued = TreCertificates(
-            platform=authority.issue_platform(
-                Role.PLATFORM, platform_key, tre_id=members["treId"], m2me_id=members["m2meId"], now=now
-            ),
-            attest=authority.issue_platform(
-                Role.ATTEST, attest_key, tre_id=members["treId"], m2me_id=members["m2meId"], now=now
-            ),
-            chain=authority.intermediates,
-        )
+        tre_id, m2me_id = members["treId"], members["m2meId"]
+        try:
+            issued = TreCertificates(
+                platform=authority.issue_platform(Role.PLATFORM, platform_key, tre_id=tre_id, m2me_id=m2me_id, now=now),
+                attest=authority.issue_platform(Role.ATTEST, attest_key, tre_id=tre_id, m2me_id=m2me_id, now=now),
+                chain=authority.intermediates,
+            )
+        except ValueError as exc:
+            raise CaError(f"a certificate cannot carry these identities: {exc}") from exc
         self._note(issued.platform, "platform")
         self._note(issued.attest, "attest")
         return issued
 
     def make_crl(self, name: str, serials: Sequence[int], now: datetime) -> bytes:
-        """A CRL of one CA, PEM."""
+        """A CRL of one CA, PEM.
+
+        Raises:
+            CaError: no such CA, or a serial number that none has.
+        """
+        if any(serial <= 0 for serial in serials):
+            raise CaError("a serial number is positive")
         return self.authority(name).make_crl(serials, now).public_bytes(Encoding.PEM)
 
     def demo_pki(self, *, hosts: Sequence[str], sho_id: str, dpf_id: str, pva_id: str, now: datetime) -> None:

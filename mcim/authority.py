@@ -66,9 +66,7 @@ class Authority:
         life: timedelta = PLATFORM_LIFE,
     ) -> x509.Certificate:
         """A certificate for PK_D (`Role.PLATFORM`) or the attestation key (`Role.ATTEST`) of one TRE."""
-        subject = x509.Name(
-            [x509.NameAttribute(NameOID.COMMON_NAME, tre_id), x509.NameAttribute(NameOID.SERIAL_NUMBER, m2me_id)]
-        )
+        subject = x509.Name([*_name(tre_id), x509.NameAttribute(NameOID.SERIAL_NUMBER, m2me_id)])
         names = [x509.UniformResourceIdentifier(tre_id)]
         usage = _usage(role, public_key)
         return self.issue(public_key, subject=subject, names=names, usage=usage, ekus=[role.eku], now=now, life=life)

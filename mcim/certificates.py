@@ -59,6 +59,15 @@ class Role(Enum):
         return ObjectIdentifier(f"{ROLE_ARC}.{self.value}")
 
 
+_ROLE_EKUS: Final = frozenset(role.eku for role in Role)
+_PURPOSE: Final = {
+    Role.PLATFORM: "manufacturer",
+    Role.ATTEST: "manufacturer",
+    Role.SHO: "sho",
+    Role.PVA: "pva",
+}  # whose roots may vouch for the role; a DPF is known by its TLS certificate
+
+
 class Reason(StrEnum):
     """Why a certificate is refused."""
 
@@ -138,8 +147,10 @@ def validate(
         crls: signed lists; those of an issuer on the path count, and must be fresh.
 
     Raises:
-        CertificateRefused: with the reason.
+        CertificateRefused: with the reason; UNKNOWN_CA also when the anchors are for another purpose (REQ-43).
     """
+    if _PURPOSE.get(role, anchors.purpose) != anchors.purpose:
+        raise CertificateRefused(Reason.UNKNOWN_CA, f"{anchors.purpose} roots do not vouch for a {role.name}")
     try:
         _check_own(leaf, role, now)
         path = _walk(leaf, intermediates, anchors, role, now)
@@ -174,7 +185,8 @@ def _check_own(leaf: x509.Certificate, role: Role, now: datetime) -> None:
         raise CertificateRefused(Reason.WEAK_KEY, "neither RSA nor P-256")
     ekus = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     usage = leaf.extensions.get_extension_for_class(x509.KeyUsage).value
-    if role.eku not in ekus or not _usage_fits(usage, key, role):
+    # A certificate for two roles is good for neither (REQ-45, REQ-46).
+    if _ROLE_EKUS & set(ekus) != {role.eku} or not _usage_fits(usage, key, role):
         raise CertificateRefused(Reason.WRONG_USAGE, f"not a {role.name} certificate")
     if leaf.extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
         raise CertificateRefused(Reason.WRONG_USAGE, "a CA certificate")

@@ -89,7 +89,14 @@ def build_package(
     return etree.tostring(root, xml_declaration=True, encoding="UTF-8")
 
 
-def verify_package(package: bytes, *, anchors: TrustAnchors, now: datetime, expected_sho_id: str) -> VerifiedPackage:
+def verify_package(
+    package: bytes,
+    *,
+    anchors: TrustAnchors,
+    now: datetime,
+    expected_sho_id: str,
+    crls: Sequence[x509.CertificateRevocationList] = (),
+) -> VerifiedPackage:
     """Steps 1 to 5 of the order of checks: structure, algorithms, signer, signature.
 
     Args:
@@ -97,6 +104,7 @@ def verify_package(package: bytes, *, anchors: TrustAnchors, now: datetime, expe
         anchors: SHO roots of the TRE.
         now: UTC.
         expected_sho_id: the SHO selected in this registration.
+        crls: revocation lists, for whoever has some.
 
     Raises:
         PackageRefused: MALFORMED, UNSUPPORTED_SUITE, SIGNER_NOT_ACCEPTABLE, CERTIFICATE_REVOKED or SIGNATURE_INVALID.
@@ -109,7 +117,7 @@ def verify_package(package: bytes, *, anchors: TrustAnchors, now: datetime, expe
     require_encrypted_data(root[1], ec=header.ephemeral_key is not None)
     require_signature(root[2])
     # 4 the signer
-    signer = _signer(root[2], anchors, now, expected_sho_id)
+    signer = _signer(root[2], anchors, now, expected_sho_id, crls)
     if header.sho_id != expected_sho_id:
         raise PackageRefused(ResultCode.SIGNER_NOT_ACCEPTABLE, "the header names another SHO")
     # 5 the signature, with exactly the validated key
@@ -264,7 +272,11 @@ def _sign(root: etree._Element, key: ec.EllipticCurvePrivateKey, chain: Sequence
 
 
 def _signer(
-    signature: etree._Element, anchors: TrustAnchors, now: datetime, expected_sho_id: str
+    signature: etree._Element,
+    anchors: TrustAnchors,
+    now: datetime,
+    expected_sho_id: str,
+    crls: Sequence[x509.CertificateRevocationList],
 ) -> ValidatedCertificate:
     """The chain in KeyInfo is a hint; our own path validation decides."""
     try:
@@ -272,7 +284,7 @@ def _signer(
             load_der(base64.b64decode("".join((element.text or "").split()), validate=True))
             for element in signature.iter(f"{{{DS}}}X509Certificate")
         ]
-        return validate(chain[0], chain[1:], anchors, Role.SHO, now, identity=expected_sho_id)
+        return validate(chain[0], chain[1:], anchors, Role.SHO, now, identity=expected_sho_id, crls=crls)
     except ValueError as exc:  # no Base64, or not even ASCII
         raise PackageRefused(ResultCode.SIGNER_NOT_ACCEPTABLE, "no certificate") from exc
     except CertificateRefused as exc:

@@ -129,13 +129,13 @@ def verify_ticket(
         ticket = _ticket(claims)
     except CertificateRefused as exc:
         raise StatementInvalid(f"the signer's certificate: {exc}") from exc
-    except (jwt.PyJWTError, KeyError, IndexError, TypeError, ValueError, OverflowError) as exc:
+    except (jwt.PyJWTError, KeyError, IndexError, TypeError, ValueError, OverflowError, OSError) as exc:
         raise StatementInvalid("the ticket is malformed or its signature is wrong") from exc
     if claims.get("result") != TRUSTED or ticket.issuer != signer.subject_id:
         raise StatementInvalid("not a positive decision of its signer")
     if audience not in ticket.audience:
         raise StatementInvalid("made for another audience")
-    if not ticket.issued_at - timedelta(minutes=1) <= now < ticket.expires_at:
+    if not (ticket.issued_at <= now + timedelta(minutes=1) and now < ticket.expires_at):
         raise StatementInvalid("expired, or from the future")
     if ticket.expires_at - ticket.issued_at > MAX_LIFETIME:
         raise StatementInvalid("lives too long")
