@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the image, brings all actors up under a project name of their own, tests them from outside, takes them down.
-# PYTEST names the pytest to use; `docker compose` or `docker-compose`, whichever is there.
+# PYTEST names the pytest to use (default: that of .venv); `docker compose` or `docker-compose`, whichever is there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -21,4 +21,4 @@ trap 'exit 143' TERM
 
 "${compose[@]}" -p "$project" build pki
 "${compose[@]}" -p "$project" up -d
-"${PYTEST:-pytest}" -m docker tests/docker
+"${PYTEST:-.venv/bin/pytest}" -m docker tests/docker

@@ -15,7 +15,11 @@ from collections.abc import Callable
 import pytest
 from lxml import etree
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.docker,
+    pytest.mark.timeout(300),
+    pytest.mark.skipif("M2M_COMPOSE" not in os.environ, reason="needs the containers: make test-docker"),
+]
 
 PROVISIONED = "urn:uuid:6f1d7c1e-3b0a-4c5d-9a63-0f2d1b7c9e10"
 OUTDATED = "urn:uuid:0b7f3c55-8d1e-4f7b-9f0e-5c6a7d8e9f01"
@@ -69,8 +73,11 @@ def test_the_device_is_provisioned_and_attached() -> None:
     assert order_states(PROVISIONED) == ["CLOSED"]
 
 
-def test_a_device_the_pva_does_not_trust_is_refused() -> None:
-    """REQ-17, REQ-23: the TRE's version has no reference value; the order is refused, the device ends with 2."""
+def test_a_device_the_pva_does_not_trust_is_refused_and_then_has_no_order() -> None:
+    """REQ-13, REQ-17, REQ-23: its TRE's version has no reference value: the order is refused, the device ends with 2.
+
+    Started again it has an account and no order: 403 to its registration request, status 2.
+    """
     compose("--profile", "outdated", "up", "-d", "--no-deps", "outdated")
 
     def healthy() -> bool:
@@ -80,6 +87,25 @@ def test_a_device_the_pva_does_not_trust_is_refused() -> None:
     wait_until("the device", healthy)
     compose("run", "--rm", "--no-deps", "operator", "/opt/m2m/docker/provision.sh", OUTDATED, "outdated")
     assert exit_code("outdated") == 2
+    assert order_states(OUTDATED) == ["REFUSED"]
+    again = subprocess.run(
+        [
+            *shlex.split(os.environ["M2M_COMPOSE"]),
+            "--profile",
+            "outdated",
+            "run",
+            "--rm",
+            "--no-deps",
+            "-T",
+            "outdated",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=WAIT_S,
+    )
+    assert again.returncode == 2, again.stdout + again.stderr
+    assert "no open order" in again.stdout
     assert order_states(OUTDATED) == ["REFUSED"]
 
 
