@@ -37,7 +37,7 @@ class ReportBody(Body):
 
 
 class ReportDesk:
-    """Takes receipts. Repeating one changes nothing and gets the same answer."""
+    """Takes receipts, and news of orders that ended without one. Repeating changes nothing and gets the same answer."""
 
     def __init__(self, *, store: Store, trail: Trail, sho_id: str, trust: TrustStore, quarantine: timedelta) -> None:
         self._store, self._trail, self._sho_id = store, trail, sho_id
@@ -50,6 +50,8 @@ class ReportDesk:
             RequestRefused: no such hand-over, or the receipt is not that of this TRE about this package.
         """
         checks = Checks(self._trail, step=STEP, order=body.order_id)
+        if not body.receipt:
+            return await self._ended_without_receipt(body, checks)
         row = await self._store.read(lambda c: repository.find_reported_handover(c, body.order_id, str(body.req_id)))
         known = row is not None and row.dpf_id in client_names
         checks.require("report-of-a-handover", known, ("REQ-67",), code="handover-unknown", status=404)
@@ -57,6 +59,19 @@ class ReportDesk:
             raise RequestRefused("handover-unknown", "no such hand-over", status=404)
         receipt = self._verify(body, row, checks, now)
         return await self._apply(row, receipt, body.receipt, checks, now)
+
+    async def _ended_without_receipt(self, body: ReportBody, checks: Checks) -> str:
+        """The DPF refused the device before the TRE had anything (REQ-23). A DPF's word moves the order, and nothing
+        that decides who may attach: a subscription already allocated stays with its device.
+        """
+        success = body.result in SUCCESS
+        checks.require("success-has-a-receipt", not success, ("REQ-67", "REQ-68"), code="receipt-refused")
+        order = await self._store.read(lambda c: repository.find_order(c, body.order_id))
+        checks.require("order-is-ours", order is not None, ("REQ-13",), code="order-unknown", status=404)
+        if order is not None and await self._store.write(lambda c: repository.refuse_order(c, body.order_id)):
+            detail = f"result {body.result}"
+            self._trail.state("order", str(order["state"]), "refused", step=STEP, order=body.order_id, detail=detail)
+        return "none"
 
     def _verify(self, body: ReportBody, row: HandoverRow, checks: Checks, now: datetime) -> Receipt:
         try:

@@ -214,6 +214,13 @@ def set_order_state(connection: Connection, order_id: str, state: str) -> None:
     connection.execute(update(orders).where(orders.c.order_id == order_id).values(state=state))
 
 
+def refuse_order(connection: Connection, order_id: str) -> bool:
+    """End an order that the DPF refused; False when it is none that is still going on."""
+    going_on = orders.c.state.in_(("open", "handed-over"))
+    done = connection.execute(update(orders).where(orders.c.order_id == order_id, going_on).values(state="refused"))
+    return done.rowcount == 1
+
+
 def find_order(connection: Connection, any_id: str) -> dict[str, object] | None:
     """An order by our id or the DPF's."""
     row = connection.execute(

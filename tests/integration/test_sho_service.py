@@ -402,6 +402,24 @@ async def test_a_receipt_arms_the_subscription_and_repeats_change_nothing(sho, d
     assert order["state"] == "fulfilled"
 
 
+@pytest.mark.parametrize("handed_over", [False, True])
+async def test_a_refusal_before_the_tre_had_anything_ends_the_order_and_arms_nothing(
+    sho, dpf, pki, device, handed_over
+):
+    """REQ-23, REQ-68: the home operator is told; without a receipt nothing changes that decides who may attach."""
+    exchange = Exchange(pki, device)
+    if handed_over:
+        await exchange.hand_over(dpf)
+    before = await states(sho)
+    for _ in range(2):
+        assert await exchange.report(dpf, b"", result=1400) == {"acknowledged": True, "subscription": "none"}
+    assert await states(sho) == before
+    order = await sho.store.read(lambda c: repository.find_order(c, ORDER))
+    assert order["state"] == "refused"
+    with pytest.raises(PartnerRefused, match="order-unknown"):
+        await exchange.report(dpf, b"", result=1400, orderId="other")
+
+
 FORGED = {
     "another result": ({}, {"result": 1416}, "receipt-refused"),
     "another package": ({"package_hash": bytes(32)}, {}, "receipt-refused"),
