@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 from m2m_demo.processes import Supervisor
 from m2m_demo.stage import M2ME_ID, SECRET_FILE, Stage
 from m2m_demo.trace import Record
-from m2m_demo.world import SHO_ID, TRE_TYPE, TRE_VERSION, World, environment
+from m2m_demo.world import SHO_ID, World, environment
 
 pytestmark = pytest.mark.e2e
 
@@ -112,24 +111,20 @@ def test_wrong_dm_password_ends_before_anything_is_read(stage: Stage) -> None:
     assert_nothing_provisioned(stage, records)
 
 
-def test_pva_refuses_the_platform(stage: Stage) -> None:
-    """REQ-17, REQ-23: a negative result ends the order and leaves the device untouched."""
-    order = order_at_the_dpf(stage)
-    with withdrawn_reference(stage):
-        code, _, records = run_device(stage, bootstrapped(stage))
+def test_pva_refuses_the_platform(stage_of_its_own: Stage) -> None:
+    """REQ-17, REQ-23: a negative result ends the order, reaches the home operator and leaves the device untouched."""
+    stage = stage_of_its_own
+    stage.set_up(trusted_version="0.9")
+    stage.start_servers()
+    order = stage.open_order()
+    code, _, records = run_device(stage, bootstrapped(stage))
     assert code == REFUSED
     assert {"PVA reference-value", "DPF pva-decision"} <= failed(records)
     assert stage.order(order)["state"] == "REFUSED"
+    told = stage.supervisor.command("sho-order", stage.world.command("sho", "order", "show", order, "--json"))
+    assert json.loads(told)["state"] == "refused"
     assert stage.order(order)["packageHash"] is None
     assert_nothing_provisioned(stage, records)
-
-
-@contextmanager
-def withdrawn_reference(stage: Stage) -> Iterator[None]:
-    what = ("--tre-type", TRE_TYPE, "--version", TRE_VERSION)
-    stage.supervisor.command("withdraw", stage.world.command("pva", "reference", "remove", *what))
-    yield
-    stage.supervisor.command("restore", stage.world.command("pva", "reference", "add", *what))
 
 
 def test_sho_refuses_and_then_there_is_no_order(stage: Stage) -> None:
