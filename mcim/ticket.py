@@ -143,6 +143,8 @@ def verify_ticket(
 
 
 def _ticket(claims: dict[str, Any]) -> Ticket:
+    if not isinstance(claims["aud"], list):
+        raise TypeError("the audience is a list")  # a string would be read letter by letter
     return Ticket(
         issuer=str(claims["iss"]),
         audience=tuple(str(each) for each in claims["aud"]),
