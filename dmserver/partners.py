@@ -50,7 +50,7 @@ class _Acknowledgement(Body):
 
 _PARTNER_AND_STEP: Final[dict[type[Ask], tuple[str, str]]] = {
     AskChallenge: ("PVA", "9"),
-    AskTicket: ("PVA", "11"),
+    AskTicket: ("PVA", "10"),
     AskPackage: ("SHO", "12"),
     TellSho: ("SHO", "15"),
 }
