@@ -37,12 +37,13 @@ from cryptography.hazmat.primitives.serialization import (
 
 from actor_runtime.errors import ActorError
 from mcim.authority import Authority
-from mcim.certificates import MAX_RSA_BITS, MIN_RSA_BITS, Role
+from mcim.certificates import MAX_RSA_BITS, MIN_RSA_BITS, MIN_RSA_EXPONENT, Role
 
 PURPOSES: Final = {"tls": "tls", "manufacturer": "manufacturer", "sho": "operator", "pva": "pva"}
 """Anchor file → CA whose root it holds."""
 
 MAX_REQUEST: Final = 16_384  # octets
+MAX_SERIAL_BITS: Final = 159  # 20 octets and positive (RFC 5280 §4.1.2.2)
 
 
 class CaError(ActorError):
@@ -147,6 +148,8 @@ class CaDirectory:
         if isinstance(platform_key, rsa.RSAPublicKey):
             if not MIN_RSA_BITS <= platform_key.key_size <= MAX_RSA_BITS:
                 raise CaError(f"an RSA platform key has {MIN_RSA_BITS} to {MAX_RSA_BITS} bits")
+            if platform_key.public_numbers().e < MIN_RSA_EXPONENT:
+                raise CaError(f"the public exponent of an RSA platform key is {MIN_RSA_EXPONENT} or more")
         elif not isinstance(platform_key, ec.EllipticCurvePublicKey) or platform_key.curve.name != "secp256r1":
             raise CaError("the platform key must be RSA or on P-256")
         if platform_key == attest_key:
@@ -173,8 +176,8 @@ class CaDirectory:
         Raises:
             CaError: no such CA, or a serial number that none has.
         """
-        if any(serial <= 0 for serial in serials):
-            raise CaError("a serial number is positive")
+        if any(not 0 < serial < 1 << MAX_SERIAL_BITS for serial in serials):
+            raise CaError(f"a serial number is positive and has at most {MAX_SERIAL_BITS} bits")
         return self.authority(name).make_crl(serials, now).public_bytes(Encoding.PEM)
 
     def demo_pki(self, *, hosts: Sequence[str], sho_id: str, dpf_id: str, pva_id: str, now: datetime) -> None:
@@ -225,7 +228,7 @@ def read_request(path: Path) -> Mapping[str, object]:
     try:
         octets = path.read_bytes()
         request = json.loads(octets) if len(octets) <= MAX_REQUEST else None
-    except (OSError, ValueError) as exc:
+    except (OSError, ValueError, RecursionError) as exc:
         raise CaError(f"{path} is no certification request") from exc
     if not isinstance(request, dict):
         raise CaError(f"{path} is no certification request")

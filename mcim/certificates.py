@@ -32,6 +32,7 @@ from mcim.key_id import key_id_of
 ROLE_ARC: Final = "1.3.6.1.4.1.99999.1"  # placeholder: registered by nobody
 MIN_RSA_BITS: Final = 2048
 MAX_RSA_BITS: Final = 4096
+MIN_RSA_EXPONENT: Final = 65537
 MAX_CHAIN_DEPTH: Final = 2  # intermediates
 
 _UNREADABLE: Final = (
@@ -177,7 +178,7 @@ def _check_own(leaf: x509.Certificate, role: Role, now: datetime) -> None:
         raise CertificateRefused(Reason.EXPIRED, f"valid until {leaf.not_valid_after_utc}")
     key = leaf.public_key()
     if isinstance(key, rsa.RSAPublicKey):
-        if not MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS or key.public_numbers().e < 65537:
+        if not MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS or key.public_numbers().e < MIN_RSA_EXPONENT:
             raise CertificateRefused(Reason.WEAK_KEY, f"RSA with {key.key_size} bits")
         if role is not Role.PLATFORM:
             raise CertificateRefused(Reason.WEAK_KEY, f"{role.name} keys are EC")
