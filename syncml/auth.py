@@ -46,24 +46,26 @@ def hmac_value(name: str, secret: str, nonce: bytes, body: bytes) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credentials:
-    """One direction of an account: who proves himself, how, and with which nonce."""
+    """One direction of an account: who proves himself, how, and with which nonce.
+
+    Raises:
+        LocalProtocolError: auth-MAC, which covers a whole body and travels beside it.
+    """
 
     type: AuthType
     name: str
     secret: str = field(repr=False)
     nonce: bytes = field(default=b"", repr=False)  # raw octets; unused by basic
 
-    def prove(self) -> Cred:
-        """The credential for a SyncHdr.
+    def __post_init__(self) -> None:
+        if self.type is AuthType.MAC:
+            raise LocalProtocolError("auth-MAC travels in a transport header and is no credential of the SyncHdr")
 
-        Raises:
-            LocalProtocolError: auth-MAC travels in a transport header, never in Cred.
-        """
+    def prove(self) -> Cred:
+        """The credential for a SyncHdr."""
         if self.type is AuthType.BASIC:
             return Cred(type=self.type, data=basic_data(self.name, self.secret))
-        if self.type is AuthType.MD5:
-            return Cred(type=self.type, data=md5_data(self.name, self.secret, self.nonce))
-        raise LocalProtocolError("auth-MAC is no credential of the SyncHdr")
+        return Cred(type=self.type, data=md5_data(self.name, self.secret, self.nonce))
 
     def accepts(self, cred: Cred | None) -> bool:
         """Whether a received credential is of this type and right; compared in constant time."""

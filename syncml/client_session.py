@@ -8,8 +8,9 @@ from datetime import datetime
 
 from syncml.auth import Credentials
 from syncml.codec import Encoding, encode
-from syncml.codes import AlertCode, AuthType, StatusCode
-from syncml.errors import CommandOutOfPhase
+from syncml.codes import AlertCode, AuthType, Format, MediaType, StatusCode
+from syncml.errors import CommandOutOfPhase, LocalProtocolError, OutOfOrder, PeerLimitTooSmall
+from syncml.large_object import Reassembly
 from syncml.model import (
     Add,
     Alert,
@@ -31,25 +32,24 @@ from syncml.model import (
     UnknownCommand,
     walk,
 )
+from syncml.outbox import Ending, Outbox
 from syncml.session import (
     MAX_CREDENTIAL_ATTEMPTS,
     MAX_MESSAGES,
-    NEXT,
+    ClientAuthenticated,
     CommandReceived,
     CredentialsRefused,
+    DuplicateMessage,
     Event,
     NewNonce,
     NonceChanged,
-    Outbox,
-    OutOfOrder,
     Phase,
-    Reassembly,
     ServerAuthenticated,
     SessionAborted,
     SessionClosed,
     StatusReceived,
     check_versions,
-    items_of,
+    next_phase,
 )
 
 _REFUSALS = (StatusCode.INVALID_CREDENTIALS, StatusCode.MISSING_CREDENTIALS)
@@ -81,6 +81,14 @@ class CommandResult:
     source: str | None = None
     item: Item | None = None  # what a Get found; its `source` is the node
     detail: tuple[Item, ...] = ()
+
+
+@dataclass(slots=True)
+class _Answer:
+    """A command of the server, and its outcome once that is known."""
+
+    command: Command
+    results: list[CommandResult] | None
 
 
 class ClientSession:
@@ -132,15 +140,18 @@ class ClientSession:
         self._stored_nonce: bytes | None = None  # from a server not authenticated yet
         self._msg_id = 0
         self._peer_msg_id: str | None = None
-        self._sent_alerts: dict[str, Alert] = {}
+        self._duplicate = False
+        self._cached: bytes | None = None  # our last message
+        self._sent_alerts: dict[str, Alert] = {}  # CmdID in our last message → alert
+        self._held: list[StatusReceived] = []  # what an unauthenticated server said of our alerts
         self._outbox = Outbox(encoding)
         self._incoming = Reassembly(limit=max_obj_size)
         self._header: SyncHdr | None = None
         self._header_status: tuple[int, Chal | None] = (StatusCode.OK, None)
-        self._answers: list[tuple[Command, list[CommandResult]]] = []
+        self._answers: list[_Answer] = []  # in the order of the server's commands
         self._resend_package_1 = False
         self._ask_for_more = False
-        self._extra: list[Command] = []
+        self._aborting = False
 
     @property
     def closed(self) -> bool:
@@ -149,11 +160,13 @@ class ClientSession:
 
     def start(self) -> bytes:
         """Package 1: credentials as far as known, the alert, DevInfo, and the alerts given."""
-        return self._send(self._package_1(), final=True)
+        self._outbox.put(*self._package_1())
+        return self._send(Ending.FINAL)
 
     def _package_1(self) -> list[Command]:
         info = tuple(Item(source=uri, data=value) for uri, value in self.dev_info.items())
-        return [Alert(code=self.start_alert), Replace(items=info), *self.alerts]
+        meta = Meta(format=Format.CHR, type=MediaType.TEXT)
+        return [Alert(code=self.start_alert), Replace(meta=meta, items=info), *self.alerts]
 
     # -- receiving -----------------------------------------------------------------------------------------------
 
@@ -164,20 +177,30 @@ class ClientSession:
         outcome to `answer`.
 
         Raises:
-            OutOfOrder: another session, or a message that came before.
+            OutOfOrder: another session.
             CommandOutOfPhase: the session is closed, or too long.
+            PeerLimitTooSmall: no message of ours can keep to the server's MaxMsgSize; the session is closed.
+                Any other exception out of here is a bug in this package.
         """
         header = message.header
-        if header.session_id != self.session_id or header.msg_id == self._peer_msg_id:
-            raise OutOfOrder("a message of another session, or an old one")
+        if header.session_id != self.session_id:
+            raise OutOfOrder("a message of another session")
+        if header.msg_id == self._peer_msg_id:
+            self._duplicate = True
+            return [DuplicateMessage()]
         if self.closed or self._msg_id >= MAX_MESSAGES:
             self.phase = Phase.CLOSED
             raise CommandOutOfPhase("the session is over")
+        try:
+            self._outbox.learn(header.meta)
+        except PeerLimitTooSmall:
+            self.phase = Phase.CLOSED
+            raise
+        self._duplicate = False
         self._peer_msg_id = header.msg_id
         self._header = header
-        self._answers, self._extra = [], []
+        self._answers = []
         self._resend_package_1 = self._ask_for_more = False
-        self._outbox.learn(header.meta)
         if header.resp_uri:
             self.target_uri = header.resp_uri
         if (unsupported := check_versions(header)) is not None:
@@ -187,15 +210,25 @@ class ClientSession:
             return events
         if not self._judge_server(message, events):
             return events
+        held, self._held = self._held, []
+        for heard in held:
+            self._hear(heard, events)
         for command in message.commands:
-            self._take(command, events)
             if self.closed:
-                return events
+                break
+            self._take(command, events)
+        if self.closed:
+            return events
+        chunk = any(each.code == StatusCode.CHUNK_ACCEPTED for a in self._answers for each in a.results or ())
+        final = message.final and not chunk  # MoreData says more than a Final beside it
+        if final:
+            if self._incoming.open:
+                self._say_no_end_of_data()
+            self._incoming.end_package()
         # "Next message" of the server asks for the rest of our package; any other message without Final is not all.
         asked = any(isinstance(c, Alert) and c.code == AlertCode.NEXT_MESSAGE for c in message.commands)
-        self._ask_for_more = not message.final and not asked
-        announced = any(isinstance(event, CommandReceived) for event in events)
-        owes = announced or self._answers or self._extra or not self._outbox.empty or self._ask_for_more
+        self._ask_for_more = not final and not asked
+        owes = self._answers or not self._outbox.empty or self._ask_for_more
         if not owes:
             events.append(self._move(SessionClosed("done")))
         elif self._owes_nonce and self._server is not None:
@@ -213,11 +246,10 @@ class ClientSession:
 
     def _move(self, event: Event) -> Event:
         try:
-            self.phase = NEXT[self.phase, type(event)]
-        except KeyError:
-            name = type(event).__name__
-            phase, self.phase = self.phase, Phase.CLOSED
-            raise CommandOutOfPhase(f"{name} in phase {phase.name}") from None
+            self.phase = next_phase(self.phase, event)
+        except CommandOutOfPhase:
+            self.phase = Phase.CLOSED
+            raise
         return event
 
     def _judged_by_server(self, message: Message, events: list[Event]) -> bool:
@@ -227,26 +259,35 @@ class ClientSession:
                 continue
             nonce = status.chal.next_nonce if status.chal is not None else None
             if status.code in _REFUSALS:
-                self._attempts += 1
-                final = status.chal is None or self._attempts >= MAX_CREDENTIAL_ATTEMPTS
-                events.append(self._move(CredentialsRefused(attempt=self._attempts, final=final)))
-                wanted = status.chal.type.lower() if status.chal is not None else ""
-                if final or wanted != self._client.type.lower():  # another type, or a weaker one, ends the session
-                    events.append(self._move(SessionClosed("the server does not accept our credentials")))
-                    return False
-                # The nonce of a peer not authenticated yet serves this answer and is not stored.
-                self._client = replace(self._client, nonce=nonce or b"")
-                self._resend_package_1 = True
-                self._header_status = (StatusCode.OK, None)
-                return False
+                return self._challenged(status.chal, events)
             if status.code >= 300:
                 events.append(self._move(SessionClosed(f"the server answers {status.code}")))
                 return False
-            self._known_to_server = status.code == StatusCode.AUTHENTICATION_ACCEPTED or self._known_to_server
+            if status.code == StatusCode.AUTHENTICATION_ACCEPTED and not self._known_to_server:
+                self._known_to_server = True
+                events.append(self._move(ClientAuthenticated()))
             if nonce is not None:
                 self._client = replace(self._client, nonce=nonce)
                 self._stored_nonce = nonce
         return True
+
+    def _challenged(self, chal: Chal | None, events: list[Event]) -> bool:
+        """Package 1 again, if the challenge is one we can meet; always False: nothing else of the message counts."""
+        self._attempts += 1
+        nonce = (chal.next_nonce if chal is not None else None) or b""
+        again = nonce == self._client.nonce  # these very credentials were refused
+        final = chal is None or again or self._attempts >= MAX_CREDENTIAL_ATTEMPTS
+        events.append(self._move(CredentialsRefused(attempt=self._attempts, final=final)))
+        if chal is None or final or chal.type.lower() != self._client.type.lower():
+            # Another type, or a weaker one, ends the session too.
+            events.append(self._move(SessionClosed("the server does not accept our credentials")))
+            return False
+        # The nonce of a peer not authenticated yet serves this answer and is not stored.
+        self._client = replace(self._client, nonce=nonce)
+        self._known_to_server = False
+        self._resend_package_1 = True
+        self._header_status = (StatusCode.OK, None)
+        return False
 
     def _judge_server(self, message: Message, events: list[Event]) -> bool:
         self._header_status = (StatusCode.OK, None)
@@ -273,26 +314,27 @@ class ClientSession:
         if self._server is None or not commands or final:  # no bare challenge; no endless one
             events.append(self._move(SessionClosed("the server does not prove who it is")))
             return False
+        # What it says of our alerts it will not say again: believed once it is authenticated.
+        self._held += [heard for command in message.commands if (heard := self._heard(command)) is not None]
         code = StatusCode.MISSING_CREDENTIALS if missing else StatusCode.INVALID_CREDENTIALS
         self._server = replace(self._server, nonce=self._new_nonce())
         self._header_status = (code, self._server.challenge())
         self._answers = [
-            (command, [CommandResult(cmd_id=command.cmd_id, code=code)]) for command in walk(tuple(commands))
+            _Answer(command, [CommandResult(cmd_id=command.cmd_id, code=code)]) for command in walk(tuple(commands))
         ]
         return False
 
     def _take(self, command: Command, events: list[Event]) -> None:
+        if not isinstance(command, Status) and not self._is_named(command):
+            self._done(command, StatusCode.BAD_REQUEST)  # CmdID is mandatory and unique in a message
+            return
         match command:
             case Status():
-                alert = self._sent_alerts.get(command.cmd_ref)
-                if alert is not None and command.cmd_ref != "0":
-                    events.append(StatusReceived(alert=alert, code=command.code))
-                    if alert.code in (AlertCode.SERVER_INITIATED_MGMT, AlertCode.CLIENT_INITIATED_MGMT) and (
-                        command.code >= 300
-                    ):
-                        events.append(self._move(SessionClosed(f"the server refuses the session: {command.code}")))
-                return
+                self._take_status(command, events)
             case Alert(code=AlertCode.NEXT_MESSAGE):
+                self._done(command, StatusCode.OK)
+            case Alert(code=AlertCode.NO_END_OF_DATA):
+                self._outbox.abandon_object()
                 self._done(command, StatusCode.OK)
             case Alert(code=AlertCode.SESSION_ABORT):
                 events.append(self._move(SessionAborted("the server aborted the session")))
@@ -301,135 +343,154 @@ class ClientSession:
             case Alert() | UnknownCommand() | Results():
                 self._done(command, StatusCode.OPTIONAL_FEATURE_NOT_SUPPORTED)
             case Atomic() | Sequence():
-                self._interrupt(command)
-                events.append(self._move(CommandReceived(command)))
+                self._interrupt(command, ())
+                self._announce(command, events)
             case Add() | Replace() | Delete() | Get() | Copy() | Exec():
                 self._take_items(command, events)
 
+    def _is_named(self, command: Command) -> bool:
+        taken = {each.cmd_id for answer in self._answers for each in walk((answer.command,))}
+        own = [each.cmd_id for each in walk((command,))]
+        return all(own) and len(set(own)) == len(own) and taken.isdisjoint(own)
+
+    def _take_status(self, status: Status, events: list[Event]) -> None:
+        if status.cmd == Results.__name__ and status.code >= 300:
+            self._outbox.abandon_object()
+        if (heard := self._heard(status)) is not None:
+            self._hear(heard, events)
+
+    def _heard(self, command: Command) -> StatusReceived | None:
+        """What a Status says of an alert in our last message."""
+        if not isinstance(command, Status) or (alert := self._sent_alerts.get(command.cmd_ref)) is None:
+            return None
+        return StatusReceived(alert=alert, code=command.code)
+
+    def _hear(self, heard: StatusReceived, events: list[Event]) -> None:
+        events.append(heard)
+        if heard.alert.code == self.start_alert and heard.code >= 300:
+            events.append(self._move(SessionClosed(f"the server refuses the session: {heard.code}")))
+
     def _take_items(self, command: Add | Replace | Delete | Get | Copy | Exec, events: list[Event]) -> None:
-        self._interrupt(command)
+        self._interrupt(command, command.items)
         items: list[Item] = []
-        for item in items_of(command):
-            merged = item
+        for item in command.items:
             if command.meta is not None and item.more_data:
-                merged = replace(item, meta=command.meta.inherited_by(item.meta))
-            whole = self._incoming.take(command.name, merged)
+                item = replace(item, meta=command.meta.inherited_by(item.meta))
+            whole = self._incoming.take(command.name, item)
             if not isinstance(whole, Item):
                 self._done(command, whole, target=item.target)
-                if whole == StatusCode.CHUNK_ACCEPTED:
-                    self._extra = [Alert(code=AlertCode.NEXT_MESSAGE)]
                 return
             items.append(whole)
         if not items:
             self._done(command, StatusCode.INCOMPLETE_COMMAND)
             return
-        events.append(self._move(CommandReceived(replace(command, items=tuple(items)))))
+        self._announce(replace(command, items=tuple(items)), events)
 
-    def _interrupt(self, command: Command) -> None:
-        """Something else before the last chunk: say so and forget the object (Alert 1225)."""
-        if self._incoming.interrupted_by(command.name, items_of(command)):
-            uri = self._incoming.key[1] if self._incoming.key else ""
-            self._extra = [Alert(code=AlertCode.NO_END_OF_DATA, items=(Item(target=uri),))]
-            self._incoming.drop()
+    def _interrupt(self, command: Command, items: tuple[Item, ...]) -> None:
+        """Something else before the last chunk: say so and forget the object."""
+        if self._incoming.interrupted_by(command.name, items):
+            self._say_no_end_of_data()
+
+    def _say_no_end_of_data(self) -> None:
+        uri = self._incoming.interrupt()
+        self._outbox.put(Alert(code=AlertCode.NO_END_OF_DATA, items=(Item(target=uri),)))
+
+    def _announce(self, command: Command, events: list[Event]) -> None:
+        self._answers.append(_Answer(command, None))
+        events.append(self._move(CommandReceived(command)))
 
     def _done(self, command: Command, code: int, *, target: str | None = None) -> None:
-        self._answers.append((command, [CommandResult(cmd_id=command.cmd_id, code=code, target=target)]))
+        self._answers.append(_Answer(command, [CommandResult(cmd_id=command.cmd_id, code=code, target=target)]))
 
     # -- answering -----------------------------------------------------------------------------------------------
 
     def answer(self, command: Command, results: Iterable[CommandResult]) -> None:
         """Give the outcome of a command that `receive` announced: one result for the whole, or one for each Item;
         for a group, that of the group and those of its children.
+
+        Raises:
+            LocalProtocolError: `receive` announced no such command.
         """
-        self._answers.append((command, list(results)))
+        for answer in self._answers:
+            if answer.command is command:
+                answer.results = list(results)
+                return
+        raise LocalProtocolError(f"{command.name} {command.cmd_id} waits for no answer")
+
+    def abort(self) -> None:
+        """End the session with the next message: Alert 1223 and `Final` (OMA-TS-DM_Protocol-V1_2 §8.1.2)."""
+        self._aborting = True
 
     def reply(self) -> bytes | None:
-        """The encoded next message; None when the session is over and nothing may be sent."""
+        """The encoded next message; None when the session is over and nothing may be sent.
+
+        Raises:
+            LocalProtocolError: a command that `receive` announced has no answer.
+        """
+        if self._duplicate and not self.closed:
+            return self._cached
         if self.closed:
             return None
         if self._resend_package_1:
-            return self._send(self._package_1(), final=True, status=True)
-        statuses: list[Command] = []
-        found: list[Command] = []
-        for command, results in self._answers:
-            self._outcome(command, results, statuses, found)
-        queue = [*statuses, *found]
-        complete = not self._ask_for_more
-        pending = [*self._outbox.queue, *queue, *self._extra]
-        if self._ask_for_more and not any(isinstance(c, Alert) for c in self._extra):
-            pending.append(Alert(code=AlertCode.NEXT_MESSAGE))
-        return self._send(pending, final=complete, status=True)
+            self._outbox.clear()
+            self._outbox.put(*self._package_1())
+            return self._send(Ending.FINAL)
+        for answer in self._answers:
+            self._outcome(answer)
+        self._answers = []
+        if self._aborting:
+            self._outbox.clear()
+            self._outbox.put(Alert(code=AlertCode.SESSION_ABORT))
+            body = self._send(Ending.FINAL)
+            self.phase = Phase.CLOSED
+            return body
+        return self._send(Ending.ASK if self._ask_for_more else Ending.FINAL)
 
-    def _outcome(
-        self, command: Command, results: list[CommandResult], statuses: list[Command], found: list[Command]
-    ) -> None:
-        header = self._header
-        msg_ref = header.msg_id if header is not None else ""
-        names = {child.cmd_id: child for child in walk((command,))}
-        for result in results:
-            answered = names[result.cmd_id]
-            statuses.append(
+    def _outcome(self, answer: _Answer) -> None:
+        """Queue the Statuses and Results of one command."""
+        if answer.results is None:
+            raise LocalProtocolError(f"{answer.command.name} {answer.command.cmd_id} has no answer")
+        msg_ref = self._header.msg_id if self._header is not None else ""
+        named = {child.cmd_id: child for child in walk((answer.command,))}
+        for result in answer.results:
+            answered = named[result.cmd_id]
+            code, item = result.code, result.item
+            if item is not None and not self._outbox.takes(item):
+                code, item = StatusCode.REQUEST_ENTITY_TOO_LARGE, None
+            self._outbox.owed.append(
                 Status(
                     msg_ref=msg_ref,
                     cmd_ref=result.cmd_id,
                     cmd=answered.name,
-                    code=result.code,
+                    code=code,
                     target_refs=() if result.target is None else (result.target,),
                     source_refs=() if result.source is None else (result.source,),
                     items=result.detail,
                 )
             )
-            if result.item is not None and isinstance(answered, Get):
-                found.append(Results(msg_ref=msg_ref, cmd_ref=result.cmd_id, items=(result.item,)))
+            if item is not None and isinstance(answered, Get):
+                self._outbox.put(Results(msg_ref=msg_ref, cmd_ref=result.cmd_id, items=(item,)))
 
-    def _send(self, commands: list[Command], *, final: bool, status: bool = False) -> bytes:
+    def _send(self, ending: Ending) -> bytes:
         self._msg_id += 1
-        answers: tuple[Command, ...] = ()
-        if status and self._header is not None:
-            code, chal = self._header_status
-            answers = (
-                Status(
-                    msg_ref=self._header.msg_id,
-                    cmd_ref="0",
-                    cmd="SyncHdr",
-                    code=code,
-                    chal=chal,
-                    target_refs=(self._header.target,),
-                    source_refs=(self._header.source,),
-                ),
-            )
-        self._outbox.queue = commands
-        message, sent, refused = self._outbox.fill(self._reply_header(), answers, final=final)
-        if refused:
-            self._outbox.queue = [*sent, *self._outbox.queue]
-            message, sent = self._replace_refused(refused, answers, final)
-        carried = message.commands[-len(sent) :] if sent else ()
-        self._sent_alerts = {
-            on_wire.cmd_id: command
-            for on_wire, command in zip(carried, sent, strict=True)
-            if isinstance(command, Alert)
-        }
-        return encode(message, self._outbox.encoding)
+        filled = self._outbox.fill(self._reply_header(), self._status_of_header(), ending)
+        self._sent_alerts = {on_wire.cmd_id: origin for on_wire, origin in filled.carried if isinstance(origin, Alert)}
+        self._cached = encode(filled.message, self._outbox.encoding)
+        return self._cached
 
-    def _replace_refused(
-        self, refused: list[Command], answers: tuple[Command, ...], final: bool
-    ) -> tuple[Message, list[Command]]:
-        """Results the server cannot take become Status 413 of their Get."""
-        late: list[Command] = []
-        for command in refused:
-            if isinstance(command, Results):
-                late.append(
-                    Status(
-                        msg_ref=command.msg_ref,
-                        cmd_ref=command.cmd_ref,
-                        cmd="Get",
-                        code=StatusCode.REQUEST_ENTITY_TOO_LARGE,
-                        target_refs=tuple(i.source for i in command.items if i.source is not None),
-                    )
-                )
-        self._outbox.queue = [*late, *self._outbox.queue]
-        message, sent, _ = self._outbox.fill(self._reply_header(), answers, final=final)
-        return message, sent
+    def _status_of_header(self) -> Status | None:
+        if self._header is None:
+            return None
+        code, chal = self._header_status
+        return Status(
+            msg_ref=self._header.msg_id,
+            cmd_ref="0",
+            cmd="SyncHdr",
+            code=code,
+            chal=chal,
+            target_refs=(self._header.target,),
+            source_refs=(self._header.source,),
+        )
 
     def _reply_header(self) -> SyncHdr:
         return SyncHdr(

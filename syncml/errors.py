@@ -38,16 +38,14 @@ class MessageTooLarge(MalformedMessage):
     code = StatusCode.REQUEST_ENTITY_TOO_LARGE
 
 
-class UnsupportedVersion(RemoteProtocolError):
-    """`VerDTD` is not 1.2."""
+class PeerLimitTooSmall(RemoteProtocolError):
+    """A `MaxMsgSize` that no answer of ours can keep to (octets)."""
 
-    code = StatusCode.DTD_VERSION_NOT_SUPPORTED
+    code = StatusCode.REQUEST_ENTITY_TOO_LARGE
 
 
-class UnsupportedProtocol(RemoteProtocolError):
-    """`VerProto` is not DM/1.2."""
-
-    code = StatusCode.PROTOCOL_VERSION_NOT_SUPPORTED
+class OutOfOrder(RemoteProtocolError):
+    """A message of another session or device, or an old one; the session it does not belong to goes on."""
 
 
 class CommandOutOfPhase(RemoteProtocolError):

@@ -8,7 +8,8 @@ from datetime import datetime
 from syncml.auth import Credentials
 from syncml.codec import Encoding, encode
 from syncml.codes import AlertCode, AuthType, StatusCode
-from syncml.errors import CommandOutOfPhase, LocalProtocolError
+from syncml.errors import CommandOutOfPhase, LocalProtocolError, OutOfOrder, PeerLimitTooSmall
+from syncml.large_object import Reassembly
 from syncml.model import (
     Alert,
     Chal,
@@ -23,11 +24,11 @@ from syncml.model import (
     UnknownCommand,
     walk,
 )
+from syncml.outbox import Ending, Filled, Outbox
 from syncml.policy import Abort, Continue, Decision
 from syncml.session import (
     MAX_CREDENTIAL_ATTEMPTS,
     MAX_MESSAGES,
-    NEXT,
     AlertReceived,
     ClientAuthenticated,
     CommandAnswered,
@@ -36,15 +37,13 @@ from syncml.session import (
     Event,
     NewNonce,
     NonceChanged,
-    Outbox,
-    OutOfOrder,
     PackageReceived,
     Phase,
-    Reassembly,
     ServerAccepted,
     SessionAborted,
     SessionOpened,
     check_versions,
+    next_phase,
     worst,
 )
 
@@ -75,6 +74,10 @@ class _Pending:
     statuses: list[Status] = field(default_factory=list)
     results: list[Results] = field(default_factory=list)
     refused: int | None = None  # 413 when we could not send it
+
+
+def _refuses(status: Status, msg_id: str) -> bool:
+    return status.msg_ref == msg_id or status.code in _REFUSALS
 
 
 class ServerSession:
@@ -109,22 +112,25 @@ class ServerSession:
             type=account.server_auth, name=account.server_name, secret=account.server_secret, nonce=account.server_nonce
         )
         self._client_known = False
-        self._server_known = False
+        self._server_known = False  # 212: for the session
+        self._server_shown = False  # our last message had credentials
+        self._server_accepted = False
         self._attempts = 0
         self._server_attempts = 0
         self._msg_id = 0
         self._peer_msg_id: str | None = None
+        self._seen: set[str] = set()  # MsgIDs of the device
         self._duplicate = False
-        self._cached = b""
+        self._cached: bytes | None = None  # answer to the last message; None: it is still being made
         self._header: SyncHdr | None = None  # of the message being answered
         self._header_status: tuple[int, Chal | None] = (StatusCode.OK, None)
-        self._to_answer: dict[str, tuple[str, int, tuple[str, ...]]] = {}  # CmdID → name, code, TargetRefs
-        self._client_final = False
         self._session_alert: int | None = None
         self._outbox = Outbox(encoding)
         self._package: list[_Pending] = []  # in the order the policy gave
+        self._package_sent = True  # with its Final
         self._in_flight: dict[tuple[str, str], _Pending] = {}  # (MsgID, CmdID) as sent → command
         self._incoming = Reassembly(limit=max_obj_size)
+        self._interrupted: list[str] = []  # URIs of objects the device did not finish
         self._aborted: str | None = None
         self._ending = False
 
@@ -144,46 +150,60 @@ class ServerSession:
             raw: the octets received, for credentials that cover them.
 
         Raises:
-            OutOfOrder: another session or device.
+            OutOfOrder: another session or device, or a message older than the last; the session goes on.
             CommandOutOfPhase: the session is closed, or too long.
+            PeerLimitTooSmall: no answer can keep to the MaxMsgSize of the device; the session is closed.
                 Any other exception out of here is a bug in this package.
         """
         header = message.header
         if header.session_id != self.session_id or header.source != self.account.device_id:
             raise OutOfOrder("a message of another session")
-        if header.msg_id == self._peer_msg_id:
+        if header.msg_id == self._peer_msg_id and self._cached is not None:
             self._duplicate = True
             return [DuplicateMessage()]
+        if header.msg_id in self._seen:
+            raise OutOfOrder("an old message")
         if self.closed or self._msg_id >= MAX_MESSAGES:
             self.phase = Phase.CLOSED
             raise CommandOutOfPhase("the session is over")
-        self._duplicate = False
+        try:
+            self._outbox.learn(header.meta)
+        except PeerLimitTooSmall:
+            self.phase = Phase.CLOSED
+            raise
+        self._duplicate, self._cached = False, None
         self._peer_msg_id = header.msg_id
+        self._seen.add(header.msg_id)
         self._header = header
-        self._to_answer = {}
-        self._client_final = message.final
-        self._outbox.learn(header.meta)
         if (unsupported := check_versions(header)) is not None:
             return self._refuse_version(message, unsupported)
         events: list[Event] = []
         if not self._authenticate(message, events):
             return events
-        self._read_header_status(message, events)
+        refused = self._read_header_status(message, events)
+        news: list[Event] = []
         for command in message.commands:
-            self._take(command, events)
+            if refused is not None and isinstance(command, Status) and _refuses(command, refused):
+                continue  # the device refused us, not the command, which goes out again
+            self._take(command, news)
+        if self.phase is Phase.SETUP and message.final and self._session_alert is None and self._aborted is None:
+            self._aborted = "package 1 without Alert 1200 or 1201"
+            news = []
+        events += news
         if self._aborted is not None:
+            self._outbox.clear()
+            self._ending = True
             events.append(self._move(SessionAborted(self._aborted)))
-            return events
-        self._settle(message, events)
+        elif not self._ending:
+            self._settle(message, events)
         return events
 
     def _move(self, event: Event) -> Event:
         try:
-            self.phase = NEXT[self.phase, type(event)]
-        except KeyError:
-            name = type(event).__name__
-            phase, self.phase = self.phase, Phase.CLOSED
-            raise CommandOutOfPhase(f"{name} in phase {phase.name}") from None
+            self.phase = next_phase(self.phase, event)
+        except CommandOutOfPhase:
+            self.phase = Phase.CLOSED
+            raise
         return event
 
     def _refuse_version(self, message: Message, code: StatusCode) -> list[Event]:
@@ -195,7 +215,7 @@ class ServerSession:
     def _answer_all(self, message: Message, code: int) -> None:
         for command in walk(message.commands):
             if not isinstance(command, Status | Results):
-                self._to_answer[command.cmd_id] = (command.name, code, ())
+                self._note(command, code)
 
     def _authenticate(self, message: Message, events: list[Event]) -> bool:
         """Step one for every message: nothing else of it counts before its sender is known."""
@@ -227,42 +247,51 @@ class ServerSession:
         self._ending = final
         return False
 
-    def _read_header_status(self, message: Message, events: list[Event]) -> None:
-        """What the client says of our last header: accepted, or a challenge for us."""
+    def _read_header_status(self, message: Message, events: list[Event]) -> str | None:
+        """What the client says of our last header: accepted, or a challenge; the MsgID of the message refused."""
+        refused = None
         for status in message.commands:
-            if not isinstance(status, Status) or status.cmd_ref != "0":
+            if not isinstance(status, Status) or status.cmd_ref != "0" or not self._msg_id:
                 continue
             chal = status.chal
-            if chal is not None and chal.next_nonce is not None:
+            if status.code in _REFUSALS:
+                refused = status.msg_ref
+                self._challenged(chal, events)
+            elif status.code >= StatusCode.BAD_REQUEST:
+                self._aborted = f"the device answers our header with {status.code}"
+            elif self._server_shown and not self._server_known:
+                # 212: for the session. 200: for this message, so the credentials go into each.
+                self._server_known = status.code == StatusCode.AUTHENTICATION_ACCEPTED
+                if self.phase is Phase.MANAGEMENT and not self._server_accepted:
+                    self._server_accepted = True
+                    events.append(self._move(ServerAccepted()))
+            if chal is not None and chal.next_nonce is not None and self._aborted is None:
                 self._server = replace(self._server, nonce=chal.next_nonce)
                 events.append(NonceChanged(direction="server", nonce=chal.next_nonce))
-            if status.code in _REFUSALS and self._msg_id:
-                self._challenged(chal, events)
-            elif status.code == StatusCode.AUTHENTICATION_ACCEPTED and not self._server_known:
-                self._server_known = True
-                if self.phase is Phase.MANAGEMENT:
-                    events.append(self._move(ServerAccepted()))
+        return refused
 
     def _challenged(self, chal: Chal | None, events: list[Event]) -> None:
+        """The client wants our credentials, or others: the commands of the last message go out again with them."""
         self._server_attempts += 1
-        final = chal is None or self._server_attempts >= MAX_CREDENTIAL_ATTEMPTS
-        events.append(CredentialsRefused(attempt=self._server_attempts, final=final))
-        if final:
+        again = self._server_shown and chal is not None and chal.next_nonce in (None, self._server.nonce)
+        final = chal is None or again or self._server_attempts >= MAX_CREDENTIAL_ATTEMPTS
+        events.append(self._move(CredentialsRefused(attempt=self._server_attempts, final=final)))
+        if chal is None or final:
             self._aborted = "the device does not accept our credentials"
             return
-        if chal is not None and chal.type.lower() in (AuthType.BASIC.lower(), AuthType.MD5.lower()):
-            wanted = AuthType.BASIC if chal.type.lower() == AuthType.BASIC.lower() else AuthType.MD5
-            if wanted is AuthType.BASIC and self._server.type is AuthType.MD5:
-                self._aborted = "the device asks for weaker credentials than agreed"
-                return
-            self._server = replace(self._server, type=wanted)
-        unanswered = [p for p in self._package if not p.statuses and any(p is q for q in self._in_flight.values())]
-        resent = [pending.command for pending in unanswered]
-        self._in_flight = {}
-        self._outbox.queue[:0] = resent
-        self._outbox.chunks = None
+        wanted = next((kind for kind in (AuthType.MD5, AuthType.BASIC) if kind.lower() == chal.type.lower()), None)
+        if wanted is None or (wanted is AuthType.BASIC and self._server.type is not AuthType.BASIC):
+            self._header_status = (StatusCode.OPTIONAL_FEATURE_NOT_SUPPORTED, None)
+            self._aborted = f"the device asks for {chal.type} instead of what is agreed"
+            return
+        self._server_known = False
+        self._server = replace(self._server, type=wanted)
+        self._outbox.take_back()
 
     def _take(self, command: Command, events: list[Event]) -> None:
+        if not isinstance(command, Status | Results) and not self._is_named(command):
+            self._note(command, StatusCode.BAD_REQUEST)  # CmdID is mandatory and unique in a message
+            return
         match command:
             case Status():
                 self._take_status(command)
@@ -277,8 +306,14 @@ class ServerSession:
             case _:  # a client sends nothing else (OMA-TS-DM_RepPro-V1_2 §6.6)
                 self._note(command, StatusCode.COMMAND_NOT_ALLOWED)
 
+    def _is_named(self, command: Command) -> bool:
+        taken = {status.cmd_ref for status in self._outbox.owed if status.msg_ref == self._peer_msg_id}
+        return bool(command.cmd_id) and command.cmd_id not in taken
+
     def _note(self, command: Command, code: int) -> None:
-        self._to_answer[command.cmd_id] = (command.name, code, ())
+        header = self._header
+        if header is not None:
+            self._outbox.owed.append(Status(msg_ref=header.msg_id, cmd_ref=command.cmd_id, cmd=command.name, code=code))
 
     def _take_dev_info(self, command: Replace) -> None:
         for item in command.items:
@@ -298,17 +333,29 @@ class ServerSession:
                 self._aborted = "the device aborted the session"
                 self._note(alert, StatusCode.OK)
             case AlertCode.NO_END_OF_DATA:
-                self._outbox.chunks = None
+                self._outbox.abandon_object()
                 self._note(alert, StatusCode.OK)
             case AlertCode.CLIENT_EVENT | AlertCode.GENERIC_ALERT:
-                code = StatusCode.OK if alert.items else StatusCode.INCOMPLETE_COMMAND
-                self._note(alert, code)
-                if alert.items:
-                    events.append(AlertReceived(alert))
+                self._take_news(alert, events)
             case None:
                 self._note(alert, StatusCode.INCOMPLETE_COMMAND)
             case _:  # user interaction is the server's to ask for; other codes nobody defined
                 self._note(alert, StatusCode.OPTIONAL_FEATURE_NOT_SUPPORTED)
+
+    def _take_news(self, alert: Alert, events: list[Event]) -> None:
+        """A client event or generic alert; the data of one may be a large object."""
+        if any(item.more_data for item in alert.items) and self._incoming.interrupted_by(alert.name, alert.items):
+            self._interrupted.append(self._incoming.interrupt())
+        items: list[Item] = []
+        for item in alert.items:
+            whole = self._incoming.take(alert.name, item)
+            if not isinstance(whole, Item):
+                self._note(alert, whole)
+                return
+            items.append(whole)
+        self._note(alert, StatusCode.OK if items else StatusCode.INCOMPLETE_COMMAND)
+        if items:
+            events.append(AlertReceived(replace(alert, items=tuple(items))))
 
     def _take_status(self, status: Status) -> None:
         if status.cmd_ref == "0":
@@ -317,10 +364,8 @@ class ServerSession:
         if pending is None:
             return
         pending.statuses.append(status)
-        if status.code not in (StatusCode.CHUNK_ACCEPTED, StatusCode.OK, StatusCode.AUTHENTICATION_ACCEPTED):
-            chunks = self._outbox.chunks
-            if chunks is not None and chunks.command is pending.command and status.code >= 300:
-                self._outbox.chunks = None  # the device gave the object up
+        if status.code >= 300 and self._outbox.amid_object and self._outbox.queue[0].origin is pending.command:
+            self._outbox.abandon_object()  # the device gave it up
 
     def _pending_for(self, msg_ref: str, cmd_ref: str, name: str) -> _Pending | None:
         """The command answered: by both references, else (peers get MsgRef wrong) by CmdRef in our last messages."""
@@ -334,36 +379,41 @@ class ServerSession:
         pending = self._pending_for(results.msg_ref, results.cmd_ref, "Get")
         if pending is None:
             return
+        if self._incoming.interrupted_by(results.name, results.items):
+            self._interrupted.append(self._incoming.interrupt())
         items: list[Item] = []
         for item in results.items:
-            whole = self._incoming.take("Results", item)
+            if results.meta is not None and item.more_data:
+                item = replace(item, meta=results.meta.inherited_by(item.meta))
+            whole = self._incoming.take(results.name, item)
             if isinstance(whole, Item):
                 items.append(whole)
             else:
-                self._to_answer[results.cmd_id] = ("Results", whole, ())
+                self._note(results, whole)  # 200 of Results is never said, everything else is
         if items:
             pending.results.append(replace(results, items=tuple(items)))
 
     def _settle(self, message: Message, events: list[Event]) -> None:
         """After all commands: is the device's package complete, and is it our turn?"""
+        chunk = any(status.code == StatusCode.CHUNK_ACCEPTED for status in self._outbox.owed)
+        final = message.final and not chunk  # MoreData says more than a Final beside it
+        if final:
+            if self._incoming.open:
+                self._interrupted.append(self._incoming.interrupt())
+            self._incoming.end_package()
         if self.phase is Phase.SETUP:
-            if not message.final:
-                return
-            if self._session_alert is None:
-                self._aborted = "package 1 without Alert 1200 or 1201"
-                events.append(self._move(SessionAborted(self._aborted)))
-                return
-            events.append(self._move(SessionOpened(alert_code=self._session_alert, dev_info=dict(self.dev_info))))
-            events.extend([self._move(PackageReceived())])
-            self.needs_decision = True
+            if final and self._session_alert is not None:
+                opened = SessionOpened(alert_code=self._session_alert, dev_info=dict(self.dev_info))
+                events += [self._move(opened), self._move(PackageReceived())]
+                self.needs_decision = True
             return
-        answered_chunk = self._outbox.chunks is not None
-        if not self._outbox.empty or answered_chunk or not message.final:
+        # The device cannot end its package before ours has ended; its 1222 then says that it has nothing more.
+        asked = any(isinstance(each, Alert) and each.code == AlertCode.NEXT_MESSAGE for each in message.commands)
+        if self._outbox.queue or not (final or (asked and not self._package_sent)):
             return
         for pending in self._package:
             events.append(self._move(self._answered(pending)))
         self._package, self._in_flight = [], {}
-        self._incoming.drop()
         events.append(self._move(PackageReceived()))
         self.needs_decision = True
 
@@ -384,12 +434,13 @@ class ServerSession:
 
     def answer(self, cmd_id: str, code: int) -> None:
         """Say what the Status of an Alert of this message shall be instead of 200; "" is the session alert."""
-        if not cmd_id:
-            cmd_id = next((k for k, v in self._to_answer.items() if v[0] == "Alert"), "")
-        if cmd_id not in self._to_answer:
-            raise LocalProtocolError(f"no command {cmd_id} to answer")
-        name, _, refs = self._to_answer[cmd_id]
-        self._to_answer[cmd_id] = (name, code, refs)
+        for index, status in enumerate(self._outbox.owed):
+            if status.msg_ref != self._peer_msg_id:
+                continue
+            if status.cmd_ref == cmd_id or (not cmd_id and status.cmd == "Alert"):
+                self._outbox.owed[index] = replace(status, code=code)
+                return
+        raise LocalProtocolError(f"no command {cmd_id} to answer")
 
     def reply(self, decision: Decision | None = None) -> bytes:
         """The encoded answer to the message just received.
@@ -397,62 +448,58 @@ class ServerSession:
         Raises:
             LocalProtocolError: a decision is due and none is given, or one is given and none is due.
         """
-        if self._duplicate:
+        if self._duplicate and self._cached is not None:
             return self._cached
         if self.needs_decision != (decision is not None) or self._header is None:
             raise LocalProtocolError("a decision is needed exactly when the device's package is complete")
         self._msg_id += 1
-        answers = self._statuses()
-        final = True
-        if decision is not None:
-            self.needs_decision = False
-            answers, final = self._decide(decision, answers)
-        elif self._client_known and not self.closed and self._outbox.empty:
-            final = False  # the device is not done, or its Results come in chunks
-            answers.append(Alert(code=AlertCode.NEXT_MESSAGE))
-        message, sent, refused = self._outbox.fill(self._reply_header(), tuple(answers), final=final)
-        self._remember(message, sent, refused)
-        if self._ending:
+        ending = self._ending_of_reply(decision)
+        for uri in self._interrupted:
+            self._outbox.put(Alert(code=AlertCode.NO_END_OF_DATA, items=(Item(source=uri),)))
+        self._interrupted = []
+        filled = self._outbox.fill(self._reply_header(), self._status_of_header(self._header), ending)
+        if filled.refused and not filled.carried and not self._ending:
+            # An empty package would end the session before the policy hears what could not be sent.
+            filled = replace(filled, message=replace(filled.message, final=False))
+        self._remember(filled)
+        if ending is Ending.FINAL:
+            self._package_sent = filled.message.final
+        if self._ending and filled.message.final:
             self.phase = Phase.CLOSED
-        self._cached = encode(message, self._outbox.encoding)
+        self._cached = encode(filled.message, self._outbox.encoding)
         return self._cached
 
-    def _decide(self, decision: Decision, answers: list[Command]) -> tuple[list[Command], bool]:
+    def _ending_of_reply(self, decision: Decision | None) -> Ending:
         match decision:
+            case None if self._ending or not self._client_known or self._outbox.queue:
+                return Ending.FINAL
+            case None:
+                return Ending.ASK  # the device is not done, or its Results come in chunks
             case Continue(commands) if commands:
                 self._package = [_Pending(command) for command in commands]
-                self._outbox.queue = list(commands)
+                self._outbox.put(*commands)
             case Abort():
-                answers.append(Alert(code=AlertCode.SESSION_ABORT))
+                self._outbox.put(Alert(code=AlertCode.SESSION_ABORT))
                 self._ending = True
             case _:
                 self._ending = True
-        return answers, True
+        self.needs_decision = False
+        return Ending.FINAL
 
-    def _statuses(self) -> list[Command]:
-        header = self._header
-        if header is None:
-            raise LocalProtocolError("nothing to answer yet")
+    def _status_of_header(self, header: SyncHdr) -> Status:
         code, chal = self._header_status
-        statuses: list[Command] = [
-            Status(
-                msg_ref=header.msg_id,
-                cmd_ref="0",
-                cmd="SyncHdr",
-                code=code,
-                chal=chal,
-                target_refs=(header.target,),
-                source_refs=(header.source,),
-            )
-        ]
-        statuses.extend(
-            Status(msg_ref=header.msg_id, cmd_ref=cmd_id, cmd=name, code=code, target_refs=refs)
-            for cmd_id, (name, code, refs) in self._to_answer.items()
+        return Status(
+            msg_ref=header.msg_id,
+            cmd_ref="0",
+            cmd="SyncHdr",
+            code=code,
+            chal=chal,
+            target_refs=(header.target,),
+            source_refs=(header.source,),
         )
-        return statuses
 
     def _reply_header(self) -> SyncHdr:
-        prove = self._client_known and not self._server_known
+        self._server_shown = self._client_known and not self._server_known
         return SyncHdr(
             session_id=self.session_id,
             msg_id=str(self._msg_id),
@@ -460,20 +507,20 @@ class ServerSession:
             source=self.server_uri,
             source_name=self.account.server_name,
             resp_uri=self.resp_uri,
-            cred=self._server.prove() if prove else None,
+            cred=self._server.prove() if self._server_shown else None,
             meta=Meta(max_msg_size=self.max_msg_size, max_obj_size=self.max_obj_size),
         )
 
-    def _remember(self, message: Message, sent: list[Command], refused: list[Command]) -> None:
+    def _remember(self, filled: Filled) -> None:
         by_command = {id(pending.command): pending for pending in self._package}
-        for command in refused:
-            by_command[id(command)].refused = StatusCode.REQUEST_ENTITY_TOO_LARGE
-        if not sent:
-            return
-        carried = message.commands[-len(sent) :]
-        for on_wire, command in zip(carried, sent, strict=True):
+        for command in filled.refused:
+            if (pending := by_command.get(id(command))) is not None:
+                pending.refused = StatusCode.REQUEST_ENTITY_TOO_LARGE
+        for on_wire, origin in filled.carried:
+            if (pending := by_command.get(id(origin))) is None:
+                continue  # an alert of our own
             for each in walk((on_wire,)):  # children answer for themselves, under their group
-                self._in_flight[str(self._msg_id), each.cmd_id] = by_command[id(command)]
+                self._in_flight[str(self._msg_id), each.cmd_id] = pending
 
 
 def message_for_error(

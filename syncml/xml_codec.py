@@ -2,8 +2,8 @@
 
 The writer emits the order of the DTD and declares `syncml:metinf` on each child of Meta. The reader takes what real
 peers send: any order of children, Meta with or without MetInf, missing or older namespaces, foreign elements and
-attributes, white space around codes. It takes no document type with declarations, no entity, and nothing over its
-limits.
+attributes, white space around codes. A document type may be named, as the specification allows in a prolog, but
+declare nothing; it is cut off unread. No entity is taken, and nothing over the limits.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import base64
 import binascii
 import re
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Final
 from xml.sax.saxutils import escape
 
 from lxml import etree
@@ -43,9 +43,21 @@ from syncml.model import (
 
 MAX_MESSAGE_SIZE: Final = 1024 * 1024  # octets; several times what devices announce as MaxMsgSize
 MAX_ELEMENTS: Final = 20_000
+MAX_DEPTH: Final = 64  # elements inside each other; a message needs about ten, a document inside Data some more
 MAX_GROUP_DEPTH: Final = 8  # Atomic and Sequence inside each other
 
 _FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_PROLOG = re.compile(
+    r"""\s*+ (?: <\?xml \s (?P<declaration> [^>]*+ ) > )?
+        (?: \s++ | <!-- .*? --> | <\?(?!xml\s) .*? \?> )*+
+        (?P<doctype> <!DOCTYPE \s++ SyncML
+            (?: \s++ (?: PUBLIC \s++ (?: "[^"]*+" | '[^']*+' ) | SYSTEM )
+                \s++ (?: "[^"]*+" | '[^']*+' ) )? \s*+ > )?""",
+    re.VERBOSE | re.DOTALL,
+)
+_ENCODING = re.compile(r"""\bencoding \s* = \s* ["'] ([^"']*) ["']""", re.VERBOSE)
+_ENCODINGS: Final = {"utf-8", "utf8", "us-ascii", "ascii", "utf-16"}  # all that an XML reader must know, and ASCII
+_OURS: Final = {"", "syncml:syncml1.2", "syncml:syncml1.1", "syncml:syncml1.0", "syncml:metinf"}  # in lower case
 _ITEM_COMMANDS: Final[dict[str, type[Add | Replace | Delete | Get | Copy]]] = {
     "Add": Add,
     "Replace": Replace,
@@ -75,8 +87,12 @@ def encode_xml(message: Message) -> bytes:
     return text.encode()
 
 
+def _escape(value: str | int) -> str:
+    return escape(str(value), {"\r": "&#13;"})  # a bare carriage return would be read as a line feed
+
+
 def _element(name: str, value: str | int | None) -> str:
-    return "" if value is None else f"<{name}>{escape(str(value))}</{name}>"
+    return "" if value is None else f"<{name}>{_escape(value)}</{name}>"
 
 
 def _location(name: str, uri: str | None, loc_name: str | None = None) -> str:
@@ -119,7 +135,7 @@ def _meta(meta: Meta | None) -> str:
         *(("EMI", emi) for emi in meta.emi),
     )
     inner = "".join(
-        f'<{name} xmlns="{NS_METINF}">{escape(str(value))}</{name}>' for name, value in fields if value is not None
+        f'<{name} xmlns="{NS_METINF}">{_escape(value)}</{name}>' for name, value in fields if value is not None
     )
     return f"<Meta>{inner}</Meta>" if inner else ""
 
@@ -210,27 +226,60 @@ def decode_xml(body: bytes, *, max_size: int = MAX_MESSAGE_SIZE) -> Message:
     if len(body) > max_size:
         raise MessageTooLarge(f"{len(body)} octets, {max_size} are taken")
     try:
-        root = etree.fromstring(body, parser())
+        root = etree.fromstring(_without_prolog(body), parser())
     except (etree.XMLSyntaxError, ValueError) as exc:
         raise MalformedMessage(f"not well-formed: {exc}") from exc
-    dtd: Any = root.getroottree().docinfo.internalDTD  # the stubs do not know its methods
-    if dtd is not None and (dtd.entities() or dtd.elements()):
-        raise MalformedMessage("a document type with declarations")
-    if sum(1 for _ in root.iter()) > MAX_ELEMENTS:
-        raise MalformedMessage(f"more than {MAX_ELEMENTS} elements")
-    if any(not isinstance(element.tag, str) for element in root.iter()):
-        raise MalformedMessage("an entity reference")
+    if root.getroottree().docinfo.internalDTD is not None:
+        raise MalformedMessage("a document type other than the plain one of SyncML")
+    _check_limits(root)
     if _name(root) != "SyncML":
         raise MalformedMessage(f"the root is {_name(root)}")
     header, sync_body = _child(root, "SyncHdr"), _child(root, "SyncBody")
     if header is None or sync_body is None:
         raise MalformedMessage("SyncHdr or SyncBody is missing")
-    commands = tuple(_read_command(child, 0) for child in sync_body if _name(child) != "Final")
+    commands = tuple(_read_command(child, 0) for child in sync_body if _name(child) not in ("", "Final"))
     return Message(header=_read_header(header), commands=commands, final=_child(sync_body, "Final") is not None)
 
 
+def _without_prolog(body: bytes) -> bytes:
+    """The document as UTF-8, without XML declaration and without a document type that only names the DTD.
+
+    Raises:
+        MalformedMessage: another character encoding, or a document type with an internal subset. The parser would
+            refuse to expand what it declares; it does not even get to read it.
+    """
+    wide = body.startswith((b"\xff\xfe", b"\xfe\xff"))
+    try:
+        text = body.decode("utf-16" if wide else "utf-8-sig")
+    except UnicodeDecodeError as exc:
+        raise MalformedMessage("neither UTF-8 nor UTF-16") from exc
+    prolog = _PROLOG.match(text)
+    rest = text if prolog is None else text[prolog.end() :]
+    named = None if prolog is None else _ENCODING.search(prolog["declaration"] or "")
+    if named is not None and named[1].lower() not in _ENCODINGS:
+        raise MalformedMessage("a character encoding that is not supported")
+    if rest.startswith("<!DOCTYPE"):
+        raise MalformedMessage("a document type other than the plain one of SyncML")
+    return rest.encode("utf-8", "replace")
+
+
+def _check_limits(root: etree._Element) -> None:
+    depth = elements = 0
+    for event, element in etree.iterwalk(root, events=("start", "end")):
+        if event == "end":
+            depth -= 1
+            continue
+        depth, elements = depth + 1, elements + 1
+        if depth > MAX_DEPTH or elements > MAX_ELEMENTS:
+            raise MalformedMessage(f"more than {MAX_ELEMENTS} elements, or {MAX_DEPTH} inside each other")
+        if not isinstance(element.tag, str):
+            raise MalformedMessage("an entity reference")
+
+
 def _name(element: etree._Element) -> str:
-    return etree.QName(element).localname
+    """Local name; empty for an element of a foreign namespace, which nothing here asks for."""
+    name = etree.QName(element)
+    return name.localname if (name.namespace or "").lower() in _OURS else ""
 
 
 def _child(element: etree._Element | None, name: str) -> etree._Element | None:
@@ -357,7 +406,9 @@ def _read_command(element: etree._Element, depth: int) -> Command:
             if depth >= MAX_GROUP_DEPTH:
                 raise MalformedMessage("Atomic and Sequence nested too deep")
             children = tuple(
-                _read_command(child, depth + 1) for child in element if _name(child) not in ("CmdID", "NoResp", "Meta")
+                _read_command(child, depth + 1)
+                for child in element
+                if _name(child) not in ("", "CmdID", "NoResp", "Meta")
             )
             group = Atomic if name == "Atomic" else Sequence
             return group(cmd_id=cmd_id, no_resp=no_resp, commands=children)
@@ -380,6 +431,9 @@ def _read_status(element: etree._Element, cmd_id: str) -> Status:
     code = _number(element, "Data")
     if code is None:
         raise MalformedMessage("a Status without a code")
+    name, cmd_ref = _text(element, "Cmd") or "", _text(element, "CmdRef")
+    if cmd_ref is None:
+        cmd_ref = "0" if name == "SyncHdr" else ""
     chal = None
     if (challenge := _child(element, "Chal")) is not None:
         meta = _read_meta(challenge) or Meta()
@@ -387,8 +441,8 @@ def _read_status(element: etree._Element, cmd_id: str) -> Status:
     return Status(
         cmd_id=cmd_id,
         msg_ref=_text(element, "MsgRef") or "",
-        cmd_ref=_text(element, "CmdRef") or "0",
-        cmd=_text(element, "Cmd") or "",
+        cmd_ref=cmd_ref,
+        cmd=name,
         code=code,
         target_refs=tuple((_raw(child) or "").strip() for child in element if _name(child) == "TargetRef"),
         source_refs=tuple((_raw(child) or "").strip() for child in element if _name(child) == "SourceRef"),

@@ -10,6 +10,7 @@ import pytest
 from syncml.codec import Encoding, decode, encode
 from syncml.codes import AlertCode, AuthType, Format
 from syncml.errors import CommandOutOfPhase, LocalProtocolError, RemoteProtocolError
+from syncml.large_object import Reassembly
 from syncml.model import Add, Alert, Get, Item, Message, Meta, Replace, Results, Status, SyncHdr, UnknownCommand
 from syncml.policy import Abort, Continue, Finish
 from syncml.server_session import ServerSession, message_for_error
@@ -24,7 +25,6 @@ from syncml.session import (
     NonceChanged,
     PackageReceived,
     Phase,
-    Reassembly,
     ServerAccepted,
     SessionAborted,
     SessionClosed,
@@ -251,8 +251,8 @@ def test_object_over_max_obj_size_is_not_sent() -> None:
 
 
 def test_a_command_that_fits_no_message_is_refused_here_and_the_session_goes_on() -> None:
-    """XS-015: several Items cannot be cut into chunks; 413, no endless asking for the next message."""
-    many = get(*(f"./{'n' * 200}/{number}" for number in range(40)))
+    """XS-015, XS-029: a Sequence stays in one message; 413, no endless asking for the next message."""
+    many = sequence(*(get(f"./{'n' * 200}/{number}") for number in range(40)))
     run = pump(client_session(max_msg_size=4096), server_session(), [Continue((many, get("./A")))], limit=12)
     assert [(answer.code, len(answer.statuses)) for answer in run.answers] == [(413, 0), (200, 1)]
 
