@@ -146,5 +146,6 @@ def test_the_story_has_80_columns_and_no_cursor_tricks(tmp_path: Path) -> None:
     assert "<SyncML" in done.stdout
     assert "\x1b" not in done.stdout
     assert "\r" not in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
     steps = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("Step ")]
     assert steps == ["8", "7", "9", "10", "11", "12", "13", "14", "15", "16"]
