@@ -22,19 +22,20 @@ def get_nodes(uris: tuple[str, ...]) -> tuple[Command, ...]:
     )
 
 
-def renew_registration(m2m_root: str) -> tuple[Command, ...]:
-    """Ask the TRE for a fresh request id and nonce."""
-    return (Exec(items=(Item(target=f"{m2m_root}/{M2MNode.REGISTRATION_RENEW}"),)),)
+def renew_registration(m2m_root: str, sho_id: str | None) -> tuple[Command, ...]:
+    """Ask the TRE for a fresh request id and nonce; with `sho_id`, for that home operator.
 
-
-def make_evidence(m2m_root: str, challenge: bytes, sho_id: str | None) -> tuple[Command, ...]:
-    """Set the PVA's challenge, have evidence made over it, read it (REQ-18).
-
-    `sho_id` is also written when the device has none selected yet.
+    The TRE takes a home operator into a registration when it opens one, so naming one means renewing (REQ-50).
     """
-    first: list[Command] = []
-    if sho_id is not None:
-        first.append(Replace(items=(leaf_item(f"{m2m_root}/{M2MNode.REGISTRATION_SHO}", sho_id, format=Format.CHR),)))
+    renew = Exec(items=(Item(target=f"{m2m_root}/{M2MNode.REGISTRATION_RENEW}"),))
+    if sho_id is None:
+        return (renew,)
+    select = Replace(items=(leaf_item(f"{m2m_root}/{M2MNode.REGISTRATION_SHO}", sho_id, format=Format.CHR),))
+    return (Sequence(commands=(select, renew)),)
+
+
+def make_evidence(m2m_root: str, challenge: bytes) -> tuple[Command, ...]:
+    """Set the PVA's challenge, have evidence made over it, read it (REQ-18)."""
     sequence = Sequence(
         commands=(
             Replace(
@@ -50,7 +51,7 @@ def make_evidence(m2m_root: str, challenge: bytes, sho_id: str | None) -> tuple[
             Exec(items=(Item(target=f"{m2m_root}/{M2MNode.ATTESTATION_GENERATE}"),)),
         )
     )
-    return (*first, sequence, *read_evidence(m2m_root))
+    return (sequence, *read_evidence(m2m_root))
 
 
 def read_evidence(m2m_root: str) -> tuple[Command, ...]:

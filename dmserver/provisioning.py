@@ -24,7 +24,15 @@ from dmserver.orders import Order, OrderEvent, OrderState
 from dmserver.platform_checks import Expectation, check_platform
 from dmserver.policy import Rules, Step, Then
 from dmserver.reception import check_package
-from dmserver.snapshot import Snapshot, SnapshotIncomplete, read_chain, read_object, registration_over, take_snapshot
+from dmserver.snapshot import (
+    Snapshot,
+    SnapshotIncomplete,
+    read_chain,
+    read_object,
+    registration_over,
+    selects_nobody,
+    take_snapshot,
+)
 from mcim.certificates import ValidatedCertificate
 from mcim.errors import StatementInvalid
 from mcim.ticket import verify_ticket
@@ -98,9 +106,13 @@ class Provisioning(Delivery):
         return self._ask_device(Step.READ, read_object(self._m2m_root))
 
     def _take_object(self, answers: Answers, now: datetime) -> Then:
-        if not self._renewed and registration_over(self._m2m_root, answers, now):
+        undecided = selects_nobody(self._m2m_root, answers)
+        if not self._renewed and (undecided or registration_over(self._m2m_root, answers, now)):
             self._renewed = True
-            return self._ask_device(Step.RENEW, commands.renew_registration(self._m2m_root))
+            why = "the registration names no home operator" if undecided else "the registration was over"
+            self._entries.append(note(f"{why}; asked the TRE for a new one", step="9"))
+            select = self._order.sho_id if undecided else None
+            return self._ask_device(Step.RENEW, commands.renew_registration(self._m2m_root, select))
         self._object_answers = answers
         chain = read_chain(self._m2m_root, answers)
         if chain:
@@ -134,7 +146,6 @@ class Provisioning(Delivery):
         return self._go_on_with(snapshot, now)
 
     def _take_renewal(self, answers: Answers, now: datetime) -> Then:
-        self._entries.append(note("the registration was over; asked the TRE for a new one", step="9"))
         return self._read()
 
     def _go_on_with(self, snapshot: Snapshot, now: datetime) -> Then:
@@ -212,8 +223,7 @@ class Provisioning(Delivery):
             return self._wait_for_pva(PartnerDown(reason="its challenge is unusable"), now, step="10")
         self._set(challenge=outcome.challenge, challenge_exp=outcome.expires_at)
         self._advance(OrderEvent.CHALLENGE_ISSUED, now, step="10")
-        select = self._order.sho_id if snapshot.sho_id is None else None
-        return self._ask_device(Step.EVIDENCE, commands.make_evidence(self._m2m_root, outcome.challenge, select))
+        return self._ask_device(Step.EVIDENCE, commands.make_evidence(self._m2m_root, outcome.challenge))
 
     def _wait_for_pva(self, outcome: PartnerDown, now: datetime, *, step: str) -> Then:
         self._entries.append(check("pva-available", False, req=("REQ-17",), step=step, detail=outcome.reason[:200]))

@@ -124,6 +124,12 @@ def registration_over(root: str, answers: Answers, now: datetime) -> bool:
     return state in _OVER or (state == RegistrationState.REQUESTED and stale)
 
 
+def selects_nobody(root: str, answers: Answers) -> bool:
+    """Whether a registration is open that names no home operator; its TRE would accept nobody's package (REQ-50)."""
+    state = answers.number(_below(root, M2MNode.REGISTRATION_STATE))
+    return state == RegistrationState.REQUESTED and not answers.text(_below(root, M2MNode.REGISTRATION_SHO))
+
+
 def take_snapshot(root: str, answers: Answers, chain_answers: Answers | None) -> Snapshot:
     """The snapshot out of the answers to `read_object` and `read_chain`.
 

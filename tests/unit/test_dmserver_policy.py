@@ -219,11 +219,18 @@ def test_req63_the_package_is_the_last_thing_pushed_and_alone_in_its_command():
 
 def test_req18_challenge_and_generate_are_in_sequence_and_the_evidence_follows():
     challenge = os.urandom(32)
-    sent = commands.make_evidence("./M", challenge, None)
+    sent = commands.make_evidence("./M", challenge)
     assert isinstance(sent[0], Sequence)
     replace, generate = sent[0].commands
     assert replace.items[0].data == challenge  # type: ignore[union-attr]  # a Replace
     assert generate.items[0].target == "./M/Attestation/Generate"  # type: ignore[union-attr]  # an Exec
     assert isinstance(sent[1], Get)
-    select = commands.make_evidence("./M", challenge, "sho.example")[0]
+
+
+def test_req50_a_home_operator_is_named_together_with_the_renewal_that_takes_it_in():
+    (sequence,) = commands.renew_registration("./M", "sho.example")
+    assert isinstance(sequence, Sequence)
+    select, renew = sequence.commands
     assert select.items[0].meta.format == Format.CHR  # type: ignore[union-attr]  # a Replace with Meta
+    assert renew.items[0].target == "./M/Registration/Renew"  # type: ignore[union-attr]  # an Exec
+    assert commands.renew_registration("./M", None) == (renew,)
