@@ -31,6 +31,7 @@ class Stage:
     def __init__(self, world: World, supervisor: Supervisor) -> None:
         self.world = world
         self.supervisor = supervisor
+        self.chosen_sho: str | None = SHO_ID  # by the subscriber; None: the device takes the one of the order
         self.ports: dict[str, dict[str, int]] = {}  # actor → listener → port
         self._reader = TraceReader(world.traces)
 
@@ -222,11 +223,12 @@ class Stage:
 
     def _write_device_settings(self) -> None:
         world = self.world
+        chosen: dict[str, TomlValue] = {} if self.chosen_sho is None else {"sho_id": self.chosen_sho}
         world.write_settings(
             "m2me",
             {
+                **chosen,
                 "m2me_id": M2ME_ID,
-                "sho_id": SHO_ID,  # what the subscriber chose
                 "state_dir": world.home("m2me") / "state",
                 "seal_key_file": world.home("m2me") / "seal.key",
                 "bootstrap_secret_file": world.home("m2me") / SECRET_FILE,
