@@ -17,8 +17,8 @@ from dmclient.objects import description
 from dmclient.objects.m2m import M2M
 from dmclient.objects.m2msim import M2MSIM
 from mo_definitions.standard import CLCRED, SRVCRED, AccountNode, AddressNode, CredentialNode
+from syncml.accounts import ClientAccount
 from syncml.bootstrap.profile import DmBootstrap, DmCredentials
-from syncml.client_session import ClientAccount
 from syncml.codes import AuthType
 from syncml.tree import AccessType, Acl
 

@@ -23,12 +23,13 @@ from dmserver.redaction import redacted_body, summary
 from dmserver.sessions import LiveSession, RegistryFull, SessionRegistry
 from dmserver.store.accounts import Account, find_account, set_nonce
 from mo_definitions import AlertType
+from syncml.accounts import DmAccount
 from syncml.codec import Encoding, decode, encoding_of, supported
-from syncml.codes import AlertCode, AuthType, MediaType, StatusCode
+from syncml.codes import AlertCode, MediaType, StatusCode
 from syncml.errors import MalformedMessage, MessageTooLarge, RemoteProtocolError
 from syncml.model import Alert, Message
 from syncml.policy import Abort, Continue, Finish
-from syncml.server_session import DmAccount, ServerSession, message_for_error
+from syncml.server_session import ServerSession, message_for_error
 from syncml.session import (
     AlertReceived,
     ClientAuthenticated,
@@ -303,14 +304,18 @@ def _dm_account(account: Account, server_id: str) -> DmAccount:
     return DmAccount(
         device_id=account.device_id,
         server_id=server_id,
-        client_auth=AuthType.MD5,
+        client_auth=account.client_auth,
         client_name=account.client_name,
         client_secret=account.client_secret,
         client_nonce=account.client_nonce,
-        server_auth=AuthType.MD5,
+        client_nonce_before=account.client_nonce_before,
+        per_message=account.per_message,
+        server_auth=account.server_auth,
         server_name=account.server_name,
         server_secret=account.server_secret,
         server_nonce=account.server_nonce,
+        resync=account.resync,
+        peer=account.peer,
     )
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 
+from syncml.accounts import ClientAccount
 from syncml.auth import Credentials
 from syncml.codec import Encoding, encode
 from syncml.codes import AlertCode, AuthType, Format, MediaType, StatusCode
@@ -53,22 +54,6 @@ from syncml.session import (
 )
 
 _REFUSALS = (StatusCode.INVALID_CREDENTIALS, StatusCode.MISSING_CREDENTIALS)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClientAccount:
-    """The device's view of one DM account. Nonces are raw octets; `server_auth` None: TLS alone suffices."""
-
-    server_id: str
-    server_uri: str
-    client_auth: AuthType = AuthType.MD5
-    client_name: str
-    client_secret: str = field(repr=False)
-    client_nonce: bytes = field(default=b"", repr=False)  # the one the server issued last
-    server_auth: AuthType | None = AuthType.MD5
-    server_name: str = ""
-    server_secret: str = field(default="", repr=False)
-    server_nonce: bytes = field(default=b"", repr=False)  # the one we issued last
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from syncml.accounts import DmAccount
 from syncml.auth import Credentials
 from syncml.codec import Encoding, encode
 from syncml.codes import AlertCode, AuthType, StatusCode
@@ -48,22 +49,6 @@ from syncml.session import (
 )
 
 _REFUSALS = (StatusCode.INVALID_CREDENTIALS, StatusCode.MISSING_CREDENTIALS)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DmAccount:
-    """The server's view of one device's DM account. Nonces are raw octets."""
-
-    device_id: str  # Source/LocURI of the device
-    server_id: str  # our ServerID (PROVIDER-ID)
-    client_auth: AuthType = AuthType.MD5  # what we demand of the client
-    client_name: str
-    client_secret: str = field(repr=False)
-    client_nonce: bytes = field(default=b"", repr=False)  # the one we issued last
-    server_auth: AuthType = AuthType.MD5  # what we prove ourselves with
-    server_name: str
-    server_secret: str = field(repr=False)
-    server_nonce: bytes = field(default=b"", repr=False)  # the one the device issued last
 
 
 @dataclass(slots=True)

@@ -30,6 +30,7 @@ from mcim.vocabulary import (
     Suite,
     ValidationMode,
 )
+from syncml.accounts import DmAccount
 from syncml.bootstrap.cp import encode_cp
 from syncml.bootstrap.profile import DmBootstrap, DmCredentials, NapDef, to_document
 from syncml.bootstrap.security import Sec, compute_mac
@@ -38,7 +39,7 @@ from syncml.codec import Encoding, decode
 from syncml.codes import AuthType, Format, MediaType
 from syncml.model import Add
 from syncml.policy import Continue, Decision
-from syncml.server_session import DmAccount, ServerSession
+from syncml.server_session import ServerSession
 from syncml.session import AlertReceived, Event, NonceChanged, SessionOpened
 from syncml.tree import Acl
 from syncml.values import leaf_item, node_item

@@ -62,7 +62,8 @@ from mcim.vocabulary import (
     ValidationMode,
 )
 from mo_definitions import ALERT_ROOT, M2M_OBJECT, M2MSIM_OBJECT, load
-from syncml.client_session import ClientAccount, ClientSession, CommandResult
+from syncml.accounts import ClientAccount
+from syncml.client_session import ClientSession, CommandResult
 from syncml.codec import Encoding, decode
 from syncml.codes import AlertCode, Format
 from syncml.model import Add, Alert, Command, Delete, Exec, Get, Item, Meta, Replace, Sequence

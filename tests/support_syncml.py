@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from syncml.client_session import ClientAccount, ClientSession, CommandResult
+from syncml.accounts import ClientAccount, DmAccount
+from syncml.client_session import ClientSession, CommandResult
 from syncml.codec import Encoding, decode
 from syncml.codes import AlertCode
 from syncml.model import Alert, Command, Get, Item, Message, Sequence, walk
 from syncml.policy import Decision, Finish
-from syncml.server_session import DmAccount, ServerSession
+from syncml.server_session import ServerSession
 from syncml.session import AlertReceived, CommandAnswered, CommandReceived, Event
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

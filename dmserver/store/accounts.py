@@ -10,6 +10,8 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 
 from actor_runtime.sealing import SealingKey
 from dmserver.store.tables import accounts, bootstraps, devices
+from syncml.codes import AuthType
+from syncml.peer_profile import DEFAULT_PROFILE, PROFILES, PeerProfile
 
 
 class DeviceExists(Exception):
@@ -25,9 +27,16 @@ class Account:
     client_name: str
     client_secret: str = field(repr=False)
     client_nonce: bytes = field(repr=False)
+    client_nonce_before: bytes = field(default=b"", repr=False)  # good once more: an answer may have been lost
+    client_auth: AuthType = AuthType.MD5
+    per_message: bool = False
     server_name: str
     server_secret: str = field(repr=False)
     server_nonce: bytes = field(repr=False)
+    server_auth: AuthType = AuthType.MD5
+    notified: int = 0  # session id of the last package 0; 0: none yet
+    resync: bool = False  # the last package 0 used the special nonce
+    peer: PeerProfile = DEFAULT_PROFILE
 
 
 def naive(moment: datetime) -> datetime:
@@ -56,6 +65,8 @@ def add_device(connection: Connection, key: SealingKey, device_id: str, secret: 
         insert(devices).values(
             device_id=device_id,
             bootstrap_secret=key.seal(secret, _place("devices", "bootstrap_secret", device_id)),
+            managed=False,
+            peer_profile=DEFAULT_PROFILE.name,
             created_at=naive(now),
         )
     )
@@ -123,12 +134,18 @@ def put_account(connection: Connection, key: SealingKey, account: Account, now: 
             client_secret=key.seal(
                 account.client_secret.encode(), _place("accounts", "client_secret", account.device_id)
             ),
+            client_auth=account.client_auth.value,
+            per_message=account.per_message,
             client_nonce=account.client_nonce,
+            client_nonce_before=account.client_nonce_before,
             server_name=account.server_name,
             server_secret=key.seal(
                 account.server_secret.encode(), _place("accounts", "server_secret", account.device_id)
             ),
+            server_auth=account.server_auth.value,
             server_nonce=account.server_nonce,
+            notified=account.notified,
+            resync=account.resync,
             created_at=naive(now),
         )
     )
@@ -137,7 +154,11 @@ def put_account(connection: Connection, key: SealingKey, account: Account, now: 
 
 def find_account(connection: Connection, key: SealingKey, device_id: str) -> Account | None:
     """The account of a device; None when it has none, known or not."""
-    row = connection.execute(select(accounts).where(accounts.c.device_id == device_id)).first()
+    row = connection.execute(
+        select(accounts, devices.c.peer_profile)
+        .select_from(accounts.join(devices, accounts.c.device_id == devices.c.device_id))
+        .where(accounts.c.device_id == device_id)
+    ).first()
     if row is None:
         return None
     return Account(
@@ -146,12 +167,25 @@ def find_account(connection: Connection, key: SealingKey, device_id: str) -> Acc
         client_name=row.client_name,
         client_secret=key.open(row.client_secret, _place("accounts", "client_secret", device_id)).decode(),
         client_nonce=row.client_nonce,
+        client_nonce_before=row.client_nonce_before,
+        client_auth=AuthType(row.client_auth),
+        per_message=row.per_message,
         server_name=row.server_name,
         server_secret=key.open(row.server_secret, _place("accounts", "server_secret", device_id)).decode(),
         server_nonce=row.server_nonce,
+        server_auth=AuthType(row.server_auth),
+        notified=row.notified,
+        resync=row.resync,
+        peer=PROFILES.get(row.peer_profile, DEFAULT_PROFILE),  # a profile may be gone after an update
     )
 
 
 def set_nonce(connection: Connection, device_id: str, direction: Literal["client", "server"], nonce: bytes) -> None:
-    """Keep a new nonce: "client" is the one we issued for the device's credentials, "server" the one for ours."""
-    connection.execute(update(accounts).where(accounts.c.device_id == device_id).values({f"{direction}_nonce": nonce}))
+    """Keep a new nonce: "client" is the one we issued for the device's credentials, "server" the one for ours.
+
+    Of those we issue the last two are kept, since the answer that carried the last one may have been lost.
+    """
+    values: dict[str, object] = {f"{direction}_nonce": nonce}
+    if direction == "client":
+        values["client_nonce_before"] = accounts.c.client_nonce
+    connection.execute(update(accounts).where(accounts.c.device_id == device_id).values(values))

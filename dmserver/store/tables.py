@@ -27,6 +27,8 @@ devices = Table(
     metadata,
     Column("device_id", String(255), primary_key=True),  # M2MEId, also DevInfo/DevId and Source of DM messages
     Column("bootstrap_secret", LargeBinary, nullable=False),  # sealed; the supplier's shared secret
+    Column("managed", Boolean, nullable=False),  # may have sessions without an order, for operator commands and tests
+    Column("peer_profile", String(32), nullable=False),  # name in `syncml.peer_profile`
     Column("created_at", DateTime, nullable=False),
 )
 
@@ -37,10 +39,16 @@ accounts = Table(
     Column("profile", Integer, nullable=False),  # of the bootstrap, from 1: a device refuses an older one
     Column("client_name", String(64), nullable=False),
     Column("client_secret", LargeBinary, nullable=False),  # sealed
+    Column("client_auth", String(32), nullable=False),  # `syncml.codes.AuthType`: what we demand
+    Column("per_message", Boolean, nullable=False),  # every message of the device is to carry credentials
     Column("client_nonce", LargeBinary, nullable=False),  # the one WE issued last
+    Column("client_nonce_before", LargeBinary, nullable=False),  # the one before, good once more; empty: none
     Column("server_name", String(255), nullable=False),
     Column("server_secret", LargeBinary, nullable=False),  # sealed
+    Column("server_auth", String(32), nullable=False),  # what we prove ourselves with
     Column("server_nonce", LargeBinary, nullable=False),  # the one the device issued last
+    Column("notified", Integer, nullable=False),  # session id of the last package 0, 0: none yet
+    Column("resync", Boolean, nullable=False),  # the last package 0 used the special nonce
     Column("created_at", DateTime, nullable=False),
 )
 

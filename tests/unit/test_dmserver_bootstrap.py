@@ -114,7 +114,9 @@ def test_nonces_are_kept_by_direction(dpf):
     before = dpf.account()
     dpf.store.write_sync(lambda c: set_nonce(c, M2ME_ID, "client", b"c"))
     dpf.store.write_sync(lambda c: set_nonce(c, M2ME_ID, "server", b"s"))
-    assert dpf.account() == dataclasses.replace(before, client_nonce=b"c", server_nonce=b"s")
+    assert dpf.account() == dataclasses.replace(
+        before, client_nonce=b"c", client_nonce_before=before.client_nonce, server_nonce=b"s"
+    )
 
 
 def test_list_of_devices(dpf):
