@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator
-from typing import Final
+from typing import Final, cast
 from xml.sax.saxutils import escape
 
 from lxml import etree
@@ -72,10 +72,8 @@ def read_xml(octets: bytes, root: str, limits: Limits, *, verbatim: Collection[s
         raise MessageTooLarge(f"{len(octets)} octets, {limits.max_size} are taken")
     try:
         tree = etree.fromstring(_without_prolog(octets, root), xml_parser())
-    except etree.XMLSyntaxError as exc:
-        raise MalformedXml(f"not well-formed: {exc}", line=exc.lineno or 0) from exc
-    except ValueError as exc:
-        raise MalformedXml(f"not well-formed: {exc}") from exc
+    except (etree.XMLSyntaxError, ValueError) as exc:
+        raise MalformedXml(f"not well-formed: {exc}", line=getattr(exc, "lineno", None) or 0) from exc
     if tree.getroottree().docinfo.internalDTD is not None:
         raise MalformedXml("a document type other than the plain one")
     element = _build(tree, limits, verbatim)
@@ -98,16 +96,15 @@ def _without_prolog(octets: bytes, root: str) -> bytes:
         raise MalformedXml("neither UTF-8 nor UTF-16") from exc
     if "\0" in text:
         text = _NUL_AT_THE_END.sub("", text.rstrip("\0 \t\r\n"))
-    prolog = _PROLOG.match(text)
-    rest, declaration = text, ""
-    if prolog is not None:
-        rest, declaration = text[prolog.end() :], prolog["declaration"] or ""
-    named = _ENCODING.search(declaration)
+    prolog = cast("re.Match[str]", _PROLOG.match(text))  # each of its parts may be missing
+    rest = text[prolog.end() :]
+    lines = text.count("\n", 0, prolog.end())
+    named = _ENCODING.search(prolog["declaration"] or "")
     if named is not None and named[1].lower() not in _ENCODINGS:
         raise MalformedXml("a character encoding that is not supported")
-    if rest.startswith("<!DOCTYPE") or (prolog is not None and prolog["root"] not in (None, root)):
+    if rest.startswith("<!DOCTYPE") or prolog["root"] not in (None, root):
         raise MalformedXml("a document type other than the plain one")
-    return rest.encode("utf-8", "replace")
+    return ("\n" * lines + rest).encode("utf-8", "replace")  # errors keep their lines
 
 
 def _build(tree: etree._Element, limits: Limits, verbatim: Collection[str]) -> Element:
@@ -141,7 +138,7 @@ def _build(tree: etree._Element, limits: Limits, verbatim: Collection[str]) -> E
         name, page, line = names.pop()
         element = Element(name=name, page=page, content=tuple(contents.pop()), line=line)
         contents[-1].append(element)
-        if node.tail and names:
+        if node.tail:
             contents[-1].append(node.tail)
     return element
 
