@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST_FLAGS ?=
 
-.PHONY: demo test check test-docker lock clean help
+.PHONY: demo test check test-docker fuzz lock clean help
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1  /p' $(MAKEFILE_LIST) | column -t -l 2
@@ -24,9 +24,15 @@ check: $(VENV)/.dev ## formatting, lint, types, import rules
 test-docker: $(VENV)/.dev ## build the image, bring all actors up, test them from outside, take them down
 	PYTEST=$(CURDIR)/$(BIN)/pytest docker/test.sh
 
+FUZZ_SECONDS ?= 600
+FUZZ_TARGETS ?=
+
+fuzz: $(VENV)/.fuzz ## coverage-guided fuzzing of all decoders, FUZZ_SECONDS for each (FUZZ_TARGETS="xml wbxml" picks some)
+	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) $(FUZZ_TARGETS)
+
 lock: ## renew constraints.txt from what pyproject.toml allows today
 	rm -rf $(VENV)-lock && $(PYTHON) -m venv $(VENV)-lock
-	$(VENV)-lock/bin/pip install -q -e '.[dev]'
+	$(VENV)-lock/bin/pip install -q -e '.[dev,fuzz]'
 	( sed -n '1p' constraints.txt; $(VENV)-lock/bin/pip freeze --exclude-editable ) > constraints.new
 	mv constraints.new constraints.txt && rm -rf $(VENV)-lock
 
@@ -45,3 +51,7 @@ $(VENV)/.runtime: pyproject.toml constraints.txt | $(VENV)/bin/pip
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/pip
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@ $(VENV)/.runtime
+
+$(VENV)/.fuzz: pyproject.toml constraints.txt | $(VENV)/bin/pip
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,fuzz]'
+	@touch $@ $(VENV)/.dev $(VENV)/.runtime

@@ -35,6 +35,7 @@ def demo(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON report instead of the story.")] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the servers running until Ctrl-C.")] = False,
+    wbxml: Annotated[bool, typer.Option("--wbxml", help="Device and DPF speak WBXML instead of XML.")] = False,
     workdir: Annotated[
         Path | None, typer.Option(help="Directory for keys, databases and logs; it stays. Default: a temporary one.")
     ] = None,
@@ -44,7 +45,7 @@ def demo(
     Exit status 0 only after both the device and the home operator saw the attach, otherwise 1.
     """
     console = story_console(quiet=as_json)
-    play = _Play(console, Report(device_id=M2ME_ID), verbose=verbose)
+    play = _Play(console, Report(device_id=M2ME_ID, encoding="wbxml" if wbxml else "xml"), verbose=verbose)
     try:
         with interruptible(), _directory(workdir, play.report) as directory:
             play.run(directory, keep=keep, as_json=as_json)
@@ -73,7 +74,7 @@ class _Play:
         """
         world = World(directory)
         with Supervisor(world.logs, environment=environment()) as supervisor:
-            stage = Stage(world, supervisor)
+            stage = Stage(world, supervisor, wbxml=self.report.encoding == "wbxml")
             with self._part("setUp", "Making keys, certificates, a device and a subscription"):
                 stage.set_up()
             with self._part("start", "Starting PVA, SHO, DPF and M2ME"):

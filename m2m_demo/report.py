@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from m2m_demo.trace import Exchange, Record
 
@@ -19,6 +19,7 @@ class Report:
     """What the demo collects while it runs."""
 
     device_id: str
+    encoding: Literal["xml", "wbxml"] = "xml"  # of the SyncML messages
     records: list[Record] = field(default_factory=list)
     durations_s: dict[str, float] = field(default_factory=dict)  # name of a part → seconds
     processes: list[dict[str, Any]] = field(default_factory=list)
@@ -51,6 +52,7 @@ class Report:
         return {
             "schema": SCHEMA,
             "deviceId": self.device_id,
+            "encoding": self.encoding,
             "mcimId": self.mcim_id,
             "attach": {"attached": self.attached, "seenBy": sorted(self.seen_by())},
             "checks": [

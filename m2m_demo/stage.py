@@ -28,7 +28,8 @@ _HOLD_BACK: Final = timedelta(milliseconds=40)  # so that records of several fil
 class Stage:
     """One device and its three partners."""
 
-    def __init__(self, world: World, supervisor: Supervisor) -> None:
+    def __init__(self, world: World, supervisor: Supervisor, *, wbxml: bool = False) -> None:
+        self.wbxml = wbxml  # the device speaks WBXML instead of XML
         self.world = world
         self.supervisor = supervisor
         self.chosen_sho: str | None = SHO_ID  # by the subscriber; None: the device takes the one of the order
@@ -235,6 +236,7 @@ class Stage:
                 "tls_roots": world.anchors("tls"),
                 "network_url": self._url("sho", "network"),
                 "tre": {"version": TRE_VERSION},
+                "session": {"encoding": "wbxml" if self.wbxml else "xml"},
                 "retry": {"attempts": 3, "polls": 3, "first_delay_s": 0.2, "max_delay_s": 1.0},
             },
         )

@@ -106,6 +106,23 @@ def test_messages_flow_between_all_parties(report: dict[str, Any]) -> None:
     assert all(message["octets"] > 0 for message in report["messages"])
 
 
+def test_the_same_in_wbxml(report: dict[str, Any]) -> None:
+    """XS-027: the whole scheme in the other encoding: the same checks, in messages of about half the size."""
+    done = subprocess.run([*DEMO, "--json", "--wbxml"], capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    other: dict[str, Any] = json.loads(done.stdout)
+    assert other["exit"] == {"status": 0, "reason": "attached"}
+    assert (report["encoding"], other["encoding"]) == ("xml", "wbxml")
+
+    def passed(of: dict[str, Any]) -> set[tuple[str, str]]:
+        return {(check["actor"], check["name"]) for check in of["checks"] if check["passed"]}
+
+    def first_message(of: dict[str, Any]) -> int:
+        return next(int(each["octets"]) for each in of["messages"] if each["summary"].startswith("#1 Alert 1201"))
+
+    assert passed(other) == passed(report)
+    assert first_message(other) < 0.7 * first_message(report)
+
+
 def test_the_servers_go_on_with_keep(report: dict[str, Any]) -> None:
     servers = [each["pid"] for each in report["processes"] if each["name"] != "m2me"]
     assert len(servers) == 3

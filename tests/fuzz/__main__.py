@@ -1,0 +1,107 @@
+"""Coverage-guided fuzzing of everything that reads octets from outside: `python -m tests.fuzz [TARGET…] --seconds N`.
+
+Each target runs in a process of its own, as many at a time as there are processors, with bounds on time and memory for
+one input: going over them is a finding, like an exception that is none of the decoder's own. The corpus of a target is
+kept in `tests/fuzz/corpus/TARGET`: libFuzzer adds what reaches code that nothing before reached, and the ordinary test
+suite replays it. A finding goes to `tests/fuzz/findings/`, the input beside the log.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Final
+
+HERE: Final = Path(__file__).parent
+CORPUS: Final = HERE / "corpus"
+FINDINGS: Final = HERE / "findings"
+INPUT_SECONDS: Final = 5  # for one input; decoders need milliseconds
+MEMORY_MB: Final = 1024  # of the whole process, the instrumented interpreter included
+INPUT_OCTETS: Final = 8192
+_CHILD: Final = "--child"  # what follows is for libFuzzer
+_INSTRUMENTED: Final = ["syncml", "mo_definitions"]
+
+
+def main() -> int:
+    """Run the targets; the exit status is the number of those with a finding."""
+    if sys.argv[1:2] == [_CHILD]:
+        return _fuzz(sys.argv[2], sys.argv[3:])
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
+    parser.add_argument("targets", nargs="*", help="names; without any: all of them")
+    parser.add_argument("--seconds", type=int, default=600, help="for each target (default: %(default)s)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="targets at a time")
+    arguments = parser.parse_args()
+    from tests.fuzz.targets import TARGETS
+
+    unknown = set(arguments.targets) - set(TARGETS)
+    if unknown:
+        parser.error(f"no target {', '.join(sorted(unknown))}; there are {', '.join(TARGETS)}")
+    return _run_all(arguments.targets or list(TARGETS), arguments.seconds, arguments.jobs)
+
+
+def _run_all(names: list[str], seconds: int, jobs: int) -> int:
+    waiting, running, failed = list(names), {}, []
+    FINDINGS.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                name = waiting.pop(0)
+                running[name] = _start(name, seconds, Path(scratch))
+                print(f"{name}: {seconds} s", flush=True)
+            time.sleep(0.2)
+            for name, process in list(running.items()):
+                if (status := process.poll()) is not None:
+                    del running[name]
+                    print(f"{name}: {_outcome(name, status, Path(scratch))}", flush=True)
+                    if status:
+                        failed.append(name)
+    print(f"{len(names) - len(failed)} of {len(names)} targets without a finding")
+    return len(failed)
+
+
+def _start(name: str, seconds: int, scratch: Path) -> subprocess.Popen[bytes]:
+    from tests.fuzz.targets import SEEDS
+
+    seeds, kept = scratch / f"{name}.seeds", CORPUS / name
+    for directory in (seeds, kept):
+        directory.mkdir(parents=True, exist_ok=True)
+    for seed in SEEDS[name]:
+        (seeds / hashlib.sha256(seed).hexdigest()[:16]).write_bytes(seed)
+    command = [
+        sys.executable, "-m", "tests.fuzz", _CHILD, name,
+        f"-max_total_time={seconds}", f"-timeout={INPUT_SECONDS}", f"-rss_limit_mb={MEMORY_MB}",
+        f"-max_len={INPUT_OCTETS}", f"-artifact_prefix={FINDINGS}/{name}-", "-print_final_stats=1",
+        str(kept), str(seeds),
+    ]  # fmt: skip
+    with (scratch / f"{name}.log").open("wb") as log:
+        return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=HERE.parents[1])
+
+
+def _outcome(name: str, status: int, scratch: Path) -> str:
+    log = (scratch / f"{name}.log").read_text(errors="replace")
+    runs = next((line.split()[-1] for line in log.splitlines() if "number_of_executed_units" in line), "?")
+    if status:
+        (FINDINGS / f"{name}.log").write_text(log)
+        return f"FINDING, see {FINDINGS / name}.log"
+    return f"no finding in {runs} inputs, {len(list((CORPUS / name).iterdir()))} are in its corpus"
+
+
+def _fuzz(name: str, flags: list[str]) -> int:
+    """The child: libFuzzer over one target. Does not return to its caller."""
+    import atheris
+
+    with atheris.instrument_imports(include=_INSTRUMENTED):
+        from tests.fuzz.targets import TARGETS
+    atheris.Setup([f"fuzz-{name}", *flags], TARGETS[name])
+    atheris.Fuzz()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
