@@ -38,6 +38,7 @@ _PROLOG: Final = re.compile(
 )
 _ENCODING: Final = re.compile(r"""\bencoding \s* = \s* ["'] ([^"']*) ["']""", re.VERBOSE)
 _ENCODINGS: Final = {"utf-8", "utf8", "us-ascii", "ascii", "utf-16"}  # all that an XML reader must know, and ASCII
+_SPECIAL: Final = re.compile("[&<>\r]")
 _NUL_AT_THE_END: Final = re.compile(r"(?<!\0)\0++(?=</|\]\]></)")  # of a value; the look-behind keeps it linear
 
 
@@ -46,6 +47,7 @@ class MalformedXml(MalformedMessage):
 
     def __init__(self, reason: str, *, line: int = 0) -> None:
         super().__init__(f"line {line}: {reason}" if line else reason)
+        self.reason = reason
         self.line = line
 
 
@@ -187,6 +189,10 @@ def write_xml(root: Element) -> bytes:
     return f'<?xml version="1.0" encoding="UTF-8"?>{xml_text(root)}'.encode()
 
 
+def _escaped(text: str) -> str:
+    return escape(text, {"\r": "&#13;"})  # a bare carriage return would be read as a line feed
+
+
 def _write(element: Element, page: int, parts: list[str]) -> None:
     name = element.name
     start = name if element.page == page else f'{name} xmlns="{_NAMESPACES[element.page]}"'
@@ -196,7 +202,7 @@ def _write(element: Element, page: int, parts: list[str]) -> None:
     parts.append(f"<{start}>")
     for each in element.content:
         if isinstance(each, str):
-            parts.append(escape(each, {"\r": "&#13;"}))  # a bare carriage return would be read as a line feed
+            parts.append(_escaped(each) if _SPECIAL.search(each) else each)
         elif isinstance(each, bytes):
             raise LocalProtocolError("octets in an XML document")
         elif each.name != UNKNOWN_NAME:
