@@ -7,7 +7,6 @@ protects a session today is TLS around it.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import hmac
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from syncml.codes import AuthType
 from syncml.errors import LocalProtocolError, MalformedHmac
 from syncml.hmac_header import build_hmac_header, parse_hmac_header
 from syncml.model import Chal, Cred
+from syncml.nonces import nonce_forms
 
 STRENGTH: Final = {AuthType.BASIC: 0, AuthType.MD5: 1, AuthType.MAC: 2}
 """Order of the types: the password itself, a digest of it, a digest that covers the message too."""
@@ -24,8 +24,6 @@ STRENGTH: Final = {AuthType.BASIC: 0, AuthType.MD5: 1, AuthType.MAC: 2}
 SPECIAL_NONCES: Final = (bytes(4), b"0x00000000")
 """Forms of the nonce 0x00000000 of a resynchronisation (OMA-TS-DM_Security-V1_2 §5.3.2.2): most devices take four zero
 octets, intel libdmclient the ten characters."""
-
-MIN_INNER_NONCE: Final = 8  # octets; what a nonce decoded once more must still have to count as fresh
 
 
 def _h(octets: bytes) -> bytes:
@@ -82,8 +80,8 @@ class Credentials:
     def accepts(self, cred: Cred | None) -> bool:
         """Whether a received credential is of this type and right.
 
-        Every form of the nonce is compared, each in constant time. The name is that of the account: what stands in
-        LocName is part of no formula.
+        Every form of the nonce is compared, each in constant time: all are made from the one fresh nonce, so none of
+        them is easier to guess or to replay. The name is that of the account; LocName may be absent.
         """
         if cred is None or self.type is AuthType.MAC or cred.type.strip().lower() != self.type.lower():
             return False
@@ -111,25 +109,6 @@ class Credentials:
         if self.type is AuthType.BASIC:
             return basic_data(self.name, self.secret)
         return md5_data(self.name, self.secret, nonce)
-
-
-def nonce_forms(nonce: bytes) -> tuple[bytes, ...]:
-    """What a peer may hash for a nonce: the octets, as is right; their Base64 text; the octets decoded once more.
-
-    The Android client falls back to the text, and a peer whose XML layer has decoded NextNonce may decode it again.
-    All forms are made from the one fresh nonce, so none of them is easier to guess or to replay.
-    """
-    inner = decoded_once_more(nonce)
-    return (nonce, _b64(nonce).encode()) if inner is None else (nonce, _b64(nonce).encode(), inner)
-
-
-def decoded_once_more(nonce: bytes) -> bytes | None:
-    """The octets of a nonce that is itself Base64 text, as some peers encode NextNonce twice; None if it is not."""
-    try:
-        inner = base64.b64decode(nonce, validate=True)
-    except (binascii.Error, ValueError):
-        return None
-    return inner if len(inner) >= MIN_INNER_NONCE else None
 
 
 def type_named(name: str) -> AuthType | None:

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import Final
 
-from syncml.auth import SPECIAL_NONCES, STRENGTH, Credentials, decoded_once_more, type_named
+from syncml.auth import SPECIAL_NONCES, STRENGTH, Credentials, type_named
 from syncml.codes import AuthType, StatusCode
 from syncml.model import Chal, Cred, Status
+from syncml.nonces import decoded_again
 
 MAX_REFUSALS: Final = 3  # messages in a row without right credentials, the last is refused without a challenge
 MAX_WRONG: Final = 2  # of those, with credentials of the right type and a wrong value: one challenge after the first
@@ -205,7 +206,7 @@ class Prover:
         return HeaderAnswer.ACCEPTED
 
     def _take_nonce(self, received: bytes) -> None:
-        inner = decoded_once_more(received) if self._decode_again else None
+        inner = decoded_again(received) if self._decode_again else None
         self._credentials = replace(self._credentials, nonce=received if inner is None else inner)
         self.starved = False
 
@@ -220,7 +221,7 @@ class Prover:
             # These very credentials were refused: with the same nonce they would be again.
             if nonce is None or nonce in (self._received, self.nonce):
                 return HeaderAnswer.REFUSED
-            if self._received is not None and decoded_once_more(nonce) is not None:
+            if self._received is not None and decoded_again(nonce) is not None:
                 self._decode_again = not self._decode_again
         if self.challenges >= MAX_REFUSALS:
             return HeaderAnswer.REFUSED
