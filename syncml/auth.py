@@ -22,7 +22,7 @@ STRENGTH: Final = {AuthType.BASIC: 0, AuthType.MD5: 1, AuthType.MAC: 2}
 """Order of the types: the password itself, a digest of it, a digest that covers the message too."""
 
 SPECIAL_NONCES: Final = (bytes(4), b"0x00000000")
-"""Forms of the nonce 0x00000000 of a resynchronisation (OMA-TS-DM_Security-V1_2 §5.3.2.2): most devices take four zero
+"""Forms of the nonce 0x00000000 of a resynchronisation (OMA-TS-DM_Security-V1_2 §5.3): most devices take four zero
 octets, intel libdmclient the ten characters."""
 
 

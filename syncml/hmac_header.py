@@ -1,4 +1,4 @@
-"""The transport header `x-syncml-hmac` of auth-MAC (OMA-TS-DM_Security-V1_2 §5.3.3; `#rule` of RFC 2616 §2.1).
+"""The transport header `x-syncml-hmac` of auth-MAC (OMA-TS-DM_Security-V1_2 §5.3; `#rule` of RFC 2616 §2.1).
 
     x-syncml-hmac: algorithm=MD5, username="Bruce2", mac=6AZk96DG6F0jSIaEpbK4Ng==
 
