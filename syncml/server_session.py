@@ -96,7 +96,7 @@ class ServerSession:
         self._header_status: tuple[int, Chal | None] = (StatusCode.OK, None)
         self._refusing: list[Status] | None = None  # Statuses for a message whose sender is not the device
         self._setup, self._unproved_setup = SetupPackage(), SetupPackage()
-        self._outbox = Outbox(encoding)
+        self._outbox = Outbox(encoding, account.peer)
         self._package = OutstandingPackage()
         self._package_sent = True  # with its Final
         self._incoming = Reassembly(limit=max_obj_size)
