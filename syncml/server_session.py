@@ -173,6 +173,8 @@ class ServerSession:
         events += news
         if self._aborted is not None:
             self._outbox.clear()
+            if self._server.starved:
+                self._outbox.put(Alert(code=AlertCode.SESSION_ABORT))
             self._ending = True
             events.append(self._move(SessionAborted(self._aborted)))
         elif not self._ending and (refused is None or self.phase is Phase.SETUP):
@@ -240,8 +242,6 @@ class ServerSession:
         if self._server.starved and self._aborted is None:
             # Every message needs a nonce of its own, so there is none that could prove our next one.
             self._aborted = "the device sent no next nonce for auth-MAC"
-            self._outbox.clear()
-            self._outbox.put(Alert(code=AlertCode.SESSION_ABORT))
         return refused
 
     def _challenged(self, answer: HeaderAnswer, chal: Chal | None, events: list[Event]) -> None:
