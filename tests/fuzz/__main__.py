@@ -66,7 +66,7 @@ def _run_all(names: list[str], seconds: int, jobs: int) -> int:
 
 
 def _start(name: str, seconds: int, scratch: Path) -> subprocess.Popen[bytes]:
-    from tests.fuzz.targets import SEEDS
+    from tests.fuzz.seeds import SEEDS
 
     seeds, kept = scratch / f"{name}.seeds", CORPUS / name
     for directory in (seeds, kept):
