@@ -132,6 +132,9 @@ def _build(tree: etree._Element, limits: Limits, verbatim: Collection[str]) -> E
                 skipped = depth
                 if name != UNKNOWN_NAME:
                     text = _inner(node, limits.max_text - shown)
+                    if text is None:
+                        reason = "elements that grow beyond measure as text"
+                        raise MalformedXml(reason, line=node.sourceline or 0)
                     shown += len(text)
                     contents[-1].append(text)
             elif node.text:
@@ -155,25 +158,21 @@ def _name(node: etree._Element) -> tuple[str, int]:
     return (UNKNOWN_NAME, SYNCML) if page is None else (local, page)
 
 
-def _inner(node: etree._Element, room: int) -> str:
-    """Text and child elements of a node as XML text.
+def _inner(node: etree._Element, room: int) -> str | None:
+    """Text and child elements of a node as XML text; None for more than `room` characters or too many namespaces.
 
     Each child repeats all namespaces above it, so a small document could grow without bounds.
-
-    Raises:
-        MalformedXml: more than `room` characters, or too many namespaces above.
     """
     parts = [escape(node.text or "")]
     length = len(parts[0])
-    if len(node.nsmap) <= MAX_NAMESPACES:
-        for child in node:
-            parts.append(etree.tostring(child, encoding="unicode"))
-            length += len(parts[-1])
-            if length > room:
-                break
-        else:
-            return "".join(parts)
-    raise MalformedXml("elements that grow beyond measure as text", line=node.sourceline or 0)
+    if len(node.nsmap) > MAX_NAMESPACES:
+        return None
+    for child in node:
+        parts.append(etree.tostring(child, encoding="unicode"))
+        length += len(parts[-1])
+        if length > room:
+            return None
+    return "".join(parts)
 
 
 # -- writer ------------------------------------------------------------------------------------------------------
