@@ -34,7 +34,7 @@ def read_document(octets: bytes, pages: CodePages, limits: Limits | None = None)
 
     Tolerated: a public identifier that is unknown (the document element decides), of an older version of the document
     type, or spelled out in the string table with or without its final NUL; elements and attributes with unknown tokens
-    and attributes named outside the string table, which get the name `UNKNOWN_NAME`.
+    or names, and attributes named outside the string table, which get the name `UNKNOWN_NAME`.
 
     Raises:
         MalformedWbxml: truncated, too large, too deep, trailing octets, a token that cannot stand where it does, an
@@ -170,7 +170,7 @@ class _Reader:
         self._count_item()
         token, page = octet & _TOKEN, self._tag_page
         if token == LITERAL:
-            name = self._table_string(self._number())
+            name, page = self._literal(self._table_string(self._number()), page)
         elif token > LITERAL:
             name = self._pages.tags.get(page, {}).get(token, UNKNOWN_NAME)
         else:
@@ -240,6 +240,12 @@ class _Reader:
             self._count_item()
             name, prefix = self._attribute_start(octet)
             values = [prefix]
+
+    def _literal(self, name: str, page: int) -> tuple[str, int]:
+        """An element spelled out, which has no page of its own: the present one if that has such an element, else
+        another. What no page has is unknown, and its name (any text at all) goes no further."""
+        pages = [each for each in (page, *self._pages.tags) if (each, name) in self._pages.tokens]
+        return (name, pages[0]) if pages else (UNKNOWN_NAME, page)
 
     def _attribute_start(self, octet: int) -> tuple[str, str]:
         if octet == LITERAL:

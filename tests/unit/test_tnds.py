@@ -465,3 +465,13 @@ def test_a_list_survives_its_text(query: ListQuery) -> None:
 def test_a_change_of_a_node_is_checked_as_well() -> None:
     with pytest.raises(LocalProtocolError):
         replace(LEAF, value=b"")
+
+
+def test_an_element_spelled_out_on_a_page_of_nobody_is_passed_over() -> None:
+    """XS-037: found by fuzzing: a literal tag inside a value, after a switch to a code page that no vocabulary has."""
+    formal = b"-//OMA//DTD-DM-DDF 1.2//EN\0"
+    names = formal + b"x\0"
+    leaf = bytes.fromhex("6466034100017603760000 3a 04 1b 01 01".replace(" ", ""))
+    document = bytes.fromhex("0200006a") + bytes((len(names),)) + names + bytes.fromhex("00026077 03312e320001") + leaf
+    tree = decode_tnds(document + b"\x01")
+    assert [(node.name, node.value) for node in tree.nodes] == [("A", "v")]

@@ -87,7 +87,11 @@ ACCEPTED = {
         HEAD + PROV.format("036100c30100036200"),
         element("wap-provisioningdoc", "a", b"\0", "b"),
     ),
-    "literal tag": ("030b6a027800" + PROV.format("0400"), element("wap-provisioningdoc", Element(name="x"))),
+    "literal tag": ("030b6a027800" + PROV.format("0400"), element("wap-provisioningdoc", Element(name="?"))),
+    "literal tag of a known name": (
+        "030b6a05" + b"parm\0".hex() + PROV.format("0400"),
+        element("wap-provisioningdoc", Element(name="parm")),
+    ),
     "unknown tag is kept apart": (
         HEAD + PROV.format("7f03610001"),
         element("wap-provisioningdoc", element(UNKNOWN_NAME, "a")),
