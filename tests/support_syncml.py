@@ -128,16 +128,14 @@ class Run:
         return [event.alert for event in self.server_events if isinstance(event, AlertReceived)]
 
 
-def encoding_in_use(body: bytes) -> Encoding:
-    return Encoding.XML if body.startswith(b"<") else Encoding.WBXML
-
-
 def pump(
     client: ClientSession,
     server: ServerSession,
     policy: Iterable[Decision] = (),
     execute: Callable[[Command], list[CommandResult]] = answer_all,
     limit: int = 200,
+    *,
+    encoding: Encoding = Encoding.XML,
 ) -> Run:
     """Run both sessions until one has nothing to say; `limit` messages at most."""
     run = Run()
@@ -146,13 +144,13 @@ def pump(
     for _ in range(limit):
         if body is None:
             return run
-        message = decode(body, encoding_in_use(body))
+        message = decode(body, encoding)
         run.client_messages.append(message)
         run.client_sizes.append(len(body))
         run.server_events += server.receive(message, NOW, raw=body)
         reply = server.reply(next(decisions, Finish()) if server.needs_decision else None)
         run.sizes.append(len(reply))
-        answer = decode(reply, encoding_in_use(body))
+        answer = decode(reply, encoding)
         run.server_messages.append(answer)
         if client.closed:
             return run
