@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime
+from typing import Final
 
 from syncml.accounts import DmAccount
 from syncml.auth import Credentials
@@ -34,6 +35,8 @@ from syncml.session import (
 )
 from syncml.setup_package import SetupPackage
 from syncml.statuses import refusal, refusals, status_of, status_of_header
+
+_NO_NONCE: Final = "the device sent no next nonce for auth-MAC"
 
 
 class ServerSession:
@@ -95,6 +98,7 @@ class ServerSession:
         self._header: SyncHdr | None = None  # of the message being answered
         self._header_status: tuple[int, Chal | None] = (StatusCode.OK, None)
         self._refusing: list[Status] | None = None  # Statuses for a message whose sender is not the device
+        self._has_refused = False  # our last message was of those, and had no commands of its own
         self._setup, self._unproved_setup = SetupPackage(), SetupPackage()
         self._outbox = Outbox(encoding, account.peer)
         self._package = OutstandingPackage()
@@ -150,6 +154,7 @@ class ServerSession:
         except PeerLimitTooSmall:
             self.phase = Phase.CLOSED
             raise
+        self._has_refused = self._refusing is not None
         self._duplicate, self._cached, self._refusing = False, None, None
         self._peer_msg_id, self._peer_proof = header.msg_id, proof
         self._seen.add(header.msg_id)
@@ -173,7 +178,7 @@ class ServerSession:
         events += news
         if self._aborted is not None:
             self._outbox.clear()
-            if self._server.starved:
+            if self._aborted == _NO_NONCE:
                 self._outbox.put(Alert(code=AlertCode.SESSION_ABORT))
             self._ending = True
             events.append(self._move(SessionAborted(self._aborted)))
@@ -230,8 +235,9 @@ class ServerSession:
                 continue
             answer = self._server.hear(status)
             if status.code in REFUSALS:
-                refused = status.msg_ref
-                self._challenged(answer, status.chal, events)
+                again = not self._has_refused or _refuses_commands(message)
+                refused = status.msg_ref if again else None
+                self._challenged(answer, status.chal, events, again=again)
             elif status.code >= StatusCode.BAD_REQUEST:
                 self._aborted = f"the device answers our header with {status.code}"
             if self._aborted is None and status.chal is not None and status.chal.next_nonce is not None:
@@ -241,15 +247,16 @@ class ServerSession:
             events.append(self._move(ServerAccepted()))
         if self._server.starved and self._aborted is None:
             # Every message needs a nonce of its own, so there is none that could prove our next one.
-            self._aborted = "the device sent no next nonce for auth-MAC"
+            self._aborted = _NO_NONCE
         return refused
 
-    def _challenged(self, answer: HeaderAnswer, chal: Chal | None, events: list[Event]) -> None:
-        """The client wants our credentials, or others: the commands of the last message go out again with them."""
+    def _challenged(self, answer: HeaderAnswer, chal: Chal | None, events: list[Event], *, again: bool) -> None:
+        """The client wants our credentials, or others: with them, the commands of the last message go out `again`."""
         final = answer is not HeaderAnswer.CHALLENGED
         events.append(self._move(CredentialsRefused(attempt=self._server.challenges, final=final)))
         if answer is HeaderAnswer.CHALLENGED:
-            self._outbox.take_back()
+            if again:
+                self._outbox.take_back()
         elif answer is HeaderAnswer.UNSUPPORTED and chal is not None:
             self._header_status = (StatusCode.OPTIONAL_FEATURE_NOT_SUPPORTED, None)
             self._aborted = f"the device asks for {chal.type} instead of what is agreed"
@@ -447,6 +454,11 @@ class ServerSession:
 
 def _refuses(status: Status, msg_id: str) -> bool:
     return status.msg_ref == msg_id or status.code in REFUSALS
+
+
+def _refuses_commands(message: Message) -> bool:
+    """Whether the device says of commands, and not of the header alone, that they lacked credentials."""
+    return any(isinstance(c, Status) and c.cmd_ref != "0" and c.code in REFUSALS for c in message.commands)
 
 
 def message_for_error(

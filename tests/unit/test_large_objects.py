@@ -88,6 +88,7 @@ def test_200_kb_to_the_device(encoding: Encoding, value: str | bytes, format: Fo
         server_session(max_msg_size=4096, max_obj_size=MAX_OBJECT, encoding=encoding),
         [Continue((get("./A"), replace_all, get("./B")))],
         limit=1000,
+        encoding=encoding,
     )
     assert max(run.sizes) <= 4096
     assert max(run.client_sizes) <= 4096
@@ -114,6 +115,7 @@ def test_200_kb_from_the_device(encoding: Encoding, value: str | bytes, format: 
         [Continue((get("./P"),))],
         execute,
         limit=1000,
+        encoding=encoding,
     )
     assert max(run.client_sizes) <= 4096
     check_chunks(run.client_messages, encoding, value)
@@ -130,6 +132,7 @@ def test_a_session_in_either_encoding(encoding: Encoding) -> None:
         client_session(encoding=encoding),
         server_session(encoding=encoding),
         [Continue((get("./A"), Add(items=(leaf_item("./P", b"\xff", format=Format.BIN),))))],
+        encoding=encoding,
     )
     assert [answer.code for answer in run.answers] == [200, 200]
     added = run.received[1]

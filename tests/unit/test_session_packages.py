@@ -6,13 +6,15 @@ from dataclasses import replace
 from itertools import chain
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from syncml.accounts import ClientAccount, DmAccount
 from syncml.auth import Credentials
 from syncml.client_session import ClientSession
 from syncml.codec import Encoding, decode
 from syncml.codes import AuthType, Format
-from syncml.errors import OutOfOrder
+from syncml.errors import OutOfOrder, RemoteProtocolError
 from syncml.model import Add, Alert, Atomic, Command, Exec, Get, Item, Message, Meta, Replace, Results, Sequence, Status
 from syncml.peer_profile import PeerProfile
 from syncml.policy import Continue, Decision, Finish
@@ -30,8 +32,10 @@ from syncml.session import (
     SessionOpened,
 )
 from syncml.values import leaf_item
+from tests.support_strategies import messages
 from tests.support_syncml import (
     CLIENT_ACCOUNT,
+    DEVICE,
     NOW,
     SERVER_ACCOUNT,
     answer_all,
@@ -122,6 +126,24 @@ def test_a_client_message_with_a_bad_mac_counts_for_nothing_and_comes_again() ->
     line.up(Finish())
     assert [each.code for each in answers(line.server_events)] == [200]
     assert line.down() is None
+
+
+def test_a_refusal_that_the_device_refuses_brings_no_command_again() -> None:
+    """XS-012, XC-028: our refusal has no MAC; a strict device challenges that, and executes nothing a second time."""
+    line = mac_line()
+    line.up(Continue((get("./A"),)))
+    message = line.down()
+    assert message is not None
+    line.up(mac=FORGED)
+    again = line.down()
+    assert again is not None
+    header, *rest = again.commands
+    assert isinstance(header, Status)
+    assert header.chal is not None
+    strict = replace(again, commands=(replace(header, code=401), *rest))
+    answer = line.up(Finish(), message=strict)
+    assert [each.code for each in answers(line.server_events)] == [200]
+    assert not any(isinstance(c, Get) for c in answer.commands)
 
 
 def test_a_server_message_with_a_bad_mac_is_not_executed_and_comes_again() -> None:
@@ -488,3 +510,68 @@ def test_a_session_without_trouble_has_no_refusal() -> None:
     line.up(Finish())
     assert [each.code for each in answers(line.server_events)] == [200]
     assert isinstance(found(Item()), Results)
+
+
+# -- anything at all --------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(messages(Encoding.XML), min_size=1, max_size=4), st.booleans())
+def test_any_messages_give_answers_or_typed_errors(heard: list[Message], authenticated: bool) -> None:
+    """XS-036, XS-037: whatever a peer says, to either role, before or after it has proved itself."""
+    line = Line(replace(CLIENT_ACCOUNT, server_auth=None))
+    if authenticated:
+        line.up(Continue((get("./A"), ADD_BIG)))
+        line.down()
+    for number, message in enumerate(heard, start=7):
+        header = replace(message.header, session_id="2F", msg_id=str(number), source=DEVICE)
+        for session in (line.server, line.client):
+            try:
+                events = session.receive(replace(message, header=header), NOW, raw=b"", mac="?")
+            except RemoteProtocolError:
+                continue
+            if isinstance(session, ServerSession):
+                assert session.reply(Continue((get("./B"),)) if session.needs_decision else None)
+                continue
+            for event in events:
+                if isinstance(event, CommandReceived):
+                    session.answer(event.command, answer_all(event.command))
+            assert (session.reply() is None) is session.closed
+
+
+def test_a_server_that_keeps_challenging_hears_the_refusal_again() -> None:
+    """XC-025: two refusals across each other; ours goes out again, and no Statuses of an older message with it."""
+    line = mac_line()
+    line.up(Continue((get("./A"),)))
+    refusal = line.down(mac=FORGED.replace("device", "dpf.example"))
+    assert refusal is not None
+    answer = line.up(mac=FORGED)
+    assert set(codes(answer)) == {401}
+    again = line.down()
+    assert again is not None
+    assert codes(again) == codes(refusal) == [401, 401]
+    assert names(line.up()) == ["Status", "Get"]
+    line.down()
+    line.up(Finish())
+    assert [each.code for each in answers(line.server_events)] == [200]
+
+
+@pytest.mark.parametrize("code", [404, 500, 503, 513])
+def test_a_header_that_the_device_does_not_take(code: int) -> None:
+    """OMA-TS-DM_RepPro-V1_2 §10: any error but 401 and 407 on our header ends the session."""
+    device = Device()
+    device.open(get("./A"))
+    events, answer = device.say(replace(OK, code=code))
+    assert [e for e in events if isinstance(e, SessionAborted)]
+    assert set(names(answer)) == {"Status"}
+    assert device.session.closed
+
+
+def test_a_device_that_refuses_our_credentials_for_good() -> None:
+    """XS-012: 401 without a challenge; no command goes out again."""
+    device = Device()
+    device.open(get("./A"))
+    events, answer = device.say(replace(OK, code=401), said("4", 401))
+    assert [e.final for e in events if isinstance(e, CredentialsRefused)] == [True]
+    assert set(names(answer)) == {"Status"}
+    assert device.session.closed
