@@ -16,10 +16,12 @@ from actor_runtime.store import Store
 from actor_runtime.tls import client_context, server_context
 from actor_runtime.trail import Trail, TrailRecord
 from actor_runtime.trail_store import append_record
+from dmserver.admission import Admission
 from dmserver.app import dm_application, partner_application
 from dmserver.conductor import Conductor
 from dmserver.config import DmServerSettings
-from dmserver.endpoint import DmEndpoint
+from dmserver.conversation import Conversation
+from dmserver.endpoint import Announced, DmEndpoint
 from dmserver.partners import HttpPartners
 from dmserver.policy import Rules
 from dmserver.sessions import SessionRegistry
@@ -100,19 +102,29 @@ async def run(settings: DmServerSettings, *, stop: asyncio.Event | None = None) 
         trail=trail,
     )
     conductor = Conductor(store=store, trail=trail, partners=partners, rules=rules)
-    endpoint = DmEndpoint(
-        server_id=settings.server_id,
-        max_message=limits.max_message_octets,
-        max_object=limits.max_object_octets,
-        registry=SessionRegistry(
-            max_sessions=limits.max_sessions, idle_s=limits.session_idle_s, dead_s=limits.session_dead_s
-        ),
-        conductor=conductor,
+    registry = SessionRegistry(
+        max_sessions=limits.max_sessions, idle_s=limits.session_idle_s, dead_s=limits.session_dead_s
+    )
+    conversation = Conversation(
+        registry=registry,
+        admission=Admission(conductor=conductor, store=store, seal_key=seal_key),
         store=store,
         seal_key=seal_key,
         trail=trail,
+        alerts=settings.alerts.rules(),
     )
-    dm_app = dm_application(endpoint, max_message=limits.max_message_octets, dm_url=settings.dm_url)
+    endpoint = DmEndpoint(
+        announced=Announced(
+            server_id=settings.server_id,
+            max_message=limits.max_message_octets,
+            max_object=limits.max_object_octets,
+        ),
+        registry=registry,
+        conversation=conversation,
+        store=store,
+        seal_key=seal_key,
+    )
+    dm_app = dm_application(endpoint, dm_url=settings.dm_url)
     partner_app = partner_application(
         store=store,
         trail=trail,
