@@ -17,7 +17,7 @@ from dmserver.media import media_of
 from dmserver.sessions import LiveSession, RegistryFull, SessionRegistry
 from dmserver.store.accounts import Account, find_account
 from syncml.accounts import DmAccount
-from syncml.codec import Encoding, decode, supported
+from syncml.codec import Encoding, decode
 from syncml.codes import MediaType, StatusCode
 from syncml.errors import MalformedMessage, MessageTooLarge
 from syncml.model import Alert, Message, Replace
@@ -89,7 +89,7 @@ class DmEndpoint:
     async def handle(self, request: Request) -> Answer:
         """Answer one request, in the encoding it came in."""
         media = media_of(request.content_type, request.body)
-        if media is None or not supported(media.encoding):
+        if media is None:
             return Answer(status=415, code="unsupported-media-type")
         try:
             message = decode(request.body, media.encoding, max_size=self.announced.hard_limit)
