@@ -107,6 +107,8 @@ class DmEndpoint:
             digest=digest,
             opens=_opens_session(message),
         )
+        if session is not None and session.encoding is not media.encoding:
+            session = None  # a session keeps to the encoding it began in, and an answer to that of its request
         if session is None:
             if not _opens_session(message):
                 body = _no_session(message, media.encoding, request.server_uri)

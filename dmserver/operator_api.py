@@ -109,9 +109,7 @@ def operator_application(
 
     async def one(request: web.Request) -> web.Response:
         device_id, request_id = request.match_info["device"], request.match_info["request"]
-        found = await _read(
-            store, lambda connection: service.request_of(connection, seal_key, device_id, request_id)
-        )
+        found = await _read(store, lambda connection: service.request_of(connection, seal_key, device_id, request_id))
         return web.json_response(show_request(found))
 
     async def cancel(request: web.Request) -> web.Response:

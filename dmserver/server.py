@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from datetime import UTC, datetime
+from ipaddress import ip_address
 from pathlib import Path
 
 from cryptography import x509
@@ -22,6 +23,7 @@ from dmserver.conductor import Conductor
 from dmserver.config import DmServerSettings
 from dmserver.conversation import Conversation
 from dmserver.endpoint import Announced, DmEndpoint
+from dmserver.operator_api import OperatorToken, operator_application
 from dmserver.partners import HttpPartners
 from dmserver.policy import Rules
 from dmserver.sessions import SessionRegistry
@@ -87,6 +89,7 @@ async def run(settings: DmServerSettings, *, stop: asyncio.Event | None = None) 
         ActorError: a setting, file or address cannot be used.
     """
     rules = load_rules(settings)
+    token = OperatorToken.load(settings.operator.token_file) if settings.operator.token_file is not None else None
     dm_tls = None if settings.dm.plain_http else server_context(settings.tls_cert, settings.tls_key)
     partner_tls = server_context(settings.tls_cert, settings.tls_key, client_ca=settings.tls_ca)
     outward_tls = client_context(settings.tls_ca, cert=settings.tls_cert, key=settings.tls_key)
@@ -142,20 +145,41 @@ async def run(settings: DmServerSettings, *, stop: asyncio.Event | None = None) 
         trail.close()
         store.close()
 
+    listeners = [
+        Listener(name="dm", app=dm_app, host=settings.dm.host, port=settings.dm.port, ssl_context=dm_tls),
+        Listener(
+            name="partner",
+            app=partner_app,
+            host=settings.partner.host,
+            port=settings.partner.port,
+            ssl_context=partner_tls,
+        ),
+    ]
+    if token is not None:
+        listeners.append(_operator_listener(settings, store, seal_key, token))
     await serve(
-        [
-            Listener(name="dm", app=dm_app, host=settings.dm.host, port=settings.dm.port, ssl_context=dm_tls),
-            Listener(
-                name="partner",
-                app=partner_app,
-                host=settings.partner.host,
-                port=settings.partner.port,
-                ssl_context=partner_tls,
-            ),
-        ],
+        listeners,
         ready_file=settings.ready_file,
         on_stop=close,
         stop=stop,
+    )
+
+
+def _operator_listener(
+    settings: DmServerSettings, store: Store, seal_key: SealingKey, token: OperatorToken
+) -> Listener:
+    """The operator API: plain HTTP on loopback, where the token cannot be overheard, TLS on any other address."""
+    address = settings.operator
+    try:
+        loopback = address.host == "localhost" or ip_address(address.host).is_loopback
+    except ValueError:
+        loopback = False
+    return Listener(
+        name="operator",
+        app=operator_application(store=store, seal_key=seal_key, token=token, now=lambda: datetime.now(UTC)),
+        host=address.host,
+        port=address.port,
+        ssl_context=None if loopback else server_context(settings.tls_cert, settings.tls_key),
     )
 
 
