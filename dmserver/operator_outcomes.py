@@ -81,8 +81,8 @@ def waits(record: CommandRecord) -> bool:
 
 
 def _failed(code: int) -> bool:
-    """304 is a user's answer; 214 to 216 say that a command was not done."""
-    return code >= StatusCode.BAD_REQUEST or code in (
+    """304 is a user's answer; 214 to 216 say that a command was not done; 0, which some devices send, says nothing."""
+    return not 100 <= code < StatusCode.BAD_REQUEST or code in (
         StatusCode.OPERATION_CANCELLED,
         StatusCode.NOT_EXECUTED,
         StatusCode.ATOMIC_ROLL_BACK_OK,

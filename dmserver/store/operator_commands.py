@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -195,7 +195,7 @@ def recover_requests(connection: Connection, key: SealingKey, device_id: str) ->
         again = request.repeatable and request.attempt < MAX_ATTEMPTS
         state = RequestState.QUEUED if again else RequestState.FAILED
         detail = "" if again else UNKNOWN_OUTCOME
-        if _move(connection, row.request_id, RequestState.SENT, row.attempt, state=state.value, detail=detail):
+        if _move(connection, row.request_id, RequestState.SENT, row.attempt, {"state": state.value, "detail": detail}):
             recovered.append(dataclasses.replace(request, state=state, detail=detail))
     return recovered
 
@@ -223,7 +223,7 @@ def mark_sent(connection: Connection, request: OperatorRequest) -> OperatorReque
     """
     sent = dataclasses.replace(request, state=RequestState.SENT, attempt=request.attempt + 1)
     values = {"state": sent.state.value, "attempt": sent.attempt}
-    if not _move(connection, request.request_id, RequestState.QUEUED, request.attempt, **values):
+    if not _move(connection, request.request_id, RequestState.QUEUED, request.attempt, values):
         raise RequestConflict(request.request_id)
     return sent
 
@@ -246,15 +246,8 @@ def settle_request(connection: Connection, key: SealingKey, request: OperatorReq
         dataclasses.replace(record, alert=early.get(position, ())) for position, record in enumerate(request.commands)
     )
     settled = judge(dataclasses.replace(request, commands=records))
-    if not _move(
-        connection,
-        request.request_id,
-        RequestState.SENT,
-        request.attempt,
-        state=settled.state.value,
-        code=settled.code,
-        detail=settled.detail,
-    ):
+    values = {"state": settled.state.value, "code": settled.code, "detail": settled.detail}
+    if not _move(connection, request.request_id, RequestState.SENT, request.attempt, values):
         raise RequestConflict(request.request_id)
     for position, record in enumerate(settled.commands):
         if record.outcome is not None:
@@ -276,7 +269,7 @@ def refuse_request(connection: Connection, request: OperatorRequest, code: int, 
         RequestConflict
     """
     values = {"state": RequestState.FAILED.value, "code": code, "detail": detail}
-    if not _move(connection, request.request_id, RequestState.QUEUED, request.attempt, **values):
+    if not _move(connection, request.request_id, RequestState.QUEUED, request.attempt, values):
         raise RequestConflict(request.request_id)
 
 
@@ -312,7 +305,7 @@ def take_alert(
             records[position] = dataclasses.replace(record, alert=items)
             ended = judge(dataclasses.replace(request, commands=tuple(records)))
             values = {"state": ended.state.value, "code": ended.code, "detail": ended.detail}
-            moved = _move(connection, row.request_id, RequestState.WAITING, row.attempt, **values)
+            moved = _move(connection, row.request_id, RequestState.WAITING, row.attempt, values)
             return ended if moved else None  # cancelled at this very moment
     return None
 
@@ -356,7 +349,9 @@ def expire_requests(connection: Connection, now: datetime) -> int:
 # --- rows -------------------------------------------------------------------------------------------------------------
 
 
-def _move(connection: Connection, request_id: str, before: RequestState, attempt: int, **values: object) -> bool:
+def _move(
+    connection: Connection, request_id: str, before: RequestState, attempt: int, values: Mapping[str, object]
+) -> bool:
     result = connection.execute(
         update(operator_requests)
         .where(
@@ -364,7 +359,7 @@ def _move(connection: Connection, request_id: str, before: RequestState, attempt
             operator_requests.c.state == before.value,
             operator_requests.c.attempt == attempt,
         )
-        .values(**values)
+        .values(dict(values))
     )
     return result.rowcount == 1
 
