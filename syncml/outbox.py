@@ -113,6 +113,10 @@ class Outbox:
         """Queue commands of our own."""
         self.queue.extend(Queued(command=command, origin=command) for command in commands)
 
+    def put_first(self, command: Command) -> None:
+        """Queue a command of our own in front of all others."""
+        self.queue.insert(0, Queued(command=command, origin=command))
+
     def abandon_object(self) -> None:
         """The peer gave a half-sent object up."""
         if self.amid_object:
