@@ -105,7 +105,7 @@ class Conversation:
         if session.replaced:
             return Reply(body=_error(session, message, StatusCode.CONFLICT))
         try:
-            events = engine.receive(message, self._admission.now(), raw=heard.body)
+            events = engine.receive(message, self._admission.now(), raw=heard.body, mac=heard.mac)
         except RemoteProtocolError as exc:
             _log.info("dm.protocol_error", reason=str(exc))
             return Reply(body=_error(session, message, exc.code))
@@ -168,8 +168,8 @@ class Conversation:
             case NonceChanged(direction=direction, nonce=nonce):
                 news.to_keep.append(lambda connection: set_nonce(connection, device_id, direction, nonce))
             case SessionOpened(dev_info=dev_info):
-                said, now = session.dev_info | dev_info, self._admission.now()
-                news.to_keep.append(lambda connection: note_sighting(connection, device_id, said, now))
+                now = self._admission.now()
+                news.to_keep.append(lambda connection: note_sighting(connection, device_id, dev_info, now))
             case AlertReceived(alert=alert):
                 news.alerts.append(alert)
             case CommandAnswered():
@@ -248,7 +248,7 @@ class Conversation:
 
 
 def _reply(engine: ServerSession, decision: Decision | None) -> Reply:
-    return Reply(body=engine.reply(decision))
+    return Reply(body=engine.reply(decision), mac=engine.mac_header)
 
 
 def _place(session: LiveSession) -> Place:

@@ -20,7 +20,7 @@ from syncml.accounts import DmAccount
 from syncml.codec import Encoding, decode
 from syncml.codes import MediaType, StatusCode
 from syncml.errors import MalformedMessage, MessageTooLarge
-from syncml.model import Alert, Message, Replace
+from syncml.model import Alert, Message
 from syncml.server_session import ServerSession, message_for_error
 
 SESSION_PARAMETER: Final = "s"
@@ -150,7 +150,6 @@ class DmEndpoint:
             recorded=account is not None,
             first_digest=digest,
             token=token,
-            dev_info=_dev_info(message),
         )
         try:
             self._registry.put(session)
@@ -162,13 +161,6 @@ class DmEndpoint:
 
 def _opens_session(message: Message) -> bool:
     return any(isinstance(command, Alert) and command.code in SESSION_ALERTS for command in message.commands)
-
-
-def _dev_info(message: Message) -> dict[str, str]:
-    """What a package 1 says of the device: one that was challenged does not always say it again."""
-    items = [item for command in message.commands if isinstance(command, Replace) for item in command.items]
-    named = [(f"./{(item.source or item.target or '').removeprefix('./')}", item.data) for item in items]
-    return {uri: data for uri, data in named if uri.startswith("./DevInfo/") and isinstance(data, str)}
 
 
 def dm_account(account: Account, server_id: str) -> DmAccount:

@@ -49,7 +49,6 @@ class LiveSession:
     first_digest: bytes = b""  # SHA-256 of package 1 as received: the same again is a retransmission
     last_digest: bytes = b""  # SHA-256 of the last message taken
     last_msg_id: str = ""  # its MsgID
-    dev_info: dict[str, str] = field(default_factory=dict)  # of its first package 1, which may have been challenged
     token: str = field(default="", repr=False)  # in RespURI: whoever speaks in the authenticated session shows it
     replaced: bool = False  # by a newer session of the device
 
