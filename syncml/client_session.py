@@ -133,6 +133,7 @@ class ClientSession:
         self._challenged = False  # our last message goes out again
         self._last_statuses: list[Status] = []  # in our last message, beside that of the header
         self._last_ending = Ending.FINAL
+        self._last_refusal: list[Status] | None = None  # our last message refused the server; its Statuses
         self._ask_for_more = False
         self._aborting = False
 
@@ -472,6 +473,8 @@ class ClientSession:
             return self._cached
         if self.closed:
             return None
+        if self._challenged and self._last_refusal is not None:
+            return self._send_refusal(self._last_refusal)
         if self._challenged:
             return self._send(self._take_back())
         if self._refusing is not None and not self._aborting:
@@ -500,12 +503,13 @@ class ClientSession:
         owed = list(self._outbox.owed)
         filled = self._outbox.fill(self._reply_header(), self._status_of_header(), ending)
         self._last_statuses = owed[: len(owed) - len(self._outbox.owed)]
-        self._last_ending = ending
+        self._last_ending, self._last_refusal = ending, None
         self._sent_alerts = {on_wire.cmd_id: origin for on_wire, origin in filled.carried if isinstance(origin, Alert)}
         return self._encode(filled.message)
 
     def _send_refusal(self, statuses: list[Status]) -> bytes:
         self._msg_id += 1
+        self._last_refusal = list(statuses)
         return self._encode(refusal(self._outbox, self._reply_header(), self._status_of_header(), statuses))
 
     def _encode(self, message: Message) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime
+from typing import Final
 
 from syncml.accounts import DmAccount
 from syncml.auth import Credentials
@@ -34,6 +35,8 @@ from syncml.session import (
 )
 from syncml.setup_package import SetupPackage
 from syncml.statuses import refusal, refusals, status_of, status_of_header
+
+_NO_NONCE: Final = "the device sent no next nonce for auth-MAC"
 
 
 class ServerSession:
@@ -95,8 +98,9 @@ class ServerSession:
         self._header: SyncHdr | None = None  # of the message being answered
         self._header_status: tuple[int, Chal | None] = (StatusCode.OK, None)
         self._refusing: list[Status] | None = None  # Statuses for a message whose sender is not the device
+        self._has_refused = False  # our last message was of those, and had nothing that could go out again
         self._setup, self._unproved_setup = SetupPackage(), SetupPackage()
-        self._outbox = Outbox(encoding)
+        self._outbox = Outbox(encoding, account.peer)
         self._package = OutstandingPackage()
         self._package_sent = True  # with its Final
         self._incoming = Reassembly(limit=max_obj_size)
@@ -150,6 +154,7 @@ class ServerSession:
         except PeerLimitTooSmall:
             self.phase = Phase.CLOSED
             raise
+        self._has_refused = self._refusing is not None
         self._duplicate, self._cached, self._refusing = False, None, None
         self._peer_msg_id, self._peer_proof = header.msg_id, proof
         self._seen.add(header.msg_id)
@@ -173,6 +178,8 @@ class ServerSession:
         events += news
         if self._aborted is not None:
             self._outbox.clear()
+            if self._aborted == _NO_NONCE:
+                self._outbox.put(Alert(code=AlertCode.SESSION_ABORT))
             self._ending = True
             events.append(self._move(SessionAborted(self._aborted)))
         elif not self._ending and (refused is None or self.phase is Phase.SETUP):
@@ -228,7 +235,7 @@ class ServerSession:
                 continue
             answer = self._server.hear(status)
             if status.code in REFUSALS:
-                refused = status.msg_ref
+                refused = None if self._has_refused else status.msg_ref
                 self._challenged(answer, status.chal, events)
             elif status.code >= StatusCode.BAD_REQUEST:
                 self._aborted = f"the device answers our header with {status.code}"
@@ -239,9 +246,7 @@ class ServerSession:
             events.append(self._move(ServerAccepted()))
         if self._server.starved and self._aborted is None:
             # Every message needs a nonce of its own, so there is none that could prove our next one.
-            self._aborted = "the device sent no next nonce for auth-MAC"
-            self._outbox.clear()
-            self._outbox.put(Alert(code=AlertCode.SESSION_ABORT))
+            self._aborted = _NO_NONCE
         return refused
 
     def _challenged(self, answer: HeaderAnswer, chal: Chal | None, events: list[Event]) -> None:
@@ -249,7 +254,8 @@ class ServerSession:
         final = answer is not HeaderAnswer.CHALLENGED
         events.append(self._move(CredentialsRefused(attempt=self._server.challenges, final=final)))
         if answer is HeaderAnswer.CHALLENGED:
-            self._outbox.take_back()
+            if not self._has_refused:
+                self._outbox.take_back()
         elif answer is HeaderAnswer.UNSUPPORTED and chal is not None:
             self._header_status = (StatusCode.OPTIONAL_FEATURE_NOT_SUPPORTED, None)
             self._aborted = f"the device asks for {chal.type} instead of what is agreed"

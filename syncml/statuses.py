@@ -43,7 +43,7 @@ def refusal(outbox: Outbox, header: SyncHdr, header_status: Status | None, statu
     """
     alone = Outbox(outbox.encoding)
     alone.peer_size = outbox.peer_size
-    alone.owed = statuses
+    alone.owed = list(statuses)
     return alone.fill(header, header_status, Ending.FINAL).message
 
 
