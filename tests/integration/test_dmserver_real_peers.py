@@ -25,6 +25,7 @@ from syncml.auth import basic_data, hmac_value, md5_data
 from syncml.codec import Encoding, decode, encode
 from syncml.codes import AuthType
 from syncml.model import Alert, Get, Replace, Sequence, Status
+from syncml.peer_profile import PROFILES, PeerProfile
 from tests.support_dmserver import DM_URL, DPF_ID, M2ME_ID, Dpf
 from tests.support_raw_device import (
     DEV_INFO,
@@ -710,3 +711,53 @@ async def test_nothing_of_a_device_is_in_the_trail_in_clear(dpf: Dpf, http: Http
     recorded = json.dumps([record.to_json() for record in dpf.records])
     for secret in (account.client_secret, account.server_secret, it.nonce.decode()):
         assert secret not in recorded
+
+
+# --- devices that lose RespURI ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def without_resp_uri(dpf: Dpf, monkeypatch: pytest.MonkeyPatch) -> Dpf:
+    """The device's profile says that it loses RespURIs."""
+    monkeypatch.setitem(PROFILES, "no-resp-uri", PeerProfile(name="no-resp-uri", resp_uri=False))
+    dpf.store.write_sync(lambda c: change_device(c, M2ME_ID, peer_profile="no-resp-uri"))
+    return dpf
+
+
+@pytest.mark.parametrize("kind", [AuthType.BASIC, AuthType.MD5, AuthType.MAC])
+async def test_without_resp_uri_each_message_proves_itself(without_resp_uri: Dpf, http: Http, kind: AuthType):
+    """Pitfalls §1: RespURI is lost: taken with credentials in every message, and then only with right ones."""
+    dpf = without_resp_uri
+    made, after = queue(dpf, GET), queue(dpf, GET)
+    set_account(dpf, client_auth=kind, per_message=kind is not AuthType.MAC, server_auth=AuthType.BASIC)
+    it = device(dpf, http, follows_resp_uri=False)
+    first = await it.open()
+    assert (codes(first)["0"], first.header.resp_uri) == (200, None)
+    stranger = device(dpf, http, follows_resp_uri=False)
+    # The same MsgID again, as if to be answered from the cache: what it holds is for the device alone.
+    cached = await stranger.send(stranger.message(*PACKAGE_1, "<!-- other -->", cred="", msg_id="2"), {})
+    assert wanted(cached) == []
+    forged = await stranger.send(stranger.message(statuses(first, code=500), cred="", msg_id="2"), {})
+    assert (codes(forged)["0"] // 100, wanted(forged)) == (4, [])
+    assert (shown(dpf, made)["state"], shown(dpf, after)["state"]) == ("sent", "queued")
+
+
+async def test_without_resp_uri_a_session_goes_on(without_resp_uri: Dpf, http: Http):
+    """Pitfalls §1: the device posts to the first URL with credentials in every message."""
+    dpf = without_resp_uri
+    made = queue(dpf, GET)
+    set_account(dpf, per_message=True)
+    it = device(dpf, http, follows_resp_uri=False)
+    first = await it.open()
+    second = await it.send(it.message(statuses(first, values={"./DevDetail/SwV": "1"})))
+    assert (codes(second)["0"], shown(dpf, made)["state"]) == (200, "done")
+
+
+async def test_without_resp_uri_and_credentials_for_the_session_only(without_resp_uri: Dpf, http: Http):
+    """Pitfalls §1: 212 authenticates whoever knows the SessionID: without a token, that is not enough."""
+    dpf = without_resp_uri
+    made = queue(dpf, GET)
+    it = device(dpf, http, follows_resp_uri=False)
+    first = await it.open()
+    answer = await it.send(it.message(statuses(first)))
+    assert (codes(answer), shown(dpf, made)["state"]) == ({"0": 408}, "sent")
