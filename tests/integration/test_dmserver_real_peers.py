@@ -25,7 +25,6 @@ from syncml.auth import basic_data, hmac_value, md5_data
 from syncml.codec import Encoding, decode, encode
 from syncml.codes import AuthType
 from syncml.model import Alert, Get, Replace, Sequence, Status
-from syncml.peer_profile import PROFILES, PeerProfile
 from tests.support_dmserver import DM_URL, DPF_ID, M2ME_ID, Dpf
 from tests.support_raw_device import (
     DEV_INFO,
@@ -717,9 +716,8 @@ async def test_nothing_of_a_device_is_in_the_trail_in_clear(dpf: Dpf, http: Http
 
 
 @pytest.fixture
-def without_resp_uri(dpf: Dpf, monkeypatch: pytest.MonkeyPatch) -> Dpf:
+def without_resp_uri(dpf: Dpf) -> Dpf:
     """The device's profile says that it loses RespURIs."""
-    monkeypatch.setitem(PROFILES, "no-resp-uri", PeerProfile(name="no-resp-uri", resp_uri=False))
     dpf.store.write_sync(lambda c: change_device(c, M2ME_ID, peer_profile="no-resp-uri"))
     return dpf
 
