@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+import structlog
 from aiohttp import web
 
 from actor_runtime.errors import ConfigError
@@ -33,6 +34,8 @@ _STATUS: Final = {
     "queue-full": 429,
     "value-too-large": 413,
 }
+
+_log = structlog.get_logger(__name__)
 
 
 class OperatorToken:
@@ -101,6 +104,7 @@ def operator_application(
             )
         except CommandRejected as exc:
             _refuse(exc)
+        _log.info("operator.queued", device=device_id, request=made.request_id, new=new)
         return web.json_response(show_request(made), status=201 if new else 200)
 
     async def requests(request: web.Request) -> web.Response:
@@ -118,6 +122,7 @@ def operator_application(
             state = await store.write(lambda connection: service.take_back(connection, device_id, request_id))
         except CommandRejected as exc:
             _refuse(exc)
+        _log.info("operator.cancelled", device=device_id, request=request_id)
         return web.json_response({"id": request_id, "state": state.value})
 
     commands = "/v1/devices/{device}/commands"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from dmserver.operator_outcomes import alert_values, settle, show_request
 from dmserver.operator_policy import OperatorQueue
 from dmserver.operator_service import queue_request, request_of, take_back
 from dmserver.orders import OrderState
+from dmserver.redaction import redacted_body
+from dmserver.session_policy import InTurn, Place
 from dmserver.store.accounts import change_device, find_device
 from dmserver.store.operator_commands import (
     MAX_ATTEMPTS,
@@ -26,8 +29,8 @@ from dmserver.store.operator_commands import (
 )
 from syncml.codec import Encoding, decode
 from syncml.codes import AlertCode
-from syncml.model import Alert, Exec, Item, Meta
-from syncml.policy import Continue, Finish
+from syncml.model import Add, Alert, Command, Exec, Get, Item, Message, Meta, Replace, Results, Status, SyncHdr
+from syncml.policy import Abort, Continue, Decision, Finish
 from syncml.session import CommandAnswered, CommandReceived, StatusReceived
 from tests.support_dmserver import M2ME_ID, Dpf, StubDevice, registration_alert
 
@@ -349,3 +352,67 @@ async def test_dev_info_of_a_challenged_package_1_is_remembered(dpf: Dpf, device
     row = dpf.store.read_sync(lambda c: find_device(c, M2ME_ID))
     assert row is not None
     assert row.dev_info["./DevInfo/DmV"] == "1.2"
+
+
+# --- the trail --------------------------------------------------------------------------------------------------------
+
+TNDS = "<MgmtTree><Node><NodeName>AAuthSecret</NodeName><Value>a-secret-nobody-may-read</Value></Node></MgmtTree>"
+RECORDED = {
+    "a password a user typed": Status(msg_ref="1", cmd_ref="2", cmd="Alert", code=200, items=(Item(data=SECRET),)),
+    "an account of DM 1.1": Replace(items=(Item(target="./SyncML/DMAcc/x/ClientPW", data=SECRET),)),
+    "a property of a secret": Results(items=(Item(source="./DMAcc/x/AAuthSecret?prop=Title", data=SECRET),)),
+    "a short sub-tree with a secret": Add(
+        items=(Item(target="./DMAcc/x", meta=Meta(type="application/vnd.syncml.dmtnds+xml"), data=TNDS),)
+    ),
+}
+
+
+@pytest.mark.parametrize("command", RECORDED.values(), ids=RECORDED)
+def test_secrets_of_operator_commands_stay_out_of_the_trail(command: Command):
+    header = SyncHdr(session_id="1", msg_id="1", target="d", source="s")
+    numbered = dataclasses.replace(command, cmd_id="1")
+    shown = redacted_body(Message(header=header, commands=(numbered,), final=True))
+    assert "<Cmd" in shown
+    assert SECRET not in shown
+
+
+# --- turns ------------------------------------------------------------------------------------------------------------
+
+
+class Scripted:
+    """A policy that says what it is told."""
+
+    def __init__(self, name: str, *decisions: Decision) -> None:
+        self.place = Place(name)
+        self._decisions = list(decisions)
+        self.heard: list[str] = []
+
+    async def begin(self, alerts: object) -> Decision:
+        self.heard.append("begin")
+        return self._decisions.pop(0)
+
+    async def answered(self, answered: object, alerts: object) -> Decision:
+        self.heard.append("answered")
+        return self._decisions.pop(0)
+
+
+ASK = Continue((Get(items=(Item(target="./A"),)),))
+TURNS = {
+    "one after the other": ([[ASK, Finish()], [ASK, Finish()]], [ASK, ASK, Finish()], ["1", "2", "2"]),
+    "the first wants nothing": ([[Finish()], [ASK, Finish()]], [ASK, Finish()], ["2", "2"]),
+    "a package without commands is an end": ([[Continue(())], [ASK, Finish()]], [ASK, Finish()], ["2", "2"]),
+    "nobody wants anything": ([[Finish()], [Finish()]], [Finish()], ["2"]),
+    "an abort ends them all": ([[ASK, Abort("x")], [ASK]], [ASK, Abort("x")], ["1", "1"]),
+}
+
+
+@pytest.mark.parametrize(("scripts", "decisions", "places"), TURNS.values(), ids=TURNS)
+async def test_policies_take_turns(scripts: list[list[Decision]], decisions: list[Decision], places: list[str]):
+    policies = [Scripted(str(number), *script) for number, script in enumerate(scripts, 1)]
+    turn = InTurn(policies)
+    made, seen = [await turn.begin(())], [turn.place.step]
+    while len(made) < len(decisions):
+        made.append(await turn.answered((), ()))
+        seen.append(turn.place.step)
+    assert (made, seen) == (decisions, places)
+    assert all(policy.heard[:1] in ([], ["begin"]) for policy in policies)
