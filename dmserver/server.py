@@ -156,7 +156,7 @@ async def run(settings: DmServerSettings, *, stop: asyncio.Event | None = None) 
         ),
     ]
     if token is not None:
-        listeners.append(_operator_listener(settings, store, seal_key, token))
+        listeners.append(operator_listener(settings, store, seal_key, token))
     await serve(
         listeners,
         ready_file=settings.ready_file,
@@ -165,9 +165,7 @@ async def run(settings: DmServerSettings, *, stop: asyncio.Event | None = None) 
     )
 
 
-def _operator_listener(
-    settings: DmServerSettings, store: Store, seal_key: SealingKey, token: OperatorToken
-) -> Listener:
+def operator_listener(settings: DmServerSettings, store: Store, seal_key: SealingKey, token: OperatorToken) -> Listener:
     """The operator API: plain HTTP on loopback, where the token cannot be overheard, TLS on any other address."""
     address = settings.operator
     try:

@@ -12,10 +12,13 @@ import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
 
 from actor_runtime.errors import ConfigError
 from dmserver import server
 from dmserver.operator_api import MAX_BODY, OperatorToken, operator_application
+from dmserver.store import tables
 from tests.integration.test_dmserver_http import settings_in, until
 from tests.support_dmserver import M2ME_ID, Dpf, StubDevice
 
@@ -183,3 +186,20 @@ async def test_the_listener_is_there_only_with_a_token(tmp_path: Path, with_toke
     finally:
         stop.set()
         await running
+
+
+@pytest.mark.parametrize(
+    ("host", "tls"), [("127.0.0.1", False), ("::1", False), ("localhost", False), ("0.0.0.0", True)]
+)
+def test_off_this_machine_the_token_travels_over_tls_alone(dpf: Dpf, tmp_path: Path, host: str, tls: bool):
+    settings, _, _ = settings_in(tmp_path)
+    operator = settings.operator.model_copy(update={"host": host})
+    listener = server.operator_listener(
+        settings.model_copy(update={"operator": operator}), dpf.store, dpf.key, OperatorToken(TOKEN)
+    )
+    assert (listener.ssl_context is not None) is tls
+
+
+def test_migrations_make_what_the_tables_say(dpf: Dpf):
+    differences = dpf.store.read_sync(lambda c: compare_metadata(MigrationContext.configure(c), tables.metadata))
+    assert differences == []
