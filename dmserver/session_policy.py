@@ -41,11 +41,12 @@ class InTurn:
 
     def __init__(self, policies: Iterable[SessionPolicy]) -> None:
         self._current, *self._waiting = policies
+        self._told = self._current  # the last that had something to send
 
     @property
     def place(self) -> Place:
-        """That of the policy whose turn it is."""
-        return self._current.place
+        """That of the policy whose turn it is; one that wants nothing leaves it where it was."""
+        return self._told.place
 
     async def begin(self, alerts: tuple[DeviceAlert, ...]) -> Decision:
         """The first policy begins."""
@@ -59,4 +60,6 @@ class InTurn:
         while self._waiting and (isinstance(decision, Finish) or decision == Continue(())):
             self._current = self._waiting.pop(0)
             decision = await self._current.begin(alerts)
+            if not isinstance(decision, Finish):
+                self._told = self._current
         return decision

@@ -401,7 +401,8 @@ TURNS = {
     "one after the other": ([[ASK, Finish()], [ASK, Finish()]], [ASK, ASK, Finish()], ["1", "2", "2"]),
     "the first wants nothing": ([[Finish()], [ASK, Finish()]], [ASK, Finish()], ["2", "2"]),
     "a package without commands is an end": ([[Continue(())], [ASK, Finish()]], [ASK, Finish()], ["2", "2"]),
-    "nobody wants anything": ([[Finish()], [Finish()]], [Finish()], ["2"]),
+    "nobody wants anything": ([[Finish()], [Finish()]], [Finish()], ["1"]),
+    "the second wants nothing": ([[ASK, Finish()], [Finish()]], [ASK, Finish()], ["1", "1"]),
     "an abort ends them all": ([[ASK, Abort("x")], [ASK]], [ASK, Abort("x")], ["1", "1"]),
 }
 
