@@ -293,14 +293,10 @@ class ClientSession:
 
     def _judge_challenger(self, proof: Proof, events: list[Event]) -> None:
         """A server that challenges us need not prove itself yet. If it tries, our next message says how that went."""
-        code, chal = self._header_status
-        self._header_status = (StatusCode.OK, None) if self._in_package_1 or chal is None else (code, chal)
+        if self._header_status[1] is None:  # else the server has not heard of the nonce in the message it refused
+            self._header_status = (StatusCode.OK, None)
         self._pending_nonce = None  # the nonce of a challenge serves this answer and is not stored
-        if (
-            self._server is None
-            or not self._server.shows(proof)
-            or (self._server.known and not self._server.per_message)
-        ):
+        if self._server is None or self._server.settled or not self._server.shows(proof):
             return
         verdict = self._server.judge(proof)
         if verdict.accepted:

@@ -52,4 +52,4 @@ class Limits:
     max_size: int = 512 * 1024  # octets of the document
     max_depth: int = 32  # elements inside each other
     max_items: int = 20_000  # elements; in WBXML attributes and pieces of content as well
-    max_text: int = 1024 * 1024  # octets of all text in WBXML; one string table entry may be referred to many times
+    max_text: int = 1024 * 1024  # octets of text that grows in reading: string table entries, elements shown as text

@@ -23,7 +23,7 @@ def decode_nonce(received: str | bytes) -> bytes:
     """
     if isinstance(received, bytes):
         return (_decoded(received) if received.endswith(b"=") else None) or received
-    decoded = _decoded(received.encode())
+    decoded = _decoded("".join(received.split()).encode())
     return received.encode() if decoded is None else decoded
 
 

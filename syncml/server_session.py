@@ -98,7 +98,7 @@ class ServerSession:
         self._header: SyncHdr | None = None  # of the message being answered
         self._header_status: tuple[int, Chal | None] = (StatusCode.OK, None)
         self._refusing: list[Status] | None = None  # Statuses for a message whose sender is not the device
-        self._has_refused = False  # our last message was of those, and had nothing that could go out again
+        self._has_refused = False  # our last message was of those, and had no commands of its own
         self._setup, self._unproved_setup = SetupPackage(), SetupPackage()
         self._outbox = Outbox(encoding, account.peer)
         self._package = OutstandingPackage()
@@ -235,8 +235,9 @@ class ServerSession:
                 continue
             answer = self._server.hear(status)
             if status.code in REFUSALS:
-                refused = None if self._has_refused else status.msg_ref
-                self._challenged(answer, status.chal, events)
+                again = not self._has_refused or _refuses_commands(message)
+                refused = status.msg_ref if again else None
+                self._challenged(answer, status.chal, events, again=again)
             elif status.code >= StatusCode.BAD_REQUEST:
                 self._aborted = f"the device answers our header with {status.code}"
             if self._aborted is None and status.chal is not None and status.chal.next_nonce is not None:
@@ -249,12 +250,12 @@ class ServerSession:
             self._aborted = _NO_NONCE
         return refused
 
-    def _challenged(self, answer: HeaderAnswer, chal: Chal | None, events: list[Event]) -> None:
-        """The client wants our credentials, or others: the commands of the last message go out again with them."""
+    def _challenged(self, answer: HeaderAnswer, chal: Chal | None, events: list[Event], *, again: bool) -> None:
+        """The client wants our credentials, or others: with them, the commands of the last message go out `again`."""
         final = answer is not HeaderAnswer.CHALLENGED
         events.append(self._move(CredentialsRefused(attempt=self._server.challenges, final=final)))
         if answer is HeaderAnswer.CHALLENGED:
-            if not self._has_refused:
+            if again:
                 self._outbox.take_back()
         elif answer is HeaderAnswer.UNSUPPORTED and chal is not None:
             self._header_status = (StatusCode.OPTIONAL_FEATURE_NOT_SUPPORTED, None)
@@ -453,6 +454,11 @@ class ServerSession:
 
 def _refuses(status: Status, msg_id: str) -> bool:
     return status.msg_ref == msg_id or status.code in REFUSALS
+
+
+def _refuses_commands(message: Message) -> bool:
+    """Whether the device says of commands, and not of the header alone, that they lacked credentials."""
+    return any(isinstance(c, Status) and c.cmd_ref != "0" and c.code in REFUSALS for c in message.commands)
 
 
 def message_for_error(

@@ -7,7 +7,7 @@ entity is taken, nothing is fetched, and nothing over the limits is read.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from typing import Final, cast
 from xml.sax.saxutils import escape
 
@@ -16,6 +16,8 @@ from lxml import etree
 from syncml.codes import NS_DDF, NS_METINF, NS_SYNCML
 from syncml.document import DDF, METINF, SYNCML, UNKNOWN_NAME, Content, Element, Limits
 from syncml.errors import LocalProtocolError, MalformedMessage, MessageTooLarge
+
+MAX_NAMESPACES: Final = 64  # prefixes declared above elements that are shown as text
 
 _NAMESPACES: Final = {SYNCML: NS_SYNCML, METINF: NS_METINF, DDF: NS_DDF}
 _PAGES: Final = {
@@ -38,6 +40,7 @@ _PROLOG: Final = re.compile(
 )
 _ENCODING: Final = re.compile(r"""\bencoding \s* = \s* ["'] ([^"']*) ["']""", re.VERBOSE)
 _ENCODINGS: Final = {"utf-8", "utf8", "us-ascii", "ascii", "utf-16"}  # all that an XML reader must know, and ASCII
+_SPECIAL: Final = re.compile("[&<>\r]")
 _NUL_AT_THE_END: Final = re.compile(r"(?<!\0)\0++(?=</|\]\]></)")  # of a value; the look-behind keeps it linear
 
 
@@ -112,7 +115,7 @@ def _build(tree: etree._Element, limits: Limits, verbatim: Collection[str]) -> E
     """The values, in one pass without recursion."""
     names: list[tuple[str, int, int]] = []  # name, page and line of the elements that are open
     contents: list[list[Content]] = [[]]
-    depth = count = 0
+    depth = count = shown = 0  # shown: characters of XML text made of elements
     skipped = 0  # depth of the open element whose content is not wanted as elements; 0: none
     for event, node in etree.iterwalk(tree, events=("start", "end")):
         if event == "start":
@@ -128,7 +131,12 @@ def _build(tree: etree._Element, limits: Limits, verbatim: Collection[str]) -> E
             if name == UNKNOWN_NAME or (name in verbatim and len(node)):
                 skipped = depth
                 if name != UNKNOWN_NAME:
-                    contents[-1].append("".join(_inner(node)))
+                    text = _inner(node, limits.max_text - shown)
+                    if text is None:
+                        reason = "elements that grow beyond measure as text"
+                        raise MalformedXml(reason, line=node.sourceline or 0)
+                    shown += len(text)
+                    contents[-1].append(text)
             elif node.text:
                 contents[-1].append(node.text)
             continue
@@ -150,11 +158,21 @@ def _name(node: etree._Element) -> tuple[str, int]:
     return (UNKNOWN_NAME, SYNCML) if page is None else (local, page)
 
 
-def _inner(node: etree._Element) -> Iterator[str]:
-    """Text and child elements of a node as XML text."""
-    yield escape(node.text or "")
+def _inner(node: etree._Element, room: int) -> str | None:
+    """Text and child elements of a node as XML text; None for more than `room` characters or too many namespaces.
+
+    Each child repeats all namespaces above it, so a small document could grow without bounds.
+    """
+    parts = [escape(node.text or "")]
+    length = len(parts[0])
+    if len(node.nsmap) > MAX_NAMESPACES:
+        return None
     for child in node:
-        yield etree.tostring(child, encoding="unicode")
+        parts.append(etree.tostring(child, encoding="unicode"))
+        length += len(parts[-1])
+        if length > room:
+            return None
+    return "".join(parts)
 
 
 # -- writer ------------------------------------------------------------------------------------------------------
@@ -188,6 +206,10 @@ def write_xml(root: Element) -> bytes:
     return f'<?xml version="1.0" encoding="UTF-8"?>{xml_text(root)}'.encode()
 
 
+def _escaped(text: str) -> str:
+    return escape(text, {"\r": "&#13;"})  # a bare carriage return would be read as a line feed
+
+
 def _write(element: Element, page: int, parts: list[str]) -> None:
     name = element.name
     start = name if element.page == page else f'{name} xmlns="{_NAMESPACES[element.page]}"'
@@ -197,7 +219,7 @@ def _write(element: Element, page: int, parts: list[str]) -> None:
     parts.append(f"<{start}>")
     for each in element.content:
         if isinstance(each, str):
-            parts.append(escape(each, {"\r": "&#13;"}))  # a bare carriage return would be read as a line feed
+            parts.append(_escaped(each) if _SPECIAL.search(each) else each)
         elif isinstance(each, bytes):
             raise LocalProtocolError("octets in an XML document")
         elif each.name != UNKNOWN_NAME:

@@ -137,16 +137,14 @@ class Run:
         return [event.alert for event in self.server_events if isinstance(event, AlertReceived)]
 
 
-def encoding_in_use(body: bytes) -> Encoding:
-    return Encoding.XML if body.startswith(b"<") else Encoding.WBXML
-
-
 def pump(
     client: ClientSession,
     server: ServerSession,
     policy: Iterable[Decision] = (),
     execute: Callable[[Command], list[CommandResult]] = answer_all,
     limit: int = 200,
+    *,
+    encoding: Encoding = Encoding.XML,
 ) -> Run:
     """Run both sessions until one has nothing to say; `limit` messages at most."""
     run = Run()
@@ -155,7 +153,7 @@ def pump(
     for _ in range(limit):
         if body is None:
             return run
-        message = decode(body, encoding_in_use(body))
+        message = decode(body, encoding)
         run.client_messages.append(message)
         run.client_sizes.append(len(body))
         run.client_macs.append(client.mac_header)
@@ -163,7 +161,7 @@ def pump(
         reply = server.reply(next(decisions, Finish()) if server.needs_decision else None)
         run.sizes.append(len(reply))
         run.server_macs.append(server.mac_header)
-        answer = decode(reply, encoding_in_use(reply))
+        answer = decode(reply, encoding)
         run.server_messages.append(answer)
         if client.closed:
             return run

@@ -428,7 +428,7 @@ def test_full_mutual_session_and_the_next_one(encoding: Encoding, auth_type: Aut
     for number in (1, 2):
         client = client_session(client_account, encoding=encoding, session_id=str(number), prefix=f"m{number}-")
         server = server_session(server_account, encoding=encoding, session_id=str(number), prefix=f"n{number}-")
-        run = pump(client, server, [Continue(PACKAGE), Continue((get("./E"),))])
+        run = pump(client, server, [Continue(PACKAGE), Continue((get("./E"),))], encoding=encoding)
         assert client.closed
         assert server.closed
         assert [answer.code for answer in run.answers] == [200, 200, 200, 200]

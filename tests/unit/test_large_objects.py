@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 from syncml.client_session import CommandResult
 from syncml.codec import Encoding, decode, encode
 from syncml.codes import Format
+from syncml.errors import PeerLimitTooSmall
 from syncml.large_object import Reassembly
 from syncml.model import (
     Add,
     Alert,
     Command,
     Copy,
+    Cred,
     Delete,
     Exec,
     Get,
@@ -86,6 +88,7 @@ def test_200_kb_to_the_device(encoding: Encoding, value: str | bytes, format: Fo
         server_session(max_msg_size=4096, max_obj_size=MAX_OBJECT, encoding=encoding),
         [Continue((get("./A"), replace_all, get("./B")))],
         limit=1000,
+        encoding=encoding,
     )
     assert max(run.sizes) <= 4096
     assert max(run.client_sizes) <= 4096
@@ -112,6 +115,7 @@ def test_200_kb_from_the_device(encoding: Encoding, value: str | bytes, format: 
         [Continue((get("./P"),))],
         execute,
         limit=1000,
+        encoding=encoding,
     )
     assert max(run.client_sizes) <= 4096
     check_chunks(run.client_messages, encoding, value)
@@ -128,6 +132,7 @@ def test_a_session_in_either_encoding(encoding: Encoding) -> None:
         client_session(encoding=encoding),
         server_session(encoding=encoding),
         [Continue((get("./A"), Add(items=(leaf_item("./P", b"\xff", format=Format.BIN),))))],
+        encoding=encoding,
     )
     assert [answer.code for answer in run.answers] == [200, 200]
     added = run.received[1]
@@ -353,3 +358,73 @@ def test_searches_find_the_largest(limit: int, largest: int) -> None:
         assert search(limit, fits) == min(limit, largest)
         assert all(0 < count <= limit for count in asked)
         assert len(asked) < 30
+
+
+def test_a_message_that_small_is_refused() -> None:
+    """XS-015."""
+    with pytest.raises(PeerLimitTooSmall):
+        Outbox(Encoding.XML).learn(Meta(max_msg_size=1023))
+
+
+def test_items_that_do_not_fit_together_go_out_one_by_one() -> None:
+    """XS-029: the same command, Item by Item; an object among them is cut."""
+    outbox = Outbox(Encoding.XML, PeerProfile(name="t", max_msg_size=2048))
+    command = Add(items=(leaf_item("./A", "a" * 900), leaf_item("./B", "b" * 5000), leaf_item("./C", "c" * 900)))
+    outbox.put(command)
+    pieces: list[Item] = []
+    while not outbox.empty:
+        result = outbox.fill(HEADER, None, Ending.FINAL)
+        assert len(encode(result.message, Encoding.XML)) <= 2048
+        assert {id(origin) for _, origin in result.carried} == {id(command)}
+        pieces += [item for each in result.message.commands if isinstance(each, Add) for item in each.items]
+    joined = {uri: "".join(str(p.data) for p in pieces if p.target == uri) for uri in ("./A", "./B", "./C")}
+    assert joined == {"./A": "a" * 900, "./B": "b" * 5000, "./C": "c" * 900}
+
+
+def test_nothing_of_a_command_goes_out_when_one_item_cannot() -> None:
+    """XS-017."""
+    outbox = Outbox(Encoding.XML, PeerProfile(name="t", max_msg_size=2048))
+    command = Get(items=(Item(target="./A"), Item(target="./" + "x" * 3000)))
+    outbox.put(command)
+    result = outbox.fill(HEADER, None, Ending.FINAL)
+    assert (result.refused, result.carried) == ((command,), ())
+
+
+def test_a_command_that_had_a_message_to_itself_and_did_not_fit_is_refused() -> None:
+    """XS-015: credentials take the room it would have without them; no endless asking."""
+    outbox = Outbox(Encoding.XML, PeerProfile(name="t", max_msg_size=2048))
+    command = get("./" + "x" * 800)
+    outbox.put(command)
+    header = replace(HEADER, cred=Cred(type="t", data="x" * 1000))
+    first = outbox.fill(header, None, Ending.FINAL)
+    assert (first.refused, first.carried, first.message.final) == ((), (), False)
+    second = outbox.fill(header, None, Ending.FINAL)
+    assert (second.refused, second.carried) == ((command,), ())
+    assert outbox.empty
+
+
+@pytest.mark.parametrize("encoding", Encoding)
+def test_an_object_is_given_up_or_taken_back(encoding: Encoding) -> None:
+    """XS-012, XS-019: after a refusal the rest is dropped; after a challenge the last chunk goes out again."""
+    outbox = Outbox(encoding, PeerProfile(name="t", max_msg_size=2048))
+    outbox.put(Add(items=(leaf_item("./P", OCTETS[:5000], format=Format.BIN),)), get("./A"))
+    filled(outbox)
+    assert outbox.amid_object
+    second = filled(outbox)
+    outbox.take_back()
+    assert filled(outbox) == second
+    outbox.abandon_object()
+    assert [command.name for command in filled(outbox).commands] == ["Get"]
+    outbox.abandon_object()
+    assert outbox.empty
+
+
+def test_only_an_open_object_can_be_interrupted() -> None:
+    """XC-082: whole Items of other nodes pass beside it."""
+    buffer = Reassembly(limit=10)
+    assert buffer.interrupt() == ""
+    assert buffer.take("Add", chunk("a")) == 213
+    beside = chunk("b", uri="./Q", more=False)
+    assert buffer.take("Add", beside) is beside
+    assert buffer.interrupt() == "./P"
+    assert not buffer.open

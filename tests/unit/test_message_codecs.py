@@ -341,6 +341,24 @@ def test_elements_inside_data_come_as_xml_text(data: str, text: str) -> None:
     assert decode_xml(xml(f"<Add><CmdID>1</CmdID><Item>{data}</Item></Add>")).commands == (add(data=text),)
 
 
+def declared(count: int) -> str:
+    return " ".join(f'xmlns:n{number}="urn:n"' for number in range(count))
+
+
+GROWING = {
+    "many namespaces above": f"<Add><Item {declared(20_000)}><Data>{'<a/>' * 2000}</Data></Item></Add>",
+    "some namespaces above many elements": f"<Add><Item {declared(50)}><Data>{'<a/>' * 2000}</Data></Item></Add>",
+    "in many Items": "<Add>" + f"<Item {declared(50)}><Data>{'<a/>' * 100}</Data></Item>" * 20 + "</Add>",
+}
+
+
+@pytest.mark.parametrize("body", GROWING.values(), ids=GROWING)
+def test_a_document_that_grows_as_text_is_refused_early(body: str) -> None:
+    """XS-037: elements in Data repeat the namespaces above them; 300 kB would have become gigabytes."""
+    with pytest.raises(MalformedXml, match="grow"):
+        decode_xml(xml(body))
+
+
 @pytest.mark.parametrize(
     "document",
     [
@@ -658,6 +676,7 @@ def test_credentials_in_wbxml(data: str | bytes, read: str) -> None:
 
 NONCES: dict[str, tuple[str | bytes, bytes]] = {
     "Base64 text": ("AP8=", b"\x00\xff"),
+    "Base64 text in lines": ("AP\r\n 8=", b"\x00\xff"),
     "raw octets as an opaque": (b"\x00\xff", b"\x00\xff"),
     "raw letters as an opaque": (b"abcdefghijklmnop", b"abcdefghijklmnop"),
     "padded Base64 as an opaque": (b"AP8=", b"\x00\xff"),

@@ -537,3 +537,41 @@ def test_any_messages_give_answers_or_typed_errors(heard: list[Message], authent
                 if isinstance(event, CommandReceived):
                     session.answer(event.command, answer_all(event.command))
             assert (session.reply() is None) is session.closed
+
+
+def test_a_server_that_keeps_challenging_hears_the_refusal_again() -> None:
+    """XC-025: two refusals across each other; ours goes out again, and no Statuses of an older message with it."""
+    line = mac_line()
+    line.up(Continue((get("./A"),)))
+    refusal = line.down(mac=FORGED.replace("device", "dpf.example"))
+    assert refusal is not None
+    answer = line.up(mac=FORGED)
+    assert set(codes(answer)) == {401}
+    again = line.down()
+    assert again is not None
+    assert codes(again) == codes(refusal) == [401, 401]
+    assert names(line.up()) == ["Status", "Get"]
+    line.down()
+    line.up(Finish())
+    assert [each.code for each in answers(line.server_events)] == [200]
+
+
+@pytest.mark.parametrize("code", [404, 500, 503, 513])
+def test_a_header_that_the_device_does_not_take(code: int) -> None:
+    """OMA-TS-DM_RepPro-V1_2 §10: any error but 401 and 407 on our header ends the session."""
+    device = Device()
+    device.open(get("./A"))
+    events, answer = device.say(replace(OK, code=code))
+    assert [e for e in events if isinstance(e, SessionAborted)]
+    assert set(names(answer)) == {"Status"}
+    assert device.session.closed
+
+
+def test_a_device_that_refuses_our_credentials_for_good() -> None:
+    """XS-012: 401 without a challenge; no command goes out again."""
+    device = Device()
+    device.open(get("./A"))
+    events, answer = device.say(replace(OK, code=401), said("4", 401))
+    assert [e.final for e in events if isinstance(e, CredentialsRefused)] == [True]
+    assert set(names(answer)) == {"Status"}
+    assert device.session.closed

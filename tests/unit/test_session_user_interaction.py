@@ -24,7 +24,13 @@ SET = Replace(items=(leaf_item("./C", "c"),))
 def run_with(
     *commands: Command, execute: Callable[[Command], list[CommandResult]], encoding: Encoding = Encoding.XML
 ) -> Run:
-    return pump(client_session(encoding=encoding), server_session(encoding=encoding), [Continue(commands)], execute)
+    return pump(
+        client_session(encoding=encoding),
+        server_session(encoding=encoding),
+        [Continue(commands)],
+        execute,
+        encoding=encoding,
+    )
 
 
 def with_code(code: int, *entered: str) -> Callable[[Command], list[CommandResult]]:
