@@ -6,6 +6,7 @@ import dataclasses
 from typing import Final, TypeVar
 
 from dmserver.answers import node_key
+from dmserver.operator_outcomes import is_secret
 from syncml.errors import LocalProtocolError
 from syncml.model import Add, Alert, Atomic, Command, Copy, Delete, Exec, Get, Item, Message, Replace, Results, Status
 from syncml.model import Sequence as SequenceCommand
@@ -77,7 +78,7 @@ def _clean(command: Command) -> Command:
             command.target_refs if command.cmd_ref != "0" else tuple(r.partition("?")[0] for r in command.target_refs)
         )
         return dataclasses.replace(
-            command, chal=chal, target_refs=refs, items=tuple(_clean_item(item) for item in command.items)
+            command, chal=chal, target_refs=refs, items=tuple(_clean_detail(item) for item in command.items)
         )
     if isinstance(command, Alert | Add | Replace | Delete | Get | Copy | Exec | Results):
         return dataclasses.replace(command, items=tuple(_clean_item(item) for item in command.items))
@@ -87,9 +88,15 @@ def _clean(command: Command) -> Command:
 def _clean_item(item: Item) -> Item:
     if item.data is None:
         return item
-    leaf = node_key(item.target or item.source or "").rpartition("/")[2]
-    if leaf in SECRET_LEAVES:
+    uri = item.target or item.source or ""
+    leaf = node_key(uri).rpartition("/")[2]
+    if leaf in SECRET_LEAVES or is_secret(uri, item.meta.type if item.meta is not None else None, item.data):
         return dataclasses.replace(item, data=f"[redacted, {len(item.data)} characters]")
     if isinstance(item.data, bytes) or len(item.data) > MAX_VALUE:
         return dataclasses.replace(item, data=f"[{len(item.data)} characters]")
     return item
+
+
+def _clean_detail(item: Item) -> Item:
+    """An Item of a Status: what a user typed may be a password."""
+    return item if item.data is None else dataclasses.replace(item, data=f"[{len(item.data)} characters]")

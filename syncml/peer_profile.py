@@ -37,6 +37,8 @@ PROFILES: Final = {
         PeerProfile(name="no-sequence", sequences=False),
         PeerProfile(name="explicit", empty_data=True, item_meta=True),
         PeerProfile(name="small", max_msg_size=2048),
+        # Needs credentials in every message, as nothing else says whose it is.
+        PeerProfile(name="no-resp-uri", resp_uri=False),
     )
 }
 
