@@ -23,8 +23,8 @@ from syncml.bootstrap.cp import decode_cp
 from syncml.bootstrap.errors import BootstrapReason, BootstrapRefused
 from syncml.bootstrap.profile import DmBootstrap, from_document
 from syncml.bootstrap.security import BootstrapSecrets, Sec, verify_mac
-from syncml.bootstrap.wap_push import MalformedPush, WapPush, parse_push
 from syncml.codes import MediaType
+from syncml.wap_push import MalformedPush, WapPush, parse_push
 
 STEP: Final = "7"
 MAX_BOOTSTRAP: Final = 8192  # octets of a datagram: what a long concatenated short message could carry

@@ -9,7 +9,9 @@ from syncml.bootstrap.cp import MAX_DOCUMENT_SIZE, Characteristic, CpDocument, P
 from syncml.bootstrap.errors import BootstrapReason, BootstrapRefused
 from syncml.bootstrap.profile import DmBootstrap, DmCredentials, NapDef, from_document, to_document
 from syncml.bootstrap.security import BootstrapSecrets, Sec, compute_mac, imsi_semi_octets, verify_mac
-from syncml.bootstrap.wap_push import (
+from syncml.codes import MediaType
+from syncml.errors import LocalProtocolError
+from syncml.wap_push import (
     APPLICATION_SYNCML_DM,
     WAP_PUSH_PORT,
     MalformedPush,
@@ -17,8 +19,6 @@ from syncml.bootstrap.wap_push import (
     build_push,
     parse_push,
 )
-from syncml.codes import MediaType
-from syncml.errors import LocalProtocolError
 
 __all__ = [
     "APPLICATION_SYNCML_DM",

@@ -27,9 +27,9 @@ from syncml.bootstrap import (
     verify_mac,
 )
 from syncml.bootstrap.cp import MAX_DOCUMENT_SIZE
-from syncml.bootstrap.wap_push import MAX_DATAGRAM
 from syncml.codes import AuthType, MediaType
 from syncml.errors import LocalProtocolError
+from syncml.wap_push import MAX_DATAGRAM
 
 IMSI = "493005100592800"
 DOCUMENT = bytes.fromhex("030b6a004501")
@@ -196,6 +196,7 @@ PARSED = {
     "charset parameter": (headers("03b681ea"), PUSHED),
     "SEC as long integer": (headers("04b6910101"), replace(PUSHED, sec=1)),
     "SEC as text": (headers("04b6913100"), replace(PUSHED, sec=1)),
+    "SEC as a word": (headers("0ab691" + text("userpin")), replace(PUSHED, sec="USERPIN")),
     "parameter names as text": (
         headers("0cb6" + text("SEC") + "81" + text("MAC") + text("F")),
         replace(PUSHED, sec=1, mac="F"),
@@ -245,7 +246,6 @@ BROKEN = {
     "parameter without name": headers("02b601"),
     "SEC twice": headers("05b691819180"),
     "MAC twice, as text": headers(text("a/b;MAC=1;mac=1")),
-    "SEC that is no number": headers("04b6916100"),
     "number of more than 64 bits": headers("0a09" + "00" * 9),
     "opaque beyond the headers": headers("b6a01fff00"),
     "header without value": headers("b6af"),
@@ -281,7 +281,7 @@ def test_what_we_do_not_send(push: WapPush) -> None:
         WapPush,
         transaction_id=st.integers(0, 255),
         content_type=st.sampled_from([CP, MediaType.NOTIFICATION, MediaType.DM_WBXML, "text/plain"]),
-        sec=st.none() | st.integers(0, 127),
+        sec=st.none() | st.integers(0, 127) | st.sampled_from(["NETWORKID", "USERPIN"]),
         mac=st.none() | st.from_regex(r"[0-9A-F]{1,200}", fullmatch=True),
         application_id=st.none() | st.integers(0, 127) | st.just("x-wap-application:syncml.dm"),
         body=st.binary(max_size=50),

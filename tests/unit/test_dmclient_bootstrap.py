@@ -17,9 +17,9 @@ from mo_definitions.standard import CLCRED, SRVCRED
 from syncml.bootstrap.cp import CpDocument, encode_cp
 from syncml.bootstrap.profile import DmCredentials, to_document
 from syncml.bootstrap.security import BootstrapSecrets, Sec, compute_mac
-from syncml.bootstrap.wap_push import WapPush, build_push
 from syncml.codes import AuthType, MediaType
 from syncml.model import Add, Get, Item, Meta, Replace
+from syncml.wap_push import WapPush, build_push
 from tests.support_dmclient import (
     CLIENT_NONCE,
     CLIENT_SECRET,
