@@ -18,7 +18,7 @@ from syncml.codec import Encoding, encode
 from syncml.codes import AlertCode, StatusCode
 from syncml.errors import LocalProtocolError, PeerLimitTooSmall
 from syncml.model import Alert, Atomic, Command, Item, Message, Meta, Sequence, Status, SyncHdr, UnknownCommand
-from syncml.values import as_text
+from syncml.values import as_transmitted
 
 DEFAULT_PEER_SIZE: Final = 512 * 1024  # octets; used when a peer announces no MaxMsgSize
 MIN_PEER_SIZE: Final = 1024  # octets; a header with its Status needs about as much
@@ -130,7 +130,7 @@ class Outbox:
 
     def takes(self, item: Item) -> bool:
         """Whether the peer's MaxObjSize admits the Item's data, counted as transmitted."""
-        data = as_text(item).data
+        data = as_transmitted(item, self.encoding).data
         return self.peer_object_size is None or data is None or len(str(data).encode()) <= self.peer_object_size
 
     def fill(self, header: SyncHdr, header_status: Status | None, ending: Ending) -> Filled:
@@ -194,7 +194,12 @@ class Outbox:
                 return [each for part in parts for each in part] if all(parts) else []
             if not items or items[0].data is None:
                 return []
-            large = replace(entry, command=_with_items(entry.command, as_text(items[0])), admitted=True, large=True)
+            large = replace(
+                entry,
+                command=_with_items(entry.command, as_transmitted(items[0], self.encoding)),
+                admitted=True,
+                large=True,
+            )
             return [large] if alone(large.piece(MIN_CHUNK)) else []
 
         admitted: list[Queued] = []
