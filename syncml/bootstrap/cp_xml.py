@@ -15,6 +15,7 @@ from lxml import etree
 from syncml.bootstrap.cp import MAX_DEPTH, MAX_DOCUMENT_SIZE, MAX_ITEMS, Characteristic, CpDocument, Parm
 from syncml.bootstrap.errors import BootstrapReason, BootstrapRefused
 from syncml.errors import LocalProtocolError
+from syncml.xml_document import xml_parser
 
 DOCTYPE: Final = (
     '<!DOCTYPE wap-provisioningdoc PUBLIC "-//WAPFORUM//DTD PROV 1.0//EN" "http://www.wapforum.org/DTD/prov.dtd">'
@@ -92,11 +93,8 @@ def decode_cp_xml(octets: bytes) -> CpDocument:
         octets = octets[: prolog.start("doctype")] + octets[prolog.end("doctype") :]
     if b"<!DOCTYPE" in octets or b"<!ENTITY" in octets:
         raise BootstrapRefused(BootstrapReason.MALFORMED, "document type with declarations")
-    parser = etree.XMLParser(
-        resolve_entities=False, load_dtd=False, no_network=True, huge_tree=False, remove_comments=True, remove_pis=True
-    )
     try:
-        root = etree.fromstring(octets.removeprefix(b"\xef\xbb\xbf").strip(), parser)
+        root = etree.fromstring(octets.removeprefix(b"\xef\xbb\xbf").strip(), xml_parser())
     except (etree.XMLSyntaxError, ValueError) as error:
         raise BootstrapRefused(BootstrapReason.MALFORMED, "not well-formed") from error
     if _name(root) != "wap-provisioningdoc":
@@ -130,5 +128,5 @@ def _read_parm(element: etree._Element) -> Parm:
 
 
 def _name(element: etree._Element) -> str:
-    """Local name; empty for what is no element."""
-    return str(element.tag).rpartition("}")[2] if isinstance(element.tag, str) else ""
+    """Local name."""
+    return str(element.tag).rpartition("}")[2]  # of an entity it is a function, whose text is no name here
