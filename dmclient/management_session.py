@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 import structlog
 
+from dmclient.calls import Call
 from dmclient.device import Device
 from dmclient.dm_account import client_account, is_secure, store_nonce
 from dmclient.executor import Executor
@@ -75,10 +76,12 @@ async def run_session(
     settings: SessionSettings,
     *,
     step: str,
-    start: AlertCode = AlertCode.CLIENT_INITIATED_MGMT,
+    call: Call | None = None,
     new_nonce: Callable[[], bytes] = lambda: secrets.token_bytes(NONCE_LENGTH),
 ) -> SessionReport:
     """Run one session with the server of that account; `step` is the step of the scheme for the trail.
+
+    A `call` with a SessionID is answered with that SessionID and Alert 1200 (OMA-TS-DM_Protocol-V1_2 §8.4).
 
     Raises:
         ServerNotAuthenticated: TLS refused the server; nothing was sent.
@@ -87,14 +90,17 @@ async def run_session(
     account = client_account(device.tree.nodes, server_id, tls=True)
     if account is None:
         raise SessionFailed(f"no usable account for {server_id}")
+    called = call is not None and call.session_id is not None
+    if call is not None and call.resync:
+        account = replace(account, resync=True)
     if account.server_auth is None and not is_secure(account.server_uri):
         raise ServerNotAuthenticated("the server has neither TLS nor credentials to prove itself with")
     session = ClientSession(
         account=account,
         device_id=device.device_id,
-        session_id=device.next_session_id(),
+        session_id=call.session_id if call is not None and call.session_id is not None else device.next_session_id(),
         dev_info=device.dev_info,
-        start=start,
+        start=AlertCode.SERVER_INITIATED_MGMT if called else AlertCode.CLIENT_INITIATED_MGMT,
         alerts=device.alerts.alerts(),
         max_msg_size=settings.max_msg_size,
         max_obj_size=settings.max_obj_size,

@@ -50,6 +50,7 @@ from syncml.wap_push import (
 
 __all__ = [
     "APPLICATION_SYNCML_DM",
+    "CP_TYPES",
     "WAP_PUSH_PORT",
     "AppAddress",
     "BootstrapReason",
