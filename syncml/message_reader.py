@@ -8,12 +8,12 @@ touched: only where WBXML leaves open whether octets are text does the Format de
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from collections.abc import Iterator
 from typing import Final
 
-from syncml.document import DDF, UNKNOWN_NAME, Content, Element
+from syncml.document import DDF, UNKNOWN_NAME, Element
+from syncml.document_text import is_base64, plain_text, user_data
 from syncml.errors import MalformedMessage
 from syncml.model import (
     MAX_GROUP_DEPTH,
@@ -38,7 +38,6 @@ from syncml.model import (
     UnknownCommand,
 )
 from syncml.nonces import decode_nonce
-from syncml.xml_document import is_xml_text, xml_text
 
 MAX_MESSAGE_SIZE: Final = 1024 * 1024  # octets; several times what devices announce as MaxMsgSize
 MAX_ELEMENTS: Final = 20_000
@@ -73,27 +72,14 @@ def read_message(root: Element) -> Message:
 # -- texts and numbers -------------------------------------------------------------------------------------------
 
 
-def _plain(content: tuple[Content, ...]) -> str:
-    """The text of an element that holds nothing else; an opaque of WBXML may carry text as well.
-
-    Raises:
-        MalformedMessage: an opaque that is no UTF-8.
-    """
-    texts = [each for each in content if not isinstance(each, Element)]
-    try:
-        return "".join(each if isinstance(each, str) else each.rstrip(b"\0").decode() for each in texts)
-    except UnicodeDecodeError as exc:
-        raise MalformedMessage("an opaque that should be text is no UTF-8") from exc
-
-
 def _text(parent: Element | None, name: str) -> str | None:
     """Text of a child without the white space around it, None when there is no such child."""
     child = None if parent is None else parent.child(name)
-    return None if child is None else _plain(child.content).strip()
+    return None if child is None else plain_text(child.content).strip()
 
 
 def _texts(parent: Element, name: str) -> tuple[str, ...]:
-    return tuple(_plain(child.content).strip() for child in parent.children(name))
+    return tuple(plain_text(child.content).strip() for child in parent.children(name))
 
 
 def _number(parent: Element, name: str) -> int | None:
@@ -107,7 +93,7 @@ def _location(parent: Element, name: str) -> str | None:
     if child is None:
         return None
     uri = _text(child, "LocURI")
-    return _plain(child.content).strip() or None if uri is None else uri
+    return plain_text(child.content).strip() or None if uri is None else uri
 
 
 # -- header and Meta ---------------------------------------------------------------------------------------------
@@ -140,10 +126,10 @@ def _cred(cred: Element | None) -> Cred | None:
     meta = _meta(cred) or Meta()
     data = cred.child("Data")
     content = () if data is None else data.content
-    if len(content) == 1 and isinstance(content[0], bytes) and not _is_base64(content[0]):
+    if len(content) == 1 and isinstance(content[0], bytes) and not is_base64(content[0]):
         text = base64.b64encode(content[0]).decode()  # the raw digest as an opaque
     else:
-        text = _plain(content).strip()
+        text = plain_text(content).strip()
     # Type is mandatory; auth-basic is what a peer that leaves it out means (RepPro §6.4).
     return Cred(type=meta.type or "syncml:auth-basic", format=meta.format, data=text)
 
@@ -171,7 +157,7 @@ def _nonce(element: Element | None) -> bytes | None:
     content = element.content
     if len(content) == 1 and isinstance(content[0], bytes):
         return decode_nonce(content[0])
-    return decode_nonce(_plain(content).strip())
+    return decode_nonce(plain_text(content).strip())
 
 
 # -- Items -------------------------------------------------------------------------------------------------------
@@ -183,78 +169,15 @@ def _items(command: Element, meta: Meta | None = None) -> tuple[Item, ...]:
 
 def _item(element: Element, command_meta: Meta | None) -> Item:
     meta = _meta(element)
-    effective = meta if command_meta is None else command_meta.inherited_by(meta)
+    effective = (command_meta or Meta()).inherited_by(meta)
     data = element.child("Data")
     return Item(
         target=_location(element, "Target"),
         source=_location(element, "Source"),
         meta=meta,
-        data=None if data is None else _data(data.content, effective or Meta()),
+        data=None if data is None else user_data(data.content, effective.format, effective.type),
         more_data=element.child("MoreData") is not None,
     )
-
-
-def _data(content: tuple[Content, ...], meta: Meta) -> str | bytes:
-    """User data as it is: text, octets, or elements that stand in it as XML text."""
-    if len(content) == 1 and isinstance(content[0], str):
-        return content[0]
-    if any(isinstance(each, Element) for each in content):
-        return "".join(_inline(each) for each in content)
-    if any(isinstance(each, bytes) for each in content):
-        return _opaque(
-            b"".join(each if isinstance(each, bytes) else str(each).encode("utf-8", "replace") for each in content),
-            meta,
-        )
-    return ""
-
-
-def _inline(piece: Content) -> str:
-    """A tree as elements (pages change inside one WBXML document); pages of other vocabularies are passed over."""
-    if not isinstance(piece, Element):
-        return _plain((piece,))
-    if piece.name == UNKNOWN_NAME or (piece.page == DDF and piece.name != "MgmtTree"):
-        return ""
-    return xml_text(_text_only(piece))
-
-
-def _text_only(element: Element) -> Element:
-    """The element as XML can show it: an opaque that is no text becomes Base64, as XML has binary values."""
-
-    def shown(piece: Content) -> Content:
-        if isinstance(piece, Element):
-            return _text_only(piece)
-        octets = piece if isinstance(piece, bytes) else piece.encode("utf-8", "replace")
-        text = _as_text(octets)
-        return base64.b64encode(octets).decode() if text is None else text
-
-    return Element(name=element.name, page=element.page, content=tuple(shown(each) for each in element.content))
-
-
-def _opaque(octets: bytes, meta: Meta) -> str | bytes:
-    """Octets stay octets for `bin`, for a nested WBXML document and where they are no text; else they are text."""
-    if meta.format == "bin" or (meta.type or "").endswith("wbxml"):
-        return octets
-    text = _as_text(octets)
-    if text is None or (meta.format == "b64" and not _is_base64(octets.rstrip(b"\0"))):
-        return octets
-    return text
-
-
-def _as_text(octets: bytes) -> str | None:
-    """UTF-8 text, without NUL at its end; None for anything else."""
-    try:
-        text = octets.rstrip(b"\0").decode()
-    except UnicodeDecodeError:
-        return None
-    return text if is_xml_text(text) else None
-
-
-def _is_base64(octets: bytes) -> bool:
-    try:
-        base64.b64decode(b"".join(octets.split()), validate=True)
-    except (binascii.Error, ValueError):
-        return False
-    return True
 
 
 # -- commands ----------------------------------------------------------------------------------------------------

@@ -46,6 +46,7 @@ class MalformedXml(MalformedMessage):
 
     def __init__(self, reason: str, *, line: int = 0) -> None:
         super().__init__(f"line {line}: {reason}" if line else reason)
+        self.reason = reason
         self.line = line
 
 
