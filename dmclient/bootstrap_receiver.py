@@ -21,6 +21,7 @@ from dmclient.calls import Call, CallQueue
 from dmclient.dm_account import account_path, write_account
 from dmclient.management_tree import ManagementTree
 from syncml.bootstrap import CP_TYPES, DmBootstrap, DmSec, Sec, authenticated, read_accounts, read_cp
+from syncml.bootstrap.dm_profile import read_message
 from syncml.bootstrap.errors import BootstrapReason, BootstrapRefused
 from syncml.bootstrap.security import BootstrapSecrets, at_least
 from syncml.codes import MediaType
@@ -132,12 +133,20 @@ class BootstrapReceiver:
                 step=STEP, direction="DPF→M2ME", summary=f"{profile} bootstrap (WAP push)", octets=len(push.body)
             )
             kind = self._authenticated(push)
-            accounts = tuple(_Offer(each) for each in read_accounts(read_cp(push)))
+            offers = self._offers(push)
         except BootstrapRefused as refusal:
             if refusal.reason is BootstrapReason.WRONG_MAC:
                 return self._wrong_mac(self._tree.now())
             return self._ended(Verdict.REFUSED, str(refusal))
-        return self._apply(accounts, hashlib.sha256(push.body).hexdigest(), kind)
+        return self._apply(offers, hashlib.sha256(push.body).hexdigest(), kind)
+
+    def _offers(self, push: WapPush) -> tuple[_Offer, ...]:
+        if push.content_type != MediaType.DM_WBXML:
+            return tuple(_Offer(each) for each in read_accounts(read_cp(push)))
+        content = read_message(push.body)
+        for each in content.skipped:
+            self._trail.note(f"bootstrap: object {each[:64] or 'without identifier'} is not supported", step=STEP)
+        return tuple(_Offer(each.account, each.acl) for each in content.offers)
 
     def _locked(self) -> bool:
         until = self._memory.locked_until

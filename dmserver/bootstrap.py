@@ -28,6 +28,7 @@ from syncml.bootstrap import (
     to_document,
     typed_number,
 )
+from syncml.bootstrap.dm_profile import protect_message
 from syncml.codes import AuthType
 from syncml.wap_push import WapPush
 
@@ -161,12 +162,23 @@ def bootstrap_push(
     """The push with the account, under a MAC.
 
     Raises:
-        BootstrapNotAllowed: the DM profile has no such MAC.
+        BootstrapNotAllowed: the DM profile has no such MAC, or no XML.
         LocalProtocolError: a secret that the kind of MAC needs is missing or malformed, or the URL cannot be used.
     """
     form = form or BootstrapForm()
     document = account_document(account, dm_url=dm_url, server_id=server_id)
     known = BootstrapSecrets(pin=secret or None, imsi=form.imsi)
+    if form.profile is Profile.DM:
+        if form.as_xml:
+            raise BootstrapNotAllowed("the DM profile is WBXML only", hint="leave out --xml")
+        return protect_message(
+            document,
+            device_id=account.device_id,
+            secrets=known,
+            sec=form.mac_key.dm,
+            imsi_text=form.imsi_text,
+            transaction_id=account.profile & 0xFF,
+        )
     return protect_document(
         to_document(document),
         known,
