@@ -22,7 +22,7 @@ from dmclient.network import AttachCode, AttachResult, Network, attach
 from dmclient.tre.base import McimInfo, TreError
 from mcim.vocabulary import ResultCode
 from mo_definitions import AlertType
-from syncml.codes import StatusCode
+from syncml.codes import AlertCode, StatusCode
 
 _log = structlog.get_logger(__name__)
 SUCCESSFUL: Final = frozenset({ResultCode.SUCCESS, ResultCode.ALREADY_DONE})
@@ -178,12 +178,22 @@ class Agent:
         return None
 
     async def _one_session(self, server_id: str, call: Call | None) -> SessionReport:
-        """One session.
+        """One session: Alert 1200 and the SessionID of the notification, or Alert 1201 (OMA-TS-DM_Protocol-V1_2 §8.4).
 
         Raises:
             ServerNotAuthenticated, SessionFailed: see `run_session`.
         """
-        return await run_session(self._device, server_id, self._transport, self._settings, step=self._step(), call=call)
+        session_id = None if call is None else call.session_id
+        return await run_session(
+            self._device,
+            server_id,
+            self._transport,
+            self._settings,
+            step=self._step(),
+            start=AlertCode.CLIENT_INITIATED_MGMT if session_id is None else AlertCode.SERVER_INITIATED_MGMT,
+            session_id=session_id,
+            resync=call is not None and call.resync,
+        )
 
     def _settle(self, call: Call | None, *, failed: bool) -> None:
         """After the session of a call: it is done with, or the server may make it again."""

@@ -16,6 +16,7 @@ from dmclient.management_session import SessionSettings
 from dmclient.objects.device import DeviceFacts
 from dmclient.objects.m2m import M2MFacts
 from mcim.vocabulary import ValidationMode
+from syncml.codec import Encoding
 
 
 class DeviceSection(Section):
@@ -69,6 +70,7 @@ class SessionSection(Section):
 
     max_msg_size: int = Field(default=4096, ge=2048, le=1048576)  # octets; a package comes in chunks then
     max_obj_size: int = Field(default=524288, ge=4096, le=8388608)  # octets
+    encoding: Literal["xml", "wbxml"] = "xml"  # of our messages; a server answers in kind
     timeout_s: float = Field(default=30.0, gt=0)  # of one HTTP exchange
     allow_plain_http: bool = False  # interoperability tests only; credentials then travel unprotected
 
@@ -122,8 +124,12 @@ class ClientSettings(ActorSettings):
         )
 
     def session_settings(self) -> SessionSettings:
-        """Sizes for the session engine."""
-        return SessionSettings(max_msg_size=self.session.max_msg_size, max_obj_size=self.session.max_obj_size)
+        """Sizes and encoding for the session engine."""
+        return SessionSettings(
+            max_msg_size=self.session.max_msg_size,
+            max_obj_size=self.session.max_obj_size,
+            encoding=Encoding[self.session.encoding.upper()],
+        )
 
     def retry_policy(self) -> RetryPolicy:
         """Bounds of the agent."""

@@ -209,17 +209,26 @@ def _text(nodes: NodeMap, path: Path, node: AccountNode) -> str:
 
 
 def _level_path(nodes: NodeMap, account: Path, level: str) -> Path | None:
+    """The credentials of that level that sessions use: of the type in AAuthPref if there are any, else the first."""
     base = (*account, *AccountNode.APP_AUTH.segments)
-    paths = ((*base, name) for name in nodes.children(base))
-    return next((path for path in paths if nodes.text((*path, *CredentialNode.LEVEL.segments)) == level), None)
+    paths = [(*base, name) for name in nodes.children(base)]
+    usable = [
+        path
+        for path in paths
+        if nodes.text((*path, *CredentialNode.LEVEL.segments)) == level and _auth_type(nodes, path) is not None
+    ]
+    preferred = AUTH_TYPES.get(_text(nodes, account, AccountNode.A_AUTH_PREF))
+    return min(usable, key=lambda path: _auth_type(nodes, path) is not preferred, default=None)
+
+
+def _auth_type(nodes: NodeMap, path: Path) -> AuthType | None:
+    return AUTH_TYPES.get(nodes.text((*path, *CredentialNode.TYPE.segments)))
 
 
 def _credentials(nodes: NodeMap, account: Path, level: str) -> _Credentials | None:
     path = _level_path(nodes, account, level)
-    if path is None:
-        return None
-    auth_type = AUTH_TYPES.get(nodes.text((*path, *CredentialNode.TYPE.segments)))
-    if auth_type not in (AuthType.BASIC, AuthType.MD5):  # auth-MAC is not built yet
+    auth_type = None if path is None else _auth_type(nodes, path)
+    if path is None or auth_type is None:
         return None
     nonce = nodes.value((*path, *CredentialNode.DATA.segments))
     return _Credentials(

@@ -1,5 +1,7 @@
 """SyncML over HTTP, the client's side: one POST per message (OMA-TS-SyncML_HTTPBinding-V1_2 §5).
 
+Beside a message travels the header `x-syncml-hmac` where the account has HMAC, in both directions.
+
 TLS with the configured roots authenticates the server before any octet of ours leaves (REQ-09). Redirects are not
 followed: the next address of a session is what the server says in RespURI, inside the authenticated message.
 """
@@ -14,8 +16,15 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from syncml.codec import Encoding, encoding_of
+from syncml.codes import MediaType
+from syncml.hmac_header import HMAC_HEADER
 
 MAX_URL: Final = 2048  # characters
+DATA_SYNC_TYPES: Final = {
+    "application/vnd.syncml+xml": MediaType.DM_XML,
+    "application/vnd.syncml+wbxml": MediaType.DM_WBXML,
+}
+"""Media types of Data Synchronization, which some servers put on DM messages."""
 
 
 class TransportFailed(Exception):
@@ -31,7 +40,8 @@ class HttpAnswer:
     """Body of an answer, as received."""
 
     body: bytes = field(repr=False)
-    encoding: Encoding
+    encoding: Encoding  # its own, which may be another than was asked for
+    mac: str | None = field(default=None, repr=False)  # value of `x-syncml-hmac`
 
 
 class HttpTransport:
@@ -62,8 +72,8 @@ class HttpTransport:
             await self._session.close()
             self._session = None
 
-    async def post(self, url: str, body: bytes, encoding: Encoding) -> HttpAnswer:
-        """Send a message and return the server's next one.
+    async def post(self, url: str, body: bytes, encoding: Encoding, mac: str | None = None) -> HttpAnswer:
+        """Send a message, with `mac` as `x-syncml-hmac` beside it, and return the server's next one.
 
         Raises:
             ServerNotAuthenticated: TLS refused the server, or `url` is not https.
@@ -78,6 +88,8 @@ class HttpTransport:
             "Cache-Control": "no-store",
             "User-Agent": "m2m-dm",
         }
+        if mac is not None:
+            headers[HMAC_HEADER] = mac
         try:
             async with self._session.post(
                 url,
@@ -89,10 +101,16 @@ class HttpTransport:
             ) as response:
                 if response.status != 200:
                     raise TransportFailed(f"HTTP status {response.status}")
-                received = encoding_of(response.headers.get("Content-Type", ""))
+                bare = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+                received = encoding_of(DATA_SYNC_TYPES.get(bare, bare))
                 if received is None:
                     raise TransportFailed("the answer is not SyncML")
-                return HttpAnswer(body=await self._read(response), encoding=received)
+                answered = response.headers.getall(HMAC_HEADER, [])
+                return HttpAnswer(
+                    body=await self._read(response),
+                    encoding=received,
+                    mac=", ".join(answered) if answered else None,  # a list may stand on several lines (RFC 2616 §4.2)
+                )
         except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError) as error:
             raise ServerNotAuthenticated(str(error)) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:

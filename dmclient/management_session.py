@@ -9,7 +9,6 @@ from typing import Final, Protocol
 
 import structlog
 
-from dmclient.calls import Call
 from dmclient.device import Device
 from dmclient.dm_account import client_account, is_secure, store_nonce
 from dmclient.executor import Executor
@@ -42,8 +41,8 @@ _log = structlog.get_logger(__name__)
 class Transport(Protocol):
     """How messages travel."""
 
-    async def post(self, url: str, body: bytes, encoding: Encoding) -> HttpAnswer:
-        """Send a message, return the server's next; see `HttpTransport.post`."""
+    async def post(self, url: str, body: bytes, encoding: Encoding, mac: str | None = None) -> HttpAnswer:
+        """Send a message and its `x-syncml-hmac`, return the server's next; see `HttpTransport.post`."""
 
 
 class SessionFailed(Exception):
@@ -76,12 +75,17 @@ async def run_session(
     settings: SessionSettings,
     *,
     step: str,
-    call: Call | None = None,
+    start: AlertCode = AlertCode.CLIENT_INITIATED_MGMT,
+    session_id: str | None = None,
+    resync: bool = False,
     new_nonce: Callable[[], bytes] = lambda: secrets.token_bytes(NONCE_LENGTH),
 ) -> SessionReport:
     """Run one session with the server of that account; `step` is the step of the scheme for the trail.
 
-    A `call` with a SessionID is answered with that SessionID and Alert 1200 (OMA-TS-DM_Protocol-V1_2 §8.4).
+    Args:
+        session_id: that of the notification which called for the session; None: the device chooses.
+        resync: the notification was made with the special nonce, so credentials are too
+            (OMA-TS-DM_Security-V1_2 §5.3).
 
     Raises:
         ServerNotAuthenticated: TLS refused the server; nothing was sent.
@@ -90,17 +94,15 @@ async def run_session(
     account = client_account(device.tree.nodes, server_id, tls=True)
     if account is None:
         raise SessionFailed(f"no usable account for {server_id}")
-    called = call is not None and call.session_id is not None
-    if call is not None and call.resync:
-        account = replace(account, resync=True)
     if account.server_auth is None and not is_secure(account.server_uri):
         raise ServerNotAuthenticated("the server has neither TLS nor credentials to prove itself with")
+    account = replace(account, server_nonce_before=device.previous_nonces.get(server_id, b""), resync=resync)
     session = ClientSession(
         account=account,
         device_id=device.device_id,
-        session_id=call.session_id if call is not None and call.session_id is not None else device.next_session_id(),
+        session_id=session_id or device.next_session_id(),
         dev_info=device.dev_info,
-        start=AlertCode.SERVER_INITIATED_MGMT if called else AlertCode.CLIENT_INITIATED_MGMT,
+        start=start,
         alerts=device.alerts.alerts(),
         max_msg_size=settings.max_msg_size,
         max_obj_size=settings.max_obj_size,
@@ -114,11 +116,10 @@ async def run_session(
             if body is None:
                 return runner.report
             runner.sent(body)
-            answer = await transport.post(session.target_uri, body, settings.encoding)
+            answer = await transport.post(session.target_uri, body, settings.encoding, session.mac_header)
             runner.tls_passed()
-            runner.receive(answer.body, answer.encoding)
+            runner.receive(answer)
             body = session.reply()
-            runner.about_to_send(body)
             device.save()  # tree, nonces and alerts are on disk before the answer that depends on them leaves
     except ServerNotAuthenticated:
         device.trail.check("tls-server-authenticated", False, req=("REQ-09",), step="7")
@@ -128,7 +129,6 @@ async def run_session(
     except RemoteProtocolError as error:
         raise SessionFailed(f"the server broke the protocol: {error}") from error
     finally:
-        runner.ended()
         device.save()
     raise SessionFailed("the session does not come to an end")
 
@@ -149,7 +149,6 @@ class _Runner:
         self._tls_noted = False
         self._authenticated = False
         self._credentials_refused = False
-        self._server_nonce: bytes | None = None  # for the server's next session; it has not been told yet
 
     def tls_passed(self) -> None:
         """An answer came over a connection whose certificate was checked."""
@@ -168,17 +167,17 @@ class _Runner:
             body=redacted(message),
         )
 
-    def receive(self, body: bytes, encoding: Encoding) -> None:
+    def receive(self, answer: HttpAnswer) -> None:
         """Take a message of the server and do what it asks."""
-        message = decode(body, encoding, max_size=self._settings.max_msg_size)
+        message = decode(answer.body, answer.encoding, max_size=self._settings.max_msg_size)
         self._device.trail.message(
             step=self._step,
             direction="DPF→M2ME",
             summary=summary(message),
-            octets=len(body),
+            octets=len(answer.body),
             body=redacted(message),
         )
-        for event in self._session.receive(message, self._device.now(), raw=body):
+        for event in self._session.receive(message, self._device.now(), raw=answer.body, mac=answer.mac):
             match event:
                 case CommandReceived():
                     self.report.commands += 1
@@ -189,7 +188,7 @@ class _Runner:
                 case NonceChanged(direction="client"):
                     store_nonce(self._device.tree.nodes, self._server_id, CLCRED, event.nonce)
                 case NonceChanged():
-                    self._server_nonce = event.nonce
+                    self._keep_server_nonce(event.nonce)
                 case StatusReceived():
                     self._alert_answered(event)
                 case CredentialsRefused():
@@ -209,29 +208,13 @@ class _Runner:
         if self._credentials_refused:
             self._device.trail.check("dm-mutual-authentication", False, req=("REQ-09",), step="7", detail=event.reason)
 
-    def about_to_send(self, body: bytes | None) -> None:
-        """A nonce for the server counts from the message that carries it; a session may end without one more."""
-        if body is None or self._server_nonce is None:
-            return
+    def _keep_server_nonce(self, nonce: bytes) -> None:
+        """A nonce that the next message brings to the server. That message may get lost, so the one before is kept."""
         nodes = self._device.tree.nodes
         account = client_account(nodes, self._server_id, tls=True)
         if account is not None:
             self._device.previous_nonces[self._server_id] = account.server_nonce
-            store_nonce(nodes, self._server_id, SRVCRED, self._server_nonce)
-        self._server_nonce = None
-
-    def ended(self) -> None:
-        """After a session in which the server did not pass: it may never have got our last nonce.
-
-        A server that has nothing to ask cannot be challenged (OMA-TS-DM_Security-V1_2 §5.3), so the next session
-        tries the nonce before. If that was not it, the two change places again.
-        """
-        previous = self._device.previous_nonces.get(self._server_id)
-        account = client_account(self._device.tree.nodes, self._server_id, tls=True)
-        if self._authenticated or not self._credentials_refused or previous is None or account is None:
-            return
-        self._device.previous_nonces[self._server_id] = account.server_nonce
-        store_nonce(self._device.tree.nodes, self._server_id, SRVCRED, previous)
+            store_nonce(nodes, self._server_id, SRVCRED, nonce)
 
     def _alert_answered(self, event: StatusReceived) -> None:
         """REQ-67: an alert stays until the server took it with 200."""

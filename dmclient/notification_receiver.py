@@ -16,7 +16,8 @@ from actor_runtime.trail import Trail
 from dmclient.calls import Call, CallQueue
 from dmclient.dm_account import ServerSecret, server_secret
 from dmclient.management_tree import ManagementTree
-from syncml.notification import RESYNC_NONCES, MalformedNotification, ReceivedNotification, parse_notification
+from syncml.auth import SPECIAL_NONCES
+from syncml.notification import MalformedNotification, ReceivedNotification, parse_notification
 
 STEP: Final = "7"
 
@@ -102,7 +103,7 @@ class NotificationReceiver:
         nonces = [secret.nonce] if previous is None else [secret.nonce, previous]
         if received.is_from_any(secret.secret, nonces):
             return NotificationVerdict.CALLED
-        if self._resync and received.is_from_any(secret.secret, RESYNC_NONCES):
+        if self._resync and received.is_from_any(secret.secret, SPECIAL_NONCES):
             return NotificationVerdict.RESYNC
         return NotificationVerdict.WRONG_DIGEST
 

@@ -21,7 +21,7 @@ from dmserver.conductor import STEP_OF_STATE, Conductor
 from dmserver.policy import DeviceAlert
 from dmserver.redaction import redacted_body, summary
 from dmserver.sessions import LiveSession, RegistryFull, SessionRegistry
-from dmserver.store.accounts import Account, find_account, set_nonce
+from dmserver.store.accounts import Account, end_resync, find_account, set_nonce
 from mo_definitions import AlertType
 from syncml.accounts import DmAccount
 from syncml.codec import Encoding, decode, encoding_of
@@ -205,6 +205,8 @@ class DmEndpoint:
                     self._registry.note_success(session.device_id)
                     self._check_credentials(session, True, session.device_id)
                     self._registry.supersede(session)
+                    if session.engine.account.resync:  # the special nonce is good for one session (XS-033)
+                        await self._store.write(_resync_ender(session.device_id))
                 case CredentialsRefused(attempt=attempt, final=final) if not session.authenticated:
                     last = ", the last" if final else ""
                     self._check_credentials(session, False, f"{session.device_id}, attempt {attempt}{last}")
@@ -298,6 +300,10 @@ def _device_alerts(alert: Alert) -> list[DeviceAlert]:
 
 def _nonce_writer(device_id: str, direction: str, nonce: bytes) -> Callable[[Connection], None]:
     return lambda connection: set_nonce(connection, device_id, "client" if direction == "client" else "server", nonce)
+
+
+def _resync_ender(device_id: str) -> Callable[[Connection], None]:
+    return lambda connection: end_resync(connection, device_id)
 
 
 def _dm_account(account: Account, server_id: str) -> DmAccount:

@@ -16,10 +16,10 @@ from actor_runtime.sealing import SealingKey
 from actor_runtime.store import Store
 from dmserver.push import Destination, send
 from dmserver.store.accounts import Account, find_account, set_notified
+from syncml.auth import SPECIAL_NONCES
 from syncml.codes import MediaType
 from syncml.notification import (
     MAX_SESSION_ID,
-    RESYNC_NONCES,
     Initiator,
     Notification,
     UiMode,
@@ -27,7 +27,7 @@ from syncml.notification import (
 )
 from syncml.wap_push import APPLICATION_SYNCML_DM, WapPush
 
-RESYNC_NONCE: Final = RESYNC_NONCES[0]
+RESYNC_NONCE: Final = SPECIAL_NONCES[0]
 """The special nonce as we send it: four zero octets."""
 
 

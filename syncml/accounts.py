@@ -29,6 +29,7 @@ class DmAccount:
     server_name: str
     server_secret: str = field(repr=False)
     server_nonce: bytes = field(default=b"", repr=False)  # the one the device issued last
+    preemptive: bool = True  # False: no credentials of ours before the device asks for them
     resync: bool = False  # a notification with the special nonce is out: 0x00000000 is good for one session
     peer: PeerProfile = DEFAULT_PROFILE
 
@@ -43,6 +44,7 @@ class ClientAccount:
     client_name: str
     client_secret: str = field(repr=False)
     client_nonce: bytes = field(default=b"", repr=False)  # the one the server issued last
+    preemptive: bool = True  # False: no credentials of ours before the server asks for them
     server_auth: AuthType | None = AuthType.MD5
     server_name: str = ""
     server_secret: str = field(default="", repr=False)

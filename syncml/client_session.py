@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
+from typing import Final
 
 from syncml.accounts import ClientAccount
-from syncml.auth import Credentials
+from syncml.auth import SPECIAL_NONCES, Credentials
+from syncml.authentication import REFUSALS, Authenticator, HeaderAnswer, NewNonce, Proof, Prover
+from syncml.client_answers import ClientAnswers, CommandResult, refused_atomic, statuses_of_atomic
 from syncml.codec import Encoding, encode
 from syncml.codes import AlertCode, AuthType, Format, MediaType, StatusCode
-from syncml.errors import CommandOutOfPhase, LocalProtocolError, OutOfOrder, PeerLimitTooSmall
+from syncml.errors import CommandOutOfPhase, OutOfOrder, PeerLimitTooSmall
 from syncml.large_object import Reassembly
 from syncml.model import (
     Add,
@@ -31,18 +34,15 @@ from syncml.model import (
     Status,
     SyncHdr,
     UnknownCommand,
-    walk,
 )
 from syncml.outbox import Ending, Outbox
 from syncml.session import (
-    MAX_CREDENTIAL_ATTEMPTS,
     MAX_MESSAGES,
     ClientAuthenticated,
     CommandReceived,
     CredentialsRefused,
     DuplicateMessage,
     Event,
-    NewNonce,
     NonceChanged,
     Phase,
     ServerAuthenticated,
@@ -52,32 +52,29 @@ from syncml.session import (
     check_versions,
     next_phase,
 )
+from syncml.statuses import fit_in_one_message, refusal, refusals, status_of_header
 
-_REFUSALS = (StatusCode.INVALID_CREDENTIALS, StatusCode.MISSING_CREDENTIALS)
+USER_INTERACTION: Final = (
+    AlertCode.DISPLAY,
+    AlertCode.CONFIRM_OR_REJECT,
+    AlertCode.TEXT_INPUT,
+    AlertCode.SINGLE_CHOICE,
+    AlertCode.MULTIPLE_CHOICE,
+)
+"""Alerts that want a user in front of the device; the executor answers them."""
 
+_LONGEST_CHAL: Final = Chal(type=AuthType.MD5, next_nonce=bytes(32))
+"""What the Status of a header may carry when the size of an answer is estimated."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CommandResult:
-    """Outcome of one command, one of its Items (`target`), or one child of a group (`cmd_id`)."""
-
-    cmd_id: str
-    code: int
-    target: str | None = None  # as received; None: the whole command
-    source: str | None = None
-    item: Item | None = None  # what a Get found; its `source` is the node
-    detail: tuple[Item, ...] = ()
-
-
-@dataclass(slots=True)
-class _Answer:
-    """A command of the server, and its outcome once that is known."""
-
-    command: Command
-    results: list[CommandResult] | None
+__all__ = ["ClientSession", "CommandResult"]
 
 
 class ClientSession:
-    """One session with one server. `start` gives package 1; then `receive` and `reply` until `reply` gives None."""
+    """One session with one server. `start` gives package 1; then `receive` and `reply` until `reply` gives None.
+
+    `mac_header` is the value of the transport header `x-syncml-hmac` that has to travel with the message made last,
+    None for none.
+    """
 
     def __init__(
         self,
@@ -103,28 +100,25 @@ class ClientSession:
         self.max_obj_size = max_obj_size
         self.phase = Phase.SETUP
         self.target_uri = account.server_uri
-        self._new_nonce = new_nonce
-        self._client = Credentials(
-            type=account.client_auth, name=account.client_name, secret=account.client_secret, nonce=account.client_nonce
+        self.mac_header: str | None = None
+        self._client = Prover(
+            Credentials(
+                type=account.client_auth,
+                name=account.client_name,
+                secret=account.client_secret,
+                nonce=SPECIAL_NONCES[0] if account.resync else account.client_nonce,
+            ),
+            preemptive=account.preemptive,
         )
-        self._server = (
-            None
-            if account.server_auth is None
-            else Credentials(
-                type=account.server_auth,
-                name=account.server_name,
-                secret=account.server_secret,
-                nonce=account.server_nonce,
-            )
-        )
-        self._known_to_server = False
-        self._server_known = False
-        self._owes_nonce = False  # the server is authenticated, and has no nonce yet for the next session
-        self._attempts = 0
-        self._server_attempts = 0
-        self._stored_nonce: bytes | None = None  # from a server not authenticated yet
+        self._server = None if account.server_auth is None else _authenticator(account, account.server_auth, new_nonce)
+        self._client_announced = False
+        self._server_announced = False
+        self._owes_nonce = False  # the server has used its nonce up with the last message
+        self._kept_nonce = account.server_nonce  # what is stored for the server's next session
+        self._pending_nonce: bytes | None = None  # for us, from a server not authenticated yet
         self._msg_id = 0
         self._peer_msg_id: str | None = None
+        self._peer_proof = Proof()  # of the last message
         self._duplicate = False
         self._cached: bytes | None = None  # our last message
         self._sent_alerts: dict[str, Alert] = {}  # CmdID in our last message → alert
@@ -133,8 +127,12 @@ class ClientSession:
         self._incoming = Reassembly(limit=max_obj_size)
         self._header: SyncHdr | None = None
         self._header_status: tuple[int, Chal | None] = (StatusCode.OK, None)
-        self._answers: list[_Answer] = []  # in the order of the server's commands
-        self._resend_package_1 = False
+        self._answers = ClientAnswers()
+        self._refusing: list[Status] | None = None  # Statuses for a message whose sender is not the server
+        self._in_package_1 = True  # the server has said nothing but challenges
+        self._challenged = False  # our last message goes out again
+        self._last_statuses: list[Status] = []  # in our last message, beside that of the header
+        self._last_ending = Ending.FINAL
         self._ask_for_more = False
         self._aborting = False
 
@@ -155,11 +153,17 @@ class ClientSession:
 
     # -- receiving -----------------------------------------------------------------------------------------------
 
-    def receive(self, message: Message, now: datetime, *, raw: bytes = b"") -> list[Event]:
+    def receive(self, message: Message, now: datetime, *, raw: bytes = b"", mac: str | None = None) -> list[Event]:
         """Take one decoded message of the server; say what happened, in document order.
 
         Commands come as `CommandReceived` only from an authenticated server. The caller executes each and gives the
         outcome to `answer`.
+
+        Args:
+            message: as decoded.
+            now: UTC.
+            raw: the octets received, for credentials that cover them.
+            mac: value of the transport header `x-syncml-hmac`, None when there was none.
 
         Raises:
             OutOfOrder: another session.
@@ -170,7 +174,10 @@ class ClientSession:
         header = message.header
         if header.session_id != self.session_id:
             raise OutOfOrder("a message of another session")
+        proof = Proof(cred=header.cred, mac=mac, body=raw)
         if header.msg_id == self._peer_msg_id:
+            if self._server is not None and self._server.per_message and proof != self._peer_proof:
+                raise OutOfOrder("not the message that had this MsgID")
             self._duplicate = True
             return [DuplicateMessage()]
         if self.closed or self._msg_id >= MAX_MESSAGES:
@@ -182,19 +189,27 @@ class ClientSession:
             self.phase = Phase.CLOSED
             raise
         self._duplicate = False
-        self._peer_msg_id = header.msg_id
+        self._peer_msg_id, self._peer_proof = header.msg_id, proof
         self._header = header
-        self._answers = []
-        self._resend_package_1 = self._ask_for_more = False
+        self._answers = ClientAnswers()
+        self._refusing = None
+        self._challenged = self._ask_for_more = False
         if header.resp_uri:
             self.target_uri = header.resp_uri
         if (unsupported := check_versions(header)) is not None:
             return [self._move(SessionAborted(f"the server speaks another version: {unsupported}"))]
         events: list[Event] = []
         if not self._judged_by_server(message, events):
+            if self._challenged:
+                self._judge_challenger(proof, events)
             return events
-        if not self._judge_server(message, events):
+        if not self._judge_server(message, proof, events):
             return events
+        if self._client.starved and any(not isinstance(command, Status) for command in message.commands):
+            # Every message needs a nonce of its own, so there is none that could prove our answer.
+            events.append(self._move(SessionClosed("the server sent no next nonce for auth-MAC")))
+            return events
+        self._in_package_1 = False
         held, self._held = self._held, []
         for heard in held:
             self._hear(heard, events)
@@ -202,10 +217,13 @@ class ClientSession:
             if self.closed:
                 break
             self._take(command, events)
-        if self.closed:
-            return events
-        chunk = any(each.code == StatusCode.CHUNK_ACCEPTED for a in self._answers for each in a.results or ())
-        final = message.final and not chunk  # MoreData says more than a Final beside it
+        if not self.closed:
+            self._settle(message, events)
+        return events
+
+    def _settle(self, message: Message, events: list[Event]) -> None:
+        """After all commands: is there anything to answer?"""
+        final = message.final and not self._answers.has_chunk  # MoreData says more than a Final beside it
         if final:
             if self._incoming.open:
                 self._say_no_end_of_data()
@@ -213,21 +231,31 @@ class ClientSession:
         # "Next message" of the server asks for the rest of our package; any other message without Final is not all.
         asked = any(isinstance(c, Alert) and c.code == AlertCode.NEXT_MESSAGE for c in message.commands)
         self._ask_for_more = not final and not asked
-        owes = self._answers or not self._outbox.empty or self._ask_for_more
-        if not owes:
-            events.append(self._move(SessionClosed("done")))
-        elif self._owes_nonce and self._server is not None:
-            self._server = self._next_nonce(self._server, events)
-        return events
+        if self._answers or not self._outbox.empty or self._ask_for_more:
+            self._renew_nonce(events)
+            return
+        self._keep_accepted_nonce(events)
+        events.append(self._move(SessionClosed("done")))
 
-    def _next_nonce(self, server: Credentials, events: list[Event]) -> Credentials:
-        """A new nonce for the next session. Only when there is a message to carry it: else the server never hears of
-        it, and what it proves itself with next time would be wrong."""
+    def _renew_nonce(self, events: list[Event]) -> None:
+        """A new nonce for the server that has just proved itself. Only when there is a message to carry it: else the
+        server never hears of it, and what it proves itself with next time would be wrong."""
+        code, chal = self._header_status
+        if self._server is None or chal is not None or not self._owes_nonce:
+            return
         self._owes_nonce = False
-        server = replace(server, nonce=self._new_nonce())
-        self._header_status = (StatusCode.AUTHENTICATION_ACCEPTED, server.challenge())
-        events.append(NonceChanged(direction="server", nonce=server.nonce))
-        return server
+        self._header_status = (code, self._server.issue())
+        self._keep(self._server.nonce, events)
+
+    def _keep_accepted_nonce(self, events: list[Event]) -> None:
+        """Without a message that carries a new nonce, the server goes on with the one it has used."""
+        used = self._server.accepted_nonce if self._server is not None and self._owes_nonce else None
+        if used is not None and used != self._kept_nonce and used not in SPECIAL_NONCES:
+            self._keep(used, events)
+
+    def _keep(self, nonce: bytes, events: list[Event]) -> None:
+        self._kept_nonce = nonce
+        events.append(NonceChanged(direction="server", nonce=nonce))
 
     def _move(self, event: Event) -> Event:
         try:
@@ -237,80 +265,94 @@ class ClientSession:
             raise
         return event
 
+    # -- who is who ----------------------------------------------------------------------------------------------
+
     def _judged_by_server(self, message: Message, events: list[Event]) -> bool:
-        """The Status of our header: accepted, or a challenge."""
+        """The Status of our header: accepted (True), or a challenge, with which nothing else of the message counts."""
         for status in message.commands:
             if not isinstance(status, Status) or status.cmd_ref != "0":
                 continue
-            nonce = status.chal.next_nonce if status.chal is not None else None
-            if status.code in _REFUSALS:
-                return self._challenged(status.chal, events)
+            answer = self._client.hear(status)
+            if status.code in REFUSALS:
+                final = answer is not HeaderAnswer.CHALLENGED
+                events.append(self._move(CredentialsRefused(attempt=self._client.challenges, final=final)))
+                if final:
+                    events.append(self._move(SessionClosed("the server does not accept our credentials")))
+                self._challenged = not final
+                return False
             if status.code >= 300:
                 events.append(self._move(SessionClosed(f"the server answers {status.code}")))
                 return False
-            if status.code == StatusCode.AUTHENTICATION_ACCEPTED and not self._known_to_server:
-                self._known_to_server = True
+            if answer is HeaderAnswer.ACCEPTED and not self._client_announced:
+                self._client_announced = True
                 events.append(self._move(ClientAuthenticated()))
-            if nonce is not None:
-                self._client = replace(self._client, nonce=nonce)
-                self._stored_nonce = nonce
+            if status.chal is not None and status.chal.next_nonce is not None:
+                self._pending_nonce = self._client.nonce
         return True
 
-    def _challenged(self, chal: Chal | None, events: list[Event]) -> bool:
-        """Package 1 again, if the challenge is one we can meet; always False: nothing else of the message counts."""
-        self._attempts += 1
-        nonce = (chal.next_nonce if chal is not None else None) or b""
-        again = nonce == self._client.nonce  # these very credentials were refused
-        final = chal is None or again or self._attempts >= MAX_CREDENTIAL_ATTEMPTS
-        events.append(self._move(CredentialsRefused(attempt=self._attempts, final=final)))
-        if chal is None or final or chal.type.lower() != self._client.type.lower():
-            # Another type, or a weaker one, ends the session too.
-            events.append(self._move(SessionClosed("the server does not accept our credentials")))
-            return False
-        # The nonce of a peer not authenticated yet serves this answer and is not stored.
-        self._client = replace(self._client, nonce=nonce)
-        self._known_to_server = False
-        self._resend_package_1 = True
-        self._header_status = (StatusCode.OK, None)
-        return False
-
-    def _judge_server(self, message: Message, events: list[Event]) -> bool:
-        self._header_status = (StatusCode.OK, None)
-        if not self._server_known:
-            cred = message.header.cred
-            if self._server is not None and not self._server.accepts(cred):
-                return self._refuse_server(message, cred is None, events)
-            self._server_known = True
-            events.append(self._move(ServerAuthenticated()))
-            if self._server is not None:
-                self._header_status = (StatusCode.AUTHENTICATION_ACCEPTED, None)
-            self._owes_nonce = self._server is not None and self._server.type is not AuthType.BASIC
-        if self._stored_nonce is not None:
-            events.append(NonceChanged(direction="client", nonce=self._stored_nonce))
-            self._stored_nonce = None
-        return True
-
-    def _refuse_server(self, message: Message, missing: bool, events: list[Event]) -> bool:
-        """Nothing of an unauthenticated server is executed (OMA-TS-DM_Security-V1_2 §5.3)."""
-        self._server_attempts += 1
-        commands = [c for c in message.commands if not isinstance(c, Status)]
-        final = self._server_attempts >= MAX_CREDENTIAL_ATTEMPTS
-        events.append(self._move(CredentialsRefused(attempt=self._server_attempts, final=final)))
-        if self._server is None or not commands or final:  # no bare challenge; no endless one
+    def _judge_challenger(self, proof: Proof, events: list[Event]) -> None:
+        """A server that challenges us need not prove itself yet. If it tries, our next message says how that went."""
+        code, chal = self._header_status
+        self._header_status = (StatusCode.OK, None) if self._in_package_1 or chal is None else (code, chal)
+        self._pending_nonce = None  # the nonce of a challenge serves this answer and is not stored
+        if (
+            self._server is None
+            or not self._server.shows(proof)
+            or (self._server.known and not self._server.per_message)
+        ):
+            return
+        verdict = self._server.judge(proof)
+        if verdict.accepted:
+            self._header_status = (verdict.code, None)
+            self._announce_server(events)
+            self._owes_nonce = self._server.uses_nonces
+            self._renew_nonce(events)
+            return
+        final = verdict.chal is None
+        events.append(self._move(CredentialsRefused(attempt=self._server.refusals, final=final)))
+        self._header_status = (verdict.code, verdict.chal)
+        if final:
+            self._challenged = False
             events.append(self._move(SessionClosed("the server does not prove who it is")))
-            return False
+
+    def _judge_server(self, message: Message, proof: Proof, events: list[Event]) -> bool:
+        self._owes_nonce = False
+        if self._server is None:
+            self._header_status = (StatusCode.OK, None)
+        else:
+            verdict = self._server.judge(proof)
+            self._header_status = (verdict.code, verdict.chal)
+            if not verdict.accepted:
+                self._refuse_server(message, events)
+                return False
+            self._owes_nonce = verdict.checked and self._server.uses_nonces
+        self._announce_server(events)
+        if self._pending_nonce is not None:
+            events.append(NonceChanged(direction="client", nonce=self._pending_nonce))
+            self._pending_nonce = None
+        return True
+
+    def _announce_server(self, events: list[Event]) -> None:
+        if not self._server_announced:
+            self._server_announced = True
+            events.append(self._move(ServerAuthenticated()))
+
+    def _refuse_server(self, message: Message, events: list[Event]) -> None:
+        """Nothing of an unauthenticated server is executed (OMA-TS-DM_Security-V1_2 §5.3)."""
+        code, chal = self._header_status
+        attempt = 0 if self._server is None else self._server.refusals
+        events.append(self._move(CredentialsRefused(attempt=attempt, final=chal is None)))
+        if chal is None or all(isinstance(c, Status) for c in message.commands):  # no endless challenge; no bare one
+            events.append(self._move(SessionClosed("the server does not prove who it is")))
+            return
         # What it says of our alerts it will not say again: believed once it is authenticated.
         self._held += [heard for command in message.commands if (heard := self._heard(command)) is not None]
-        code = StatusCode.MISSING_CREDENTIALS if missing else StatusCode.INVALID_CREDENTIALS
-        self._server = replace(self._server, nonce=self._new_nonce())
-        self._header_status = (code, self._server.challenge())
-        self._answers = [
-            _Answer(command, [CommandResult(cmd_id=command.cmd_id, code=code)]) for command in walk(tuple(commands))
-        ]
-        return False
+        self._refusing = refusals(message, code)
+
+    # -- commands ------------------------------------------------------------------------------------------------
 
     def _take(self, command: Command, events: list[Event]) -> None:
-        if not isinstance(command, Status) and not self._is_named(command):
+        if not isinstance(command, Status) and not self._answers.names(command):
             self._done(command, StatusCode.BAD_REQUEST)  # CmdID is mandatory and unique in a message
             return
         match command:
@@ -325,18 +367,18 @@ class ClientSession:
                 events.append(self._move(SessionAborted("the server aborted the session")))
             case Alert(code=None):
                 self._done(command, StatusCode.INCOMPLETE_COMMAND)
+            case Alert(code=code) if code in USER_INTERACTION:
+                self._announce(command, events)
             case Alert() | UnknownCommand() | Results():
                 self._done(command, StatusCode.OPTIONAL_FEATURE_NOT_SUPPORTED)
-            case Atomic() | Sequence():
+            case Atomic():
+                self._interrupt(command, ())
+                self._take_atomic(command, events)
+            case Sequence():
                 self._interrupt(command, ())
                 self._announce(command, events)
             case Add() | Replace() | Delete() | Get() | Copy() | Exec():
                 self._take_items(command, events)
-
-    def _is_named(self, command: Command) -> bool:
-        taken = {each.cmd_id for answer in self._answers for each in walk((answer.command,))}
-        own = [each.cmd_id for each in walk((command,))]
-        return all(own) and len(set(own)) == len(own) and taken.isdisjoint(own)
 
     def _take_status(self, status: Status, events: list[Event]) -> None:
         if status.cmd == Results.__name__ and status.code >= 300:
@@ -354,6 +396,24 @@ class ClientSession:
         events.append(heard)
         if heard.alert.code == self.start_alert and heard.code >= 300:
             events.append(self._move(SessionClosed(f"the server refuses the session: {heard.code}")))
+
+    def _take_atomic(self, atomic: Atomic, events: list[Event]) -> None:
+        """An Atomic whose Statuses no message can hold together is not begun: 517, and nothing to roll back.
+
+        Statuses of other commands may still push some of them into the next message. That is allowed to a device
+        that is certain of the outcome, and an Atomic here is one transaction.
+        """
+        header = self._header
+        if header is not None and not fit_in_one_message(
+            self._reply_header(),
+            status_of_header(header, StatusCode.OK, _LONGEST_CHAL),
+            statuses_of_atomic(atomic, header),
+            self._outbox.encoding,
+            self._outbox.peer_size,
+        ):
+            self._answers.settle(atomic, *refused_atomic(atomic))
+            return
+        self._announce(atomic, events)
 
     def _take_items(self, command: Add | Replace | Delete | Get | Copy | Exec, events: list[Event]) -> None:
         self._interrupt(command, command.items)
@@ -381,11 +441,11 @@ class ClientSession:
         self._outbox.put(Alert(code=AlertCode.NO_END_OF_DATA, items=(Item(target=uri),)))
 
     def _announce(self, command: Command, events: list[Event]) -> None:
-        self._answers.append(_Answer(command, None))
+        self._answers.expect(command)
         events.append(self._move(CommandReceived(command)))
 
     def _done(self, command: Command, code: int, *, target: str | None = None) -> None:
-        self._answers.append(_Answer(command, [CommandResult(cmd_id=command.cmd_id, code=code, target=target)]))
+        self._answers.settle(command, CommandResult(cmd_id=command.cmd_id, code=code, target=target))
 
     # -- answering -----------------------------------------------------------------------------------------------
 
@@ -396,18 +456,14 @@ class ClientSession:
         Raises:
             LocalProtocolError: `receive` announced no such command.
         """
-        for answer in self._answers:
-            if answer.command is command:
-                answer.results = list(results)
-                return
-        raise LocalProtocolError(f"{command.name} {command.cmd_id} waits for no answer")
+        self._answers.give(command, results)
 
     def abort(self) -> None:
         """End the session with the next message: Alert 1223 and `Final` (OMA-TS-DM_Protocol-V1_2 §8.1.2)."""
         self._aborting = True
 
     def reply(self) -> bytes | None:
-        """The encoded next message; None when the session is over and nothing may be sent.
+        """The encoded next message, `mac_header` beside it; None when the session is over and nothing may be sent.
 
         Raises:
             LocalProtocolError: a command that `receive` announced has no answer.
@@ -416,13 +472,11 @@ class ClientSession:
             return self._cached
         if self.closed:
             return None
-        if self._resend_package_1:
-            self._outbox.clear()
-            self._outbox.put(*self._package_1())
-            return self._send(Ending.FINAL)
-        for answer in self._answers:
-            self._outcome(answer)
-        self._answers = []
+        if self._challenged:
+            return self._send(self._take_back())
+        if self._refusing is not None and not self._aborting:
+            return self._send_refusal(self._refusing)
+        self._answers.hand_over(self._outbox, self._header)
         if self._aborting:
             self._outbox.clear()
             self._outbox.put(Alert(code=AlertCode.SESSION_ABORT))
@@ -431,51 +485,36 @@ class ClientSession:
             return body
         return self._send(Ending.ASK if self._ask_for_more else Ending.FINAL)
 
-    def _outcome(self, answer: _Answer) -> None:
-        """Queue the Statuses and Results of one command."""
-        if answer.results is None:
-            raise LocalProtocolError(f"{answer.command.name} {answer.command.cmd_id} has no answer")
-        msg_ref = self._header.msg_id if self._header is not None else ""
-        named = {child.cmd_id: child for child in walk((answer.command,))}
-        for result in answer.results:
-            answered = named[result.cmd_id]
-            code, item = result.code, result.item
-            if item is not None and not self._outbox.takes(item):
-                code, item = StatusCode.REQUEST_ENTITY_TOO_LARGE, None
-            self._outbox.owed.append(
-                Status(
-                    msg_ref=msg_ref,
-                    cmd_ref=result.cmd_id,
-                    cmd=answered.name,
-                    code=code,
-                    target_refs=() if result.target is None else (result.target,),
-                    source_refs=() if result.source is None else (result.source,),
-                    items=result.detail,
-                )
-            )
-            if item is not None and isinstance(answered, Get):
-                self._outbox.put(Results(msg_ref=msg_ref, cmd_ref=result.cmd_id, items=(item,)))
+    def _take_back(self) -> Ending:
+        """What the server did not accept goes out again: package 1 as a whole, later the last message."""
+        if self._in_package_1:
+            self._outbox.clear()
+            self._outbox.put(*self._package_1())
+            return Ending.FINAL
+        self._outbox.take_back()
+        self._outbox.owed[:0] = self._last_statuses
+        return self._last_ending
 
     def _send(self, ending: Ending) -> bytes:
         self._msg_id += 1
+        owed = list(self._outbox.owed)
         filled = self._outbox.fill(self._reply_header(), self._status_of_header(), ending)
+        self._last_statuses = owed[: len(owed) - len(self._outbox.owed)]
+        self._last_ending = ending
         self._sent_alerts = {on_wire.cmd_id: origin for on_wire, origin in filled.carried if isinstance(origin, Alert)}
-        self._cached = encode(filled.message, self._outbox.encoding)
+        return self._encode(filled.message)
+
+    def _send_refusal(self, statuses: list[Status]) -> bytes:
+        self._msg_id += 1
+        return self._encode(refusal(self._outbox, self._reply_header(), self._status_of_header(), statuses))
+
+    def _encode(self, message: Message) -> bytes:
+        self._cached = encode(message, self._outbox.encoding)
+        self.mac_header = self._client.mac(self._cached)
         return self._cached
 
     def _status_of_header(self) -> Status | None:
-        if self._header is None:
-            return None
-        code, chal = self._header_status
-        return Status(
-            msg_ref=self._header.msg_id,
-            cmd_ref="0",
-            cmd="SyncHdr",
-            code=code,
-            chal=chal,
-            target_refs=(self._header.target,),
-            source_refs=(self._header.source,),
-        )
+        return None if self._header is None else status_of_header(self._header, *self._header_status)
 
     def _reply_header(self) -> SyncHdr:
         return SyncHdr(
@@ -484,6 +523,15 @@ class ClientSession:
             target=self.target_uri,
             source=self.device_id,
             source_name=self.account.client_name,
-            cred=None if self._known_to_server else self._client.prove(),
+            cred=self._client.cred(),
             meta=Meta(max_msg_size=self.max_msg_size, max_obj_size=self.max_obj_size),
         )
+
+
+def _authenticator(account: ClientAccount, auth_type: AuthType, new_nonce: NewNonce) -> Authenticator:
+    return Authenticator(
+        Credentials(type=auth_type, name=account.server_name, secret=account.server_secret, nonce=account.server_nonce),
+        new_nonce,
+        nonce_before=account.server_nonce_before,
+        resync=account.resync,
+    )

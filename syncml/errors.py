@@ -32,6 +32,12 @@ class MalformedMessage(RemoteProtocolError):
     """Octets that are no SyncML message: not well-formed, a DTD or entity, over a limit, or a missing element."""
 
 
+class MalformedHmac(RemoteProtocolError):
+    """A transport header `x-syncml-hmac` outside of its grammar; it proves nothing and counts as a wrong one."""
+
+    code = StatusCode.INVALID_CREDENTIALS
+
+
 class MessageTooLarge(MalformedMessage):
     """A message or value over our announced limit (octets)."""
 

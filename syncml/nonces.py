@@ -34,10 +34,15 @@ def nonce_forms(nonce: bytes) -> tuple[bytes, ...]:
     once more, for a peer whose text had been encoded twice.
     """
     forms = [nonce, encode_nonce(nonce).encode()]
-    decoded = _decoded(nonce)
-    if decoded:
-        forms.append(decoded)
+    inner = decoded_again(nonce)
+    if inner is not None:
+        forms.append(inner)
     return tuple(dict.fromkeys(forms))
+
+
+def decoded_again(nonce: bytes) -> bytes | None:
+    """The octets of a nonce that is Base64 text itself, as with a peer that encodes twice; None when it is none."""
+    return _decoded(nonce) or None
 
 
 def _decoded(text: bytes) -> bytes | None:

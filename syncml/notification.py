@@ -29,10 +29,6 @@ MAX_NOTIFICATION: Final = 4096  # octets we look at; ours, the specification lea
 MAX_PUSH_HEADERS: Final = 48  # octets of WDP and WSP headers together, so that one short message suffices (§6.2)
 WDP_HEADER: Final = bytes.fromhex("0605040b84c002")
 """User data header of a short message: port 2948 from 49154; over UDP the datagram has the ports instead."""
-RESYNC_NONCES: Final = (bytes(4), b"0x00000000")
-"""Forms of the special nonce 0x00000000. The text does not define its octets: four zeros is what Motorola, Android and
-Obigo clients take, the ten characters what libdmclient takes."""
-
 _HEADER: Final = 8  # octets of the trigger in front of the server identifier
 
 

@@ -2,41 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime
 
 from syncml.accounts import DmAccount
 from syncml.auth import Credentials
+from syncml.authentication import REFUSALS, Authenticator, HeaderAnswer, NewNonce, Proof, Prover
 from syncml.codec import Encoding, encode
 from syncml.codes import AlertCode, AuthType, StatusCode
 from syncml.errors import CommandOutOfPhase, LocalProtocolError, OutOfOrder, PeerLimitTooSmall
 from syncml.large_object import Reassembly
-from syncml.model import (
-    Alert,
-    Chal,
-    Command,
-    Item,
-    Message,
-    Meta,
-    Replace,
-    Results,
-    Status,
-    SyncHdr,
-    UnknownCommand,
-    walk,
-)
-from syncml.outbox import Ending, Filled, Outbox
+from syncml.model import Alert, Chal, Command, Item, Message, Meta, Replace, Results, Status, SyncHdr, UnknownCommand
+from syncml.outbox import Ending, Outbox
+from syncml.outstanding import OutstandingPackage
 from syncml.policy import Abort, Continue, Decision
 from syncml.session import (
-    MAX_CREDENTIAL_ATTEMPTS,
     MAX_MESSAGES,
     AlertReceived,
     ClientAuthenticated,
-    CommandAnswered,
     CredentialsRefused,
     DuplicateMessage,
     Event,
-    NewNonce,
     NonceChanged,
     PackageReceived,
     Phase,
@@ -45,28 +31,16 @@ from syncml.session import (
     SessionOpened,
     check_versions,
     next_phase,
-    worst,
 )
-
-_REFUSALS = (StatusCode.INVALID_CREDENTIALS, StatusCode.MISSING_CREDENTIALS)
-
-
-@dataclass(slots=True)
-class _Pending:
-    """A command of ours the device has not fully answered."""
-
-    command: Command
-    statuses: list[Status] = field(default_factory=list)
-    results: list[Results] = field(default_factory=list)
-    refused: int | None = None  # 413 when we could not send it
-
-
-def _refuses(status: Status, msg_id: str) -> bool:
-    return status.msg_ref == msg_id or status.code in _REFUSALS
+from syncml.setup_package import SetupPackage
+from syncml.statuses import refusal, refusals, status_of, status_of_header
 
 
 class ServerSession:
-    """One session with one device. `receive` takes a message, `reply` gives the octets to answer with."""
+    """One session with one device. `receive` takes a message, `reply` gives the octets to answer with.
+
+    `mac_header` is the value of the transport header `x-syncml-hmac` that has to travel with them, None for none.
+    """
 
     def __init__(
         self,
@@ -88,32 +62,43 @@ class ServerSession:
         self.max_obj_size = max_obj_size
         self.phase = Phase.SETUP
         self.needs_decision = False
-        self.dev_info: dict[str, str] = {}
-        self._new_nonce = new_nonce
-        self._client = Credentials(
-            type=account.client_auth, name=account.client_name, secret=account.client_secret, nonce=account.client_nonce
+        self.mac_header: str | None = None
+        self._client = Authenticator(
+            Credentials(
+                type=account.client_auth,
+                name=account.client_name,
+                secret=account.client_secret,
+                nonce=account.client_nonce,
+            ),
+            new_nonce,
+            nonce_before=account.client_nonce_before,
+            resync=account.resync,
+            per_message=account.per_message,
         )
-        self._server = Credentials(
-            type=account.server_auth, name=account.server_name, secret=account.server_secret, nonce=account.server_nonce
+        self._server = Prover(
+            Credentials(
+                type=account.server_auth,
+                name=account.server_name,
+                secret=account.server_secret,
+                nonce=account.server_nonce,
+            ),
+            preemptive=account.preemptive,
         )
-        self._client_known = False
-        self._server_known = False  # 212: for the session
-        self._server_shown = False  # our last message had credentials
-        self._server_accepted = False
-        self._attempts = 0
-        self._server_attempts = 0
+        self._client_announced = False
+        self._server_announced = False
         self._msg_id = 0
         self._peer_msg_id: str | None = None
+        self._peer_proof = Proof()  # of the last message
         self._seen: set[str] = set()  # MsgIDs of the device
         self._duplicate = False
         self._cached: bytes | None = None  # answer to the last message; None: it is still being made
         self._header: SyncHdr | None = None  # of the message being answered
         self._header_status: tuple[int, Chal | None] = (StatusCode.OK, None)
-        self._session_alert: int | None = None
-        self._outbox = Outbox(encoding)
-        self._package: list[_Pending] = []  # in the order the policy gave
+        self._refusing: list[Status] | None = None  # Statuses for a message whose sender is not the device
+        self._setup, self._unproved_setup = SetupPackage(), SetupPackage()
+        self._outbox = Outbox(encoding, account.peer)
+        self._package = OutstandingPackage()
         self._package_sent = True  # with its Final
-        self._in_flight: dict[tuple[str, str], _Pending] = {}  # (MsgID, CmdID) as sent → command
         self._incoming = Reassembly(limit=max_obj_size)
         self._interrupted: list[str] = []  # URIs of objects the device did not finish
         self._aborted: str | None = None
@@ -124,15 +109,21 @@ class ServerSession:
         """Whether nothing more may come."""
         return self.phase is Phase.CLOSED
 
+    @property
+    def dev_info(self) -> dict[str, str]:
+        """DevInfo as far as it has come: node URI → value."""
+        return self._setup.dev_info
+
     # -- receiving -----------------------------------------------------------------------------------------------
 
-    def receive(self, message: Message, now: datetime, *, raw: bytes = b"") -> list[Event]:
+    def receive(self, message: Message, now: datetime, *, raw: bytes = b"", mac: str | None = None) -> list[Event]:
         """Take one decoded message; say what happened, in document order.
 
         Args:
             message: as decoded.
             now: UTC; kept for policies that age sessions.
             raw: the octets received, for credentials that cover them.
+            mac: value of the transport header `x-syncml-hmac`, None when there was none.
 
         Raises:
             OutOfOrder: another session or device, or a message older than the last; the session goes on.
@@ -143,7 +134,10 @@ class ServerSession:
         header = message.header
         if header.session_id != self.session_id or header.source != self.account.device_id:
             raise OutOfOrder("a message of another session")
+        proof = Proof(cred=header.cred, mac=mac, body=raw)
         if header.msg_id == self._peer_msg_id and self._cached is not None:
+            if self._client.per_message and proof != self._peer_proof:
+                raise OutOfOrder("not the message that had this MsgID")
             self._duplicate = True
             return [DuplicateMessage()]
         if header.msg_id in self._seen:
@@ -156,14 +150,14 @@ class ServerSession:
         except PeerLimitTooSmall:
             self.phase = Phase.CLOSED
             raise
-        self._duplicate, self._cached = False, None
-        self._peer_msg_id = header.msg_id
+        self._duplicate, self._cached, self._refusing = False, None, None
+        self._peer_msg_id, self._peer_proof = header.msg_id, proof
         self._seen.add(header.msg_id)
         self._header = header
         if (unsupported := check_versions(header)) is not None:
             return self._refuse_version(message, unsupported)
         events: list[Event] = []
-        if not self._authenticate(message, events):
+        if not self._authenticate(message, proof, events):
             return events
         refused = self._read_header_status(message, events)
         news: list[Event] = []
@@ -171,15 +165,19 @@ class ServerSession:
             if refused is not None and isinstance(command, Status) and _refuses(command, refused):
                 continue  # the device refused us, not the command, which goes out again
             self._take(command, news)
-        if self.phase is Phase.SETUP and message.final and self._session_alert is None and self._aborted is None:
-            self._aborted = "package 1 without Alert 1200 or 1201"
-            news = []
+        if self.phase is Phase.SETUP and message.final and self._aborted is None:
+            self._setup.complete_from(self._unproved_setup, header.source)
+            if self._setup.alert_code is None:
+                self._aborted = "package 1 without Alert 1200 or 1201"
+                news = []
         events += news
         if self._aborted is not None:
             self._outbox.clear()
+            if self._server.starved:
+                self._outbox.put(Alert(code=AlertCode.SESSION_ABORT))
             self._ending = True
             events.append(self._move(SessionAborted(self._aborted)))
-        elif not self._ending:
+        elif not self._ending and (refused is None or self.phase is Phase.SETUP):
             self._settle(message, events)
         return events
 
@@ -193,85 +191,70 @@ class ServerSession:
 
     def _refuse_version(self, message: Message, code: StatusCode) -> list[Event]:
         self._header_status = (code, None)
-        self._answer_all(message, code)
+        self._refusing = refusals(message, code)
         self._ending = True
         return [self._move(SessionAborted("another version of the protocol"))]
 
-    def _answer_all(self, message: Message, code: int) -> None:
-        for command in walk(message.commands):
-            if not isinstance(command, Status | Results):
-                self._note(command, code)
-
-    def _authenticate(self, message: Message, events: list[Event]) -> bool:
+    def _authenticate(self, message: Message, proof: Proof, events: list[Event]) -> bool:
         """Step one for every message: nothing else of it counts before its sender is known."""
-        if self._client_known:
-            self._header_status = (StatusCode.OK, None)
-            return True
-        cred = message.header.cred
-        ok = self._client.accepts(cred)
-        with_nonce = self._client.type is not AuthType.BASIC
-        if with_nonce:
-            self._client = replace(self._client, nonce=self._new_nonce())
-        if ok:
-            self._client_known = True
-            chal = self._client.challenge() if with_nonce else None
-            self._header_status = (StatusCode.AUTHENTICATION_ACCEPTED, chal)
-            events.append(self._move(ClientAuthenticated()))
-            if with_nonce:
+        verdict = self._client.judge(proof)
+        if not verdict.accepted:
+            final = verdict.chal is None
+            self._header_status = (verdict.code, verdict.chal)
+            self._refusing = refusals(message, verdict.code)
+            events.append(self._move(CredentialsRefused(attempt=self._client.refusals, final=final)))
+            if self._client.uses_nonces and not final:
+                # The device may hang up and use this nonce in its next session.
                 events.append(NonceChanged(direction="client", nonce=self._client.nonce))
-            return True
-        self._attempts += 1
-        final = self._attempts >= MAX_CREDENTIAL_ATTEMPTS
-        code = StatusCode.MISSING_CREDENTIALS if cred is None and not final else StatusCode.INVALID_CREDENTIALS
-        self._header_status = (code, None if final else self._client.challenge())
-        self._answer_all(message, code)
-        events.append(self._move(CredentialsRefused(attempt=self._attempts, final=final)))
-        if with_nonce and not final:
-            # The device may hang up and use this nonce in its next session.
+            if self.phase is Phase.SETUP and self.account.client_auth is not AuthType.MAC:
+                self._unproved_setup.read(message)
+            self._ending = final
+            return False
+        chal = self._client.issue() if verdict.checked and self._client.uses_nonces else None
+        self._header_status = (verdict.code, chal)
+        if not self._client_announced:
+            self._client_announced = True
+            events.append(self._move(ClientAuthenticated()))
+        if chal is not None:
             events.append(NonceChanged(direction="client", nonce=self._client.nonce))
-        self._ending = final
-        return False
+        if self._client.resynchronised is not None:
+            self._server.use(self._client.resynchronised)
+            self._client.resynchronised = None
+        return True
 
     def _read_header_status(self, message: Message, events: list[Event]) -> str | None:
         """What the client says of our last header: accepted, or a challenge; the MsgID of the message refused."""
         refused = None
-        for status in message.commands:
-            if not isinstance(status, Status) or status.cmd_ref != "0" or not self._msg_id:
+        for status in message.commands if self._msg_id else ():
+            if not isinstance(status, Status) or status.cmd_ref != "0":
                 continue
-            chal = status.chal
-            if status.code in _REFUSALS:
+            answer = self._server.hear(status)
+            if status.code in REFUSALS:
                 refused = status.msg_ref
-                self._challenged(chal, events)
+                self._challenged(answer, status.chal, events)
             elif status.code >= StatusCode.BAD_REQUEST:
                 self._aborted = f"the device answers our header with {status.code}"
-            elif self._server_shown and not self._server_known:
-                # 212: for the session. 200: for this message, so the credentials go into each.
-                self._server_known = status.code == StatusCode.AUTHENTICATION_ACCEPTED
-                if self.phase is Phase.MANAGEMENT and not self._server_accepted:
-                    self._server_accepted = True
-                    events.append(self._move(ServerAccepted()))
-            if chal is not None and chal.next_nonce is not None and self._aborted is None:
-                self._server = replace(self._server, nonce=chal.next_nonce)
-                events.append(NonceChanged(direction="server", nonce=chal.next_nonce))
+            if self._aborted is None and status.chal is not None and status.chal.next_nonce is not None:
+                events.append(NonceChanged(direction="server", nonce=self._server.nonce))
+        if self._server.accepted and not self._server_announced and self.phase is Phase.MANAGEMENT:
+            self._server_announced = True
+            events.append(self._move(ServerAccepted()))
+        if self._server.starved and self._aborted is None:
+            # Every message needs a nonce of its own, so there is none that could prove our next one.
+            self._aborted = "the device sent no next nonce for auth-MAC"
         return refused
 
-    def _challenged(self, chal: Chal | None, events: list[Event]) -> None:
+    def _challenged(self, answer: HeaderAnswer, chal: Chal | None, events: list[Event]) -> None:
         """The client wants our credentials, or others: the commands of the last message go out again with them."""
-        self._server_attempts += 1
-        again = self._server_shown and chal is not None and chal.next_nonce in (None, self._server.nonce)
-        final = chal is None or again or self._server_attempts >= MAX_CREDENTIAL_ATTEMPTS
-        events.append(self._move(CredentialsRefused(attempt=self._server_attempts, final=final)))
-        if chal is None or final:
-            self._aborted = "the device does not accept our credentials"
-            return
-        wanted = next((kind for kind in (AuthType.MD5, AuthType.BASIC) if kind.lower() == chal.type.lower()), None)
-        if wanted is None or (wanted is AuthType.BASIC and self._server.type is not AuthType.BASIC):
+        final = answer is not HeaderAnswer.CHALLENGED
+        events.append(self._move(CredentialsRefused(attempt=self._server.challenges, final=final)))
+        if answer is HeaderAnswer.CHALLENGED:
+            self._outbox.take_back()
+        elif answer is HeaderAnswer.UNSUPPORTED and chal is not None:
             self._header_status = (StatusCode.OPTIONAL_FEATURE_NOT_SUPPORTED, None)
             self._aborted = f"the device asks for {chal.type} instead of what is agreed"
-            return
-        self._server_known = False
-        self._server = replace(self._server, type=wanted)
-        self._outbox.take_back()
+        else:
+            self._aborted = "the device does not accept our credentials"
 
     def _take(self, command: Command, events: list[Event]) -> None:
         if not isinstance(command, Status | Results) and not self._is_named(command):
@@ -279,13 +262,14 @@ class ServerSession:
             return
         match command:
             case Status():
-                self._take_status(command)
+                if command.cmd_ref != "0" and self._package.hear_status(command):
+                    self._outbox.abandon_object()  # the device gave it up
             case Results():
                 self._take_results(command)
             case Alert():
                 self._take_alert(command, events)
             case Replace() if self.phase is Phase.SETUP:
-                self._take_dev_info(command)
+                self._note(command, self._setup.take_dev_info(command))
             case UnknownCommand():
                 self._note(command, StatusCode.OPTIONAL_FEATURE_NOT_SUPPORTED)
             case _:  # a client sends nothing else (OMA-TS-DM_RepPro-V1_2 §6.6)
@@ -296,21 +280,13 @@ class ServerSession:
         return bool(command.cmd_id) and command.cmd_id not in taken
 
     def _note(self, command: Command, code: int) -> None:
-        header = self._header
-        if header is not None:
-            self._outbox.owed.append(Status(msg_ref=header.msg_id, cmd_ref=command.cmd_id, cmd=command.name, code=code))
-
-    def _take_dev_info(self, command: Replace) -> None:
-        for item in command.items:
-            uri = item.source or item.target
-            if uri is not None and isinstance(item.data, str):
-                self.dev_info["./" + uri.removeprefix("./")] = item.data
-        self._note(command, StatusCode.OK)
+        if self._header is not None:
+            self._outbox.owed.append(status_of(self._header, command, code))
 
     def _take_alert(self, alert: Alert, events: list[Event]) -> None:
         match alert.code:
             case AlertCode.SERVER_INITIATED_MGMT | AlertCode.CLIENT_INITIATED_MGMT if self.phase is Phase.SETUP:
-                self._session_alert = alert.code
+                self._setup.alert_code = alert.code
                 self._note(alert, StatusCode.OK)
             case AlertCode.NEXT_MESSAGE:
                 self._note(alert, StatusCode.OK)
@@ -319,6 +295,8 @@ class ServerSession:
                 self._note(alert, StatusCode.OK)
             case AlertCode.NO_END_OF_DATA:
                 self._outbox.abandon_object()
+                if (again := self._package.restart(alert)) is not None:
+                    self._outbox.put_first(again)
                 self._note(alert, StatusCode.OK)
             case AlertCode.CLIENT_EVENT | AlertCode.GENERIC_ALERT:
                 self._take_news(alert, events)
@@ -342,27 +320,8 @@ class ServerSession:
         if items:
             events.append(AlertReceived(replace(alert, items=tuple(items))))
 
-    def _take_status(self, status: Status) -> None:
-        if status.cmd_ref == "0":
-            return
-        pending = self._pending_for(status.msg_ref, status.cmd_ref, status.cmd)
-        if pending is None:
-            return
-        pending.statuses.append(status)
-        if status.code >= 300 and self._outbox.amid_object and self._outbox.queue[0].origin is pending.command:
-            self._outbox.abandon_object()  # the device gave it up
-
-    def _pending_for(self, msg_ref: str, cmd_ref: str, name: str) -> _Pending | None:
-        """The command answered: by both references, else (peers get MsgRef wrong) by CmdRef in our last messages."""
-        exact = self._in_flight.get((msg_ref, cmd_ref))
-        if exact is not None:
-            return exact
-        loose = [p for (_, cmd_id), p in self._in_flight.items() if cmd_id == cmd_ref and p.command.name == name]
-        return loose[-1] if loose else None
-
     def _take_results(self, results: Results) -> None:
-        pending = self._pending_for(results.msg_ref, results.cmd_ref, "Get")
-        if pending is None:
+        if self._package.asker(results) is None:
             return
         if self._incoming.interrupted_by(results.name, results.items):
             self._interrupted.append(self._incoming.interrupt())
@@ -375,8 +334,7 @@ class ServerSession:
                 items.append(whole)
             else:
                 self._note(results, whole)  # 200 of Results is never said, everything else is
-        if items:
-            pending.results.append(replace(results, items=tuple(items)))
+        self._package.hear_results(results, tuple(items))
 
     def _settle(self, message: Message, events: list[Event]) -> None:
         """After all commands: is the device's package complete, and is it our turn?"""
@@ -387,8 +345,8 @@ class ServerSession:
                 self._interrupted.append(self._incoming.interrupt())
             self._incoming.end_package()
         if self.phase is Phase.SETUP:
-            if final and self._session_alert is not None:
-                opened = SessionOpened(alert_code=self._session_alert, dev_info=dict(self.dev_info))
+            if final and self._setup.alert_code is not None:
+                opened = SessionOpened(alert_code=self._setup.alert_code, dev_info=dict(self.dev_info))
                 events += [self._move(opened), self._move(PackageReceived())]
                 self.needs_decision = True
             return
@@ -396,24 +354,13 @@ class ServerSession:
         asked = any(isinstance(each, Alert) and each.code == AlertCode.NEXT_MESSAGE for each in message.commands)
         if self._outbox.queue or not (final or (asked and not self._package_sent)):
             return
-        for pending in self._package:
-            events.append(self._move(self._answered(pending)))
-        self._package, self._in_flight = [], {}
+        if step := self._package.next_step():
+            self._outbox.put(*step)
+            return
+        events += [self._move(answered) for answered in self._package.answers()]
+        self._package = OutstandingPackage()
         events.append(self._move(PackageReceived()))
         self.needs_decision = True
-
-    @staticmethod
-    def _answered(pending: _Pending) -> CommandAnswered:
-        statuses = [status for status in pending.statuses if status.code != StatusCode.CHUNK_ACCEPTED]
-        if pending.refused is not None:
-            code = pending.refused
-        elif statuses:
-            code = worst([status.code for status in statuses])
-        else:
-            code = int(StatusCode.OK) if pending.results else int(StatusCode.COMMAND_FAILED)
-        return CommandAnswered(
-            command=pending.command, code=code, statuses=tuple(statuses), results=tuple(pending.results)
-        )
 
     # -- answering -----------------------------------------------------------------------------------------------
 
@@ -428,7 +375,7 @@ class ServerSession:
         raise LocalProtocolError(f"no command {cmd_id} to answer")
 
     def reply(self, decision: Decision | None = None) -> bytes:
-        """The encoded answer to the message just received.
+        """The encoded answer to the message just received; `mac_header` is what travels beside it.
 
         Raises:
             LocalProtocolError: a decision is due and none is given, or one is given and none is due.
@@ -438,74 +385,68 @@ class ServerSession:
         if self.needs_decision != (decision is not None) or self._header is None:
             raise LocalProtocolError("a decision is needed exactly when the device's package is complete")
         self._msg_id += 1
-        ending = self._ending_of_reply(decision)
-        for uri in self._interrupted:
-            self._outbox.put(Alert(code=AlertCode.NO_END_OF_DATA, items=(Item(source=uri),)))
-        self._interrupted = []
-        filled = self._outbox.fill(self._reply_header(), self._status_of_header(self._header), ending)
+        header_status = status_of_header(self._header, *self._header_status)
+        if self._refusing is not None:
+            message = refusal(self._outbox, self._reply_header(silent=True), header_status, self._refusing)
+        else:
+            message = self._fill(header_status, self._ending_of_reply(decision))
+        if self._ending and (message.final or self._refusing is not None):
+            self.phase = Phase.CLOSED
+        self._cached = encode(message, self._outbox.encoding)
+        self.mac_header = self._server.mac(self._cached)
+        return self._cached
+
+    def _fill(self, header_status: Status, ending: Ending) -> Message:
+        filled = self._outbox.fill(self._reply_header(), header_status, ending)
+        message = filled.message
         if filled.refused and not filled.carried and not self._ending:
             # An empty package would end the session before the policy hears what could not be sent.
-            filled = replace(filled, message=replace(filled.message, final=False))
-        self._remember(filled)
+            message = replace(message, final=False)
+        self._package.refused(filled.refused)
+        self._package.sent(str(self._msg_id), filled.carried)
         if ending is Ending.FINAL:
-            self._package_sent = filled.message.final
-        if self._ending and filled.message.final:
-            self.phase = Phase.CLOSED
-        self._cached = encode(filled.message, self._outbox.encoding)
-        return self._cached
+            self._package_sent = message.final
+        return message
 
     def _ending_of_reply(self, decision: Decision | None) -> Ending:
         match decision:
-            case None if self._ending or not self._client_known or self._outbox.queue:
+            case None if self._ending or self._outbox.queue:
                 return Ending.FINAL
             case None:
                 return Ending.ASK  # the device is not done, or its Results come in chunks
             case Continue(commands) if commands:
-                self._package = [_Pending(command) for command in commands]
-                self._outbox.put(*commands)
+                # Only now: a "next message" answer has no command beside Alert 1222.
+                for uri in self._interrupted:
+                    self._outbox.put(Alert(code=AlertCode.NO_END_OF_DATA, items=(Item(source=uri),)))
+                self._package.plan(commands, sequences=self.account.peer.sequences)
+                self._outbox.put(*self._package.next_step())
             case Abort():
                 self._outbox.put(Alert(code=AlertCode.SESSION_ABORT))
                 self._ending = True
             case _:
                 self._ending = True
+        self._interrupted = []
         self.needs_decision = False
         return Ending.FINAL
 
-    def _status_of_header(self, header: SyncHdr) -> Status:
-        code, chal = self._header_status
-        return Status(
-            msg_ref=header.msg_id,
-            cmd_ref="0",
-            cmd="SyncHdr",
-            code=code,
-            chal=chal,
-            target_refs=(header.target,),
-            source_refs=(header.source,),
-        )
-
-    def _reply_header(self) -> SyncHdr:
-        self._server_shown = self._client_known and not self._server_known
+    def _reply_header(self, *, silent: bool = False) -> SyncHdr:
+        """The header of the next message; `silent`: without our credentials, for a peer that has not proved itself."""
+        peer = self.account.peer
+        meta = Meta(max_msg_size=self.max_msg_size, max_obj_size=self.max_obj_size)
         return SyncHdr(
             session_id=self.session_id,
             msg_id=str(self._msg_id),
             target=self.account.device_id,
             source=self.server_uri,
             source_name=self.account.server_name,
-            resp_uri=self.resp_uri,
-            cred=self._server.prove() if self._server_shown else None,
-            meta=Meta(max_msg_size=self.max_msg_size, max_obj_size=self.max_obj_size),
+            resp_uri=self.resp_uri if peer.resp_uri else None,
+            cred=self._server.cred(silent=silent),
+            meta=meta if peer.announce_sizes else None,
         )
 
-    def _remember(self, filled: Filled) -> None:
-        by_command = {id(pending.command): pending for pending in self._package}
-        for command in filled.refused:
-            if (pending := by_command.get(id(command))) is not None:
-                pending.refused = StatusCode.REQUEST_ENTITY_TOO_LARGE
-        for on_wire, origin in filled.carried:
-            if (pending := by_command.get(id(origin))) is None:
-                continue  # an alert of our own
-            for each in walk((on_wire,)):  # children answer for themselves, under their group
-                self._in_flight[str(self._msg_id), each.cmd_id] = pending
+
+def _refuses(status: Status, msg_id: str) -> bool:
+    return status.msg_ref == msg_id or status.code in REFUSALS
 
 
 def message_for_error(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Final, Literal
@@ -12,10 +11,7 @@ from syncml.errors import CommandOutOfPhase
 from syncml.model import Alert, Command, Results, Status, SyncHdr
 from syncml.values import NodeValue, item_value
 
-MAX_CREDENTIAL_ATTEMPTS: Final = 3  # then 401 without a challenge (OMA-TS-DM_Security-V1_2 §5.3)
 MAX_MESSAGES: Final = 1_000  # of one session; a provisioning needs about ten
-
-NewNonce = Callable[[], bytes]
 
 
 class Phase(Enum):

@@ -63,3 +63,8 @@ def as_transmitted(item: Item, encoding: Encoding) -> Item:
     if encoding is Encoding.XML or meta.format == Format.B64:
         return replace(item, meta=replace(meta, format=Format.B64), data=base64.b64encode(item.data).decode())
     return item if meta.format in (Format.BIN, Format.XML) else replace(item, meta=replace(meta, format=Format.BIN))
+
+
+def transmitted_size(data: str | bytes) -> int:
+    """What `Meta/Size` and MaxObjSize count: octets of the data as it travels, for Base64 those of the text."""
+    return len(data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data)

@@ -283,7 +283,7 @@ class MemoryDpf:
         self.max_msg_size = max_msg_size
         self.server_uri = DPF_URL
 
-    async def post(self, url: str, body: bytes, encoding: Encoding) -> HttpAnswer:
+    async def post(self, url: str, body: bytes, encoding: Encoding, mac: str | None = None) -> HttpAnswer:
         self.urls.append(url)
         if self.failures and (failure := self.failures.pop(0)) is not None:
             raise failure
@@ -301,10 +301,12 @@ class MemoryDpf:
                 new_nonce=lambda: uuid.uuid4().bytes,
             )
             self.sessions[message.header.session_id] = session
-        events = session.receive(message, NOW, raw=body)
+        events = session.receive(message, NOW, raw=body, mac=mac)
         self.events.extend(events)
         for event in events:
             if isinstance(event, NonceChanged):
+                if event.direction == "client":
+                    self.account = replace(self.account, client_nonce_before=self.account.client_nonce)
                 self.account = replace(self.account, **{f"{event.direction}_nonce": event.nonce})
             if isinstance(event, AlertReceived):
                 kind = (event.alert.items[0].meta.type or "").rsplit(":", 1)[-1]
@@ -313,7 +315,8 @@ class MemoryDpf:
         if 1201 in self.refuse and any(isinstance(event, SessionOpened) for event in events):
             session.answer("", self.refuse[1201])
         decision = self.script(session, events) if session.needs_decision else None
-        return HttpAnswer(body=session.reply(decision), encoding=encoding)
+        reply = session.reply(decision)
+        return HttpAnswer(body=reply, encoding=encoding, mac=session.mac_header)
 
 
 def alerts_of(events: Iterable[Event]) -> list[tuple[str, str]]:

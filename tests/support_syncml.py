@@ -53,15 +53,22 @@ def nonces(prefix: str) -> Callable[[], bytes]:
     return lambda: f"{prefix}{next(counter)}".encode()
 
 
-def server_session(account: DmAccount = SERVER_ACCOUNT, **changes: int) -> ServerSession:
+def server_session(
+    account: DmAccount = SERVER_ACCOUNT,
+    *,
+    encoding: Encoding = Encoding.XML,
+    session_id: str = "2F",
+    prefix: str = "n",
+    **changes: int,
+) -> ServerSession:
     limits = {"max_msg_size": 16384, "max_obj_size": 262144} | changes
     return ServerSession(
         account=account,
         server_uri=SERVER_URI,
         resp_uri=SERVER_URI + "?s=1",
-        session_id="2F",
-        encoding=Encoding.XML,
-        new_nonce=nonces("n"),
+        session_id=session_id,
+        encoding=encoding,
+        new_nonce=nonces(prefix),
         **limits,
     )
 
@@ -73,18 +80,21 @@ def client_session(
     alerts: tuple[Alert, ...] = (),
     max_msg_size: int = 16384,
     max_obj_size: int = 262144,
+    encoding: Encoding = Encoding.XML,
+    session_id: str = "2F",
+    prefix: str = "m",
 ) -> ClientSession:
     return ClientSession(
         account=account,
         device_id=DEVICE,
-        session_id="2F",
+        session_id=session_id,
         dev_info=DEV_INFO,
         start=start,
         alerts=alerts,
         max_msg_size=max_msg_size,
         max_obj_size=max_obj_size,
-        encoding=Encoding.XML,
-        new_nonce=nonces("m"),
+        encoding=encoding,
+        new_nonce=nonces(prefix),
     )
 
 
@@ -111,6 +121,8 @@ class Run:
     client_sizes: list[int] = field(default_factory=list)
     server_events: list[Event] = field(default_factory=list)
     client_events: list[Event] = field(default_factory=list)
+    client_macs: list[str | None] = field(default_factory=list)  # `x-syncml-hmac` beside each message
+    server_macs: list[str | None] = field(default_factory=list)
 
     @property
     def answers(self) -> list[CommandAnswered]:
@@ -123,6 +135,10 @@ class Run:
     @property
     def alerts(self) -> list[Alert]:
         return [event.alert for event in self.server_events if isinstance(event, AlertReceived)]
+
+
+def encoding_in_use(body: bytes) -> Encoding:
+    return Encoding.XML if body.startswith(b"<") else Encoding.WBXML
 
 
 def pump(
@@ -139,17 +155,19 @@ def pump(
     for _ in range(limit):
         if body is None:
             return run
-        message = decode(body, Encoding.XML)
+        message = decode(body, encoding_in_use(body))
         run.client_messages.append(message)
         run.client_sizes.append(len(body))
-        run.server_events += server.receive(message, NOW, raw=body)
+        run.client_macs.append(client.mac_header)
+        run.server_events += server.receive(message, NOW, raw=body, mac=client.mac_header)
         reply = server.reply(next(decisions, Finish()) if server.needs_decision else None)
         run.sizes.append(len(reply))
-        answer = decode(reply, Encoding.XML)
+        run.server_macs.append(server.mac_header)
+        answer = decode(reply, encoding_in_use(reply))
         run.server_messages.append(answer)
         if client.closed:
             return run
-        events = client.receive(answer, NOW, raw=reply)
+        events = client.receive(answer, NOW, raw=reply, mac=server.mac_header)
         run.client_events += events
         for event in events:
             if isinstance(event, CommandReceived):

@@ -228,14 +228,17 @@ def test_account_without_server_credentials_needs_tls(device):
     assert client_account(device.tree.nodes, DPF, tls=False).server_auth is AuthType.MD5
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [{"client": None}, {"client": DmCredentials(auth_type=AuthType.MAC, name="n", secret="s", nonce=b"n")}],
-    ids=["no client credentials", "HMAC"],
-)
-def test_account_that_no_session_can_use(device, changes):
+def test_account_with_hmac(device):
+    """XC-027: HMAC credentials of a bootstrap are credentials of sessions."""
+    client = DmCredentials(auth_type=AuthType.MAC, name="n", secret="s", nonce=b"n")
+    receiver_of(device).receive(bootstrap_push(bootstrap_profile(client=client)))
+    account = client_account(device.tree.nodes, DPF, tls=True)
+    assert (account.client_auth, account.client_name, account.client_nonce) == (AuthType.MAC, "n", b"n")
+
+
+def test_account_that_no_session_can_use(device):
     """An account without credentials we can present is no account to start with."""
-    receiver_of(device).receive(bootstrap_push(bootstrap_profile(**changes)))
+    receiver_of(device).receive(bootstrap_push(bootstrap_profile(client=None)))
     assert client_account(device.tree.nodes, DPF, tls=True) is None
     assert client_account(device.tree.nodes, "nobody", tls=True) is None
 

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from syncml.auth import SPECIAL_NONCES
 from syncml.codes import MediaType
 from syncml.errors import LocalProtocolError
 from syncml.http_push import build_nested, parse_nested
 from syncml.notification import (
     MAX_NOTIFICATION,
     MAX_PUSH_HEADERS,
-    RESYNC_NONCES,
     WDP_HEADER,
     Initiator,
     MalformedNotification,
@@ -119,11 +119,11 @@ def test_vendor_octets_are_under_the_digest():
 
 def test_special_nonces():
     """XC-092: four zero octets first, then the ten characters that libdmclient takes."""
-    assert RESYNC_NONCES == (b"\0\0\0\0", b"0x00000000")
-    for nonce in RESYNC_NONCES:
+    assert SPECIAL_NONCES == (b"\0\0\0\0", b"0x00000000")
+    for nonce in SPECIAL_NONCES:
         received = parse_notification(build_notification(SAMPLE, secret="s", nonce=nonce))
-        assert received.is_from_any("s", RESYNC_NONCES)
-    assert not parse_notification(build_notification(SAMPLE, secret="s", nonce=b"n")).is_from_any("s", RESYNC_NONCES)
+        assert received.is_from_any("s", SPECIAL_NONCES)
+    assert not parse_notification(build_notification(SAMPLE, secret="s", nonce=b"n")).is_from_any("s", SPECIAL_NONCES)
 
 
 def test_no_secret_shows():

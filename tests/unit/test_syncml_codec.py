@@ -248,4 +248,4 @@ def test_credentials_check_type_and_value() -> None:
     assert basic.accepts(Cred(type=AuthType.BASIC, data=base64.b64encode(b"u:p").decode()))
     assert basic.challenge().next_nonce is None
     with pytest.raises(LocalProtocolError):
-        Credentials(type=AuthType.MAC, name="u", secret="p")
+        Credentials(type=AuthType.MAC, name="u", secret="p").prove()

@@ -140,12 +140,12 @@ def test_stale_client_nonce_is_challenged_once_and_recovers() -> None:
     assert run.answers
 
 
-def test_wrong_client_password_ends_after_three_tries_and_nothing_is_executed() -> None:
-    """XC-021, XS-007: bounded; the last refusal has no challenge."""
+def test_wrong_client_password_gets_one_challenge_more_and_nothing_is_executed() -> None:
+    """XC-021, XS-007, XS-009: bounded; the last refusal has no challenge."""
     server = server_session()
     run = pump(client_session(replace(CLIENT_ACCOUNT, client_secret="guess")), server, [Continue((get("./A"),))])
     attempts = [e for e in run.server_events if isinstance(e, CredentialsRefused)]
-    assert [(e.attempt, e.final) for e in attempts] == [(1, False), (2, False), (3, True)]
+    assert [(e.attempt, e.final) for e in attempts] == [(1, False), (2, True)]
     last = run.server_messages[-1].commands[0]
     assert isinstance(last, Status)
     assert (last.code, last.chal) == (401, None)
@@ -168,11 +168,18 @@ def test_missing_credentials_are_407() -> None:
 
 
 def test_weaker_credentials_than_demanded_are_challenged() -> None:
-    """XS-011: basic where md5 is demanded."""
+    """XS-011: basic where md5 is demanded; the client may become stronger than agreed."""
     client = client_session(replace(CLIENT_ACCOUNT, client_auth=AuthType.BASIC))
     run = pump(client, server_session())
-    assert client.closed
-    assert len(run.server_messages) == 1
+    refused = run.server_messages[0]
+    assert [command.code for command in refused.commands if isinstance(command, Status)] == [401, 401, 401]
+    assert isinstance(refused.commands[0], Status)
+    assert refused.commands[0].chal is not None
+    assert refused.commands[0].chal.type == AuthType.MD5
+    second = run.client_messages[1].header.cred
+    assert second is not None
+    assert second.type == AuthType.MD5
+    assert any(isinstance(event, SessionOpened) for event in run.server_events)
 
 
 def test_basic_in_both_directions() -> None:
