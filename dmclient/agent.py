@@ -218,12 +218,12 @@ class Agent:
                 raise
             self._settle(call, failed=False)
             for _ in range(self._policy.polls):
-                self._device.provision_ready()
+                news = bool(self._device.provision_ready())
                 mcim = self._device.usable_mcim()
-                if mcim is not None and not attached and self._network is not None and self._is_news(mcim):
-                    attached = True
+                if mcim is not None and not attached and self._network is not None and self._is_new(mcim):
                     await self._attach(mcim)
-                if not len(self._device.alerts):
+                    attached = news = True
+                if not news:  # alerts that the server did not take wait for its next call
                     break
                 await self._patient_session(call.server_id, None)
         except TreError as error:
@@ -232,7 +232,7 @@ class Agent:
             return str(error)
         return ""
 
-    def _is_news(self, mcim: McimInfo) -> bool:
+    def _is_new(self, mcim: McimInfo) -> bool:
         """Whether an MCIM is to be attached with: it never was, and the server knows that it is there."""
         return self._told() and str(mcim.mcim_id) not in self._device.announced
 

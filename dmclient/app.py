@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
@@ -36,6 +36,9 @@ from dmclient.tre.base import TrustedEnvironment
 from dmclient.tre.software import SoftwareTre
 from syncml.bootstrap.security import BootstrapSecrets, Sec
 from syncml.errors import LocalProtocolError
+
+_PIN: Final = "1 to 128 printable ASCII characters"
+_IMSI: Final = "an IMSI of 6 to 15 digits"
 
 _log = structlog.get_logger(__name__)
 
@@ -97,14 +100,13 @@ def load_secrets(settings: ClientSettings) -> BootstrapSecrets:
         typed=_secret_line("bootstrap.typed_number_file", section.typed_number_file),
         imsi_text=section.imsi_text,
     )
-    for name, path, kind in (
-        ("bootstrap_secret_file", settings.bootstrap_secret_file, Sec.USERPIN),
-        ("bootstrap.imsi_file", section.imsi_file, Sec.NETWPIN),
+    for name, path, kind, alone, expected in (
+        ("bootstrap_secret_file", settings.bootstrap_secret_file, Sec.USERPIN, BootstrapSecrets(pin=secrets.pin), _PIN),
+        ("bootstrap.imsi_file", section.imsi_file, Sec.NETWPIN, BootstrapSecrets(imsi=secrets.imsi), _IMSI),
     ):
         try:
-            secrets.key(kind)
+            alone.key(kind)
         except LocalProtocolError as error:
-            expected = "1 to 128 printable ASCII characters" if kind is Sec.USERPIN else "an IMSI of 6 to 15 digits"
             raise ConfigError(f"{name} {path}: not {expected}") from error
     return secrets
 
