@@ -236,6 +236,7 @@ async def _ears(settings: ClientSettings, device: Device) -> AsyncIterator[_Ears
             ports["push"] = await stack.enter_async_context(http_listener(pushes, http.host, http.port))
         if settings.ready_file is not None:
             _write_ready(settings.ready_file, ports)
+        _log.info("push.ready", **ports)
         try:
             yield _Ears(bootstraps, pushes, calls)
         finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -34,6 +35,7 @@ from syncml.codec import Encoding, decode
 from syncml.codes import AlertCode
 from syncml.model import Alert
 from syncml.notification import UiMode
+from syncml.wap_push import WapPush
 from tests.support_dmclient import DEVICE_ID, FakeTre
 from tests.support_dmserver import DPF_ID, Dpf
 from tests.support_pki import pki
@@ -420,3 +422,56 @@ async def test_listener_settings(site, tmp_path):
     missing = settings_for(tmp_path, bootstrap={"typed_number_file": tmp_path / "none"})
     with pytest.raises(ConfigError, match="typed_number_file"):
         await listen_device(missing, device, stop=asyncio.Event())
+
+
+async def test_a_daemon_of_its_own(tmp_path):
+    """XC-093: `dmclient listen` tells its ports, takes pushes and ends with status 0 on SIGTERM."""
+    settings = settings_for(tmp_path)
+    config = tmp_path / "m2me.toml"
+    config.write_text(
+        f"""
+        m2me_id = "{DEVICE_ID}"
+        state_dir = "{settings.state_dir}"
+        seal_key_file = "{settings.seal_key_file}"
+        bootstrap_secret_file = "{settings.bootstrap_secret_file}"
+        tls_roots = "{settings.tls_roots}"
+        ready_file = "{settings.ready_file}"
+        log_format = "json"
+        push.http.port = 0
+        tre.key_type = "ec"
+        """
+    )
+    manufactured = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "dmclient", "--config", config, "manufacture", stdout=asyncio.subprocess.DEVNULL
+    )
+    assert await asyncio.wait_for(manufactured.wait(), PATIENCE_S) == 0
+    daemon = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "dmclient",
+        "--config",
+        config,
+        "listen",
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    assert daemon.stdout is not None
+
+    async def until(text: str) -> None:
+        while text not in (line := (await daemon.stdout.readline()).decode()):
+            assert line, f"ended before {text}"
+
+    async with asyncio.timeout(PATIENCE_S):
+        await until('"over": "http"')
+        await until("push.ready")
+        ports = json.loads(settings.ready_file.read_text())["ports"]
+        await send(
+            WapPush(content_type="application/vnd.syncml.notification", body=b"x"),
+            UdpDestination(host="127.0.0.1", port=ports["bootstrap"]),
+        )
+        await until("malformed")
+        daemon.terminate()
+        rest = (await daemon.stdout.read()).decode()
+        assert await daemon.wait() == 0, rest
+    assert "Traceback" not in rest
+    assert not settings.ready_file.exists()
