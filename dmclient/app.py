@@ -122,6 +122,20 @@ def _secret_line(name: str, path: Path | None) -> str | None:
         raise ConfigError(f"{name} {path}: not printable ASCII characters") from error
 
 
+def _read_card(path: Path) -> bytes | None:
+    """The document on the smart card, None without a card.
+
+    Raises:
+        ConfigError: there is a card that cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ConfigError(f"bootstrap.smart_card_file {path}: {error.strerror}") from error
+
+
 async def run_device(
     settings: ClientSettings, device: Device, *, bootstrap: bytes | None = None, bootstrap_url: str | None = None
 ) -> RunResult:
@@ -220,6 +234,8 @@ async def _ears(settings: ClientSettings, device: Device) -> AsyncIterator[_Ears
         max_failures=settings.bootstrap.max_failures,
         lockout_s=settings.bootstrap.lockout_s,
     )
+    if settings.bootstrap.smart_card_file is not None:
+        bootstraps.card(_read_card(settings.bootstrap.smart_card_file))
     notifications = NotificationReceiver(
         tree=device.tree,
         calls=calls,

@@ -20,7 +20,17 @@ from actor_runtime.trail import Trail
 from dmclient.calls import Call, CallQueue
 from dmclient.dm_account import account_path, write_account
 from dmclient.management_tree import ManagementTree
-from syncml.bootstrap import CP_TYPES, DmBootstrap, DmSec, Sec, authenticated, read_accounts, read_cp
+from syncml.bootstrap import (
+    CP_TYPES,
+    DmBootstrap,
+    DmSec,
+    Sec,
+    authenticated,
+    decode_cp,
+    decode_cp_xml,
+    read_accounts,
+    read_cp,
+)
 from syncml.bootstrap.dm_profile import read_message
 from syncml.bootstrap.errors import BootstrapReason, BootstrapRefused
 from syncml.bootstrap.security import BootstrapSecrets, at_least
@@ -31,6 +41,9 @@ from syncml.wap_push import MalformedPush, WapPush, parse_push
 STEP: Final = "7"
 MAX_BOOTSTRAP: Final = 8192  # octets of a datagram: what a long concatenated short message could carry
 MAX_HISTORY: Final = 64  # digests of applied documents kept, newest last
+
+CARD: Final = "CARD"
+"""Kind of an account that came from the smart card."""
 
 _log = structlog.get_logger(__name__)
 
@@ -54,7 +67,7 @@ class BootstrapMemory:
     locked_until: datetime | None = None  # UTC
     history: list[str] = field(default_factory=list)  # "<server id> <SHA-256 of the document>", newest last
     connectivity: list[dict[str, Any]] = field(default_factory=list)  # access points and proxies of the last document
-    security: dict[str, str] = field(default_factory=dict)  # server id → kind of MAC its account came under
+    security: dict[str, str] = field(default_factory=dict)  # server id → kind of MAC its account came under, or CARD
 
     def dump(self) -> dict[str, Any]:
         """Plain JSON data."""
@@ -138,7 +151,7 @@ class BootstrapReceiver:
             if refusal.reason is BootstrapReason.WRONG_MAC:
                 return self._wrong_mac(self._tree.now())
             return self._ended(Verdict.REFUSED, str(refusal))
-        return self._apply(offers, hashlib.sha256(push.body).hexdigest(), kind)
+        return self._apply(offers, hashlib.sha256(push.body).hexdigest(), kind.name)
 
     def _offers(self, push: WapPush) -> tuple[_Offer, ...]:
         if push.content_type != MediaType.DM_WBXML:
@@ -173,7 +186,7 @@ class BootstrapReceiver:
         self._save()
         return self._ended(Verdict.WRONG_MAC, "dropped without an answer")
 
-    def _apply(self, offers: tuple[_Offer, ...], digest: str, kind: Sec | DmSec) -> Verdict:
+    def _apply(self, offers: tuple[_Offer, ...], digest: str, kind: str) -> Verdict:
         """Replay rules (REQ-10): the profile in force changes nothing, one that was replaced stays replaced.
 
         Nonces have moved on since a document was sent, so even the present one is not applied twice. An account is
@@ -192,7 +205,7 @@ class BootstrapReceiver:
                 continue
             if held and not self._may_replace(server_id, kind):
                 self._trail.check("bootstrap-same-security", False, req=("REQ-08",), step=STEP)
-                return self._ended(Verdict.REFUSED, f"{kind.name} is less than the account of {server_id} came under")
+                return self._ended(Verdict.REFUSED, f"{kind} is less than the account of {server_id} came under")
             fresh.append(offer)
         if not fresh:
             self.applied.set()
@@ -201,12 +214,50 @@ class BootstrapReceiver:
         self.applied.set()
         return self._ended(Verdict.APPLIED, ", ".join(offer.account.server_id for offer in fresh))
 
-    def _may_replace(self, server_id: str, kind: Sec | DmSec) -> bool:
-        held = self._memory.security.get(server_id)
-        before = next((each for each in (*Sec, *DmSec) if each.name == held), None)
-        return before is None or at_least(kind, before)
+    def card(self, document: bytes | None) -> Verdict:
+        """At switch-on: take what the smart card brings, None without a card (OMA-TS-DM_Bootstrap-V1_2 §5.2.2).
 
-    def _write(self, offers: list[_Offer], digest: str, kind: Sec | DmSec) -> None:
+        A card that can be read is trusted without a MAC. Accounts that came from a card and are not on it any more are
+        removed; those that came by push stay, and a card does not replace them.
+        """
+        offers: tuple[_Offer, ...] = ()
+        digest = ""
+        if document is not None:
+            try:
+                as_xml = document.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<")
+                read = decode_cp_xml(document) if as_xml else decode_cp(document)
+                offers = tuple(_Offer(each) for each in read_accounts(read))
+            except BootstrapRefused as refusal:
+                return self._ended(Verdict.REFUSED, f"smart card: {refusal}")
+            digest = hashlib.sha256(document).hexdigest()
+        self._remove_card_accounts(keep={offer.account.server_id for offer in offers})
+        if not offers:
+            return self._ended(Verdict.UNCHANGED, "no smart card")
+        return self._apply(offers, digest, CARD)
+
+    def _remove_card_accounts(self, keep: set[str]) -> None:
+        gone = [each for each, kind in self._memory.security.items() if kind == CARD and each not in keep]
+        for server_id in gone:
+            path = account_path(self._tree.nodes, server_id)
+            if path is not None:
+                self._tree.nodes.remove(path)
+                self._tree.forget_server(server_id)
+            del self._memory.security[server_id]
+            self._memory.history = [each for each in self._memory.history if each.split(" ", 1)[0] != server_id]
+            if self._calls is not None:
+                self._calls.forget_server(server_id)
+            self._trail.state("account", server_id, "none", step=STEP, detail="the smart card is gone")
+        if gone:
+            self._save()
+
+    def _may_replace(self, server_id: str, kind: str) -> bool:
+        held = self._memory.security.get(server_id)
+        if CARD in (held, kind):
+            return held == kind
+        kinds = {each.name: each for each in (*DmSec, *Sec)}
+        return held not in kinds or at_least(kinds[kind], kinds[held])
+
+    def _write(self, offers: list[_Offer], digest: str, kind: str) -> None:
         """All accounts of a document, or none of them."""
         before, memory = self._tree.nodes, self._memory
         history, connectivity, security = list(memory.history), list(memory.connectivity), dict(memory.security)
@@ -220,7 +271,7 @@ class BootstrapReceiver:
                 written.append((server_id, f"./{'/'.join(path)}"))
                 entry = f"{server_id} {digest}"
                 memory.history = [*(each for each in memory.history if each != entry), entry][-MAX_HISTORY:]
-                memory.security[server_id] = kind.name
+                memory.security[server_id] = kind
             memory.connectivity = _connections(offers[-1].account)
             if self._calls is not None:
                 for server_id, _ in written:

@@ -53,6 +53,7 @@ class BootstrapSection(Section):
     lockout_s: float = Field(default=300.0, ge=0)
     imsi_file: Path | None = None  # one line; opens documents under NETWPIN, USERNETWPIN and NETWORKID
     imsi_text: bool = False  # CP: take keys made of the IMSI's digits as text, too
+    smart_card_file: Path | None = None  # CP document that a card brings, read at start; no such file: no card
     typed_number_file: Path | None = None  # one line; what a user would type for USERPINMAC
 
 

@@ -57,7 +57,7 @@ def write_account(tree: ManagementTree, bootstrap: DmBootstrap, *, acl: Acl | No
         nodes.remove(account)
     _put(tree, account, "")
     own = Acl.granting(bootstrap.server_id, {AccessType.GET, AccessType.REPLACE, AccessType.DELETE})
-    nodes.change(account, acl=own if acl is None else acl)
+    nodes.change(account, acl=own if acl is None else acl or None)  # an empty list inherits, like no list
     _put(tree, (*account, *AccountNode.APP_ID.segments), W7)
     _put(tree, (*account, *AccountNode.SERVER_ID.segments), bootstrap.server_id)
     if bootstrap.name is not None:

@@ -409,6 +409,23 @@ async def test_run_with_a_fetched_bootstrap_that_is_refused(site, tmp_path):
     assert site.sessions == []
 
 
+async def test_smart_card_at_switch_on(site, tmp_path, monkeypatch):
+    """XC-097: the card's server is called on at start; without the card the account is gone at the next start."""
+    card = tmp_path / "card"
+    push = site.prepare().push
+    card.write_bytes(push.body)
+    settings = settings_for(tmp_path, bootstrap={"smart_card_file": card})
+    async with listening(settings, monkeypatch) as ears:
+        assert await ears.next() == (Call(server_id=DPF_ID), "")
+        assert server_ids(ears.device.tree.nodes) == (DPF_ID,)
+    card.unlink()
+    async with listening(settings, monkeypatch) as ears:
+        assert server_ids(ears.device.tree.nodes) == ()
+    card.mkdir()
+    with pytest.raises(ConfigError, match="smart_card_file"):
+        await listen_device(settings, ears.device, stop=asyncio.Event())
+
+
 async def test_listener_settings(site, tmp_path):
     """XC-093: an address that cannot be bound, and secrets that are none, are said at once."""
     taken = settings_for(tmp_path, push={"http": {"host": "192.0.2.1", "port": 1}})

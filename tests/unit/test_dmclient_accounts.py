@@ -23,6 +23,7 @@ from syncml.bootstrap import (
     TransportCredentials,
     compute_mac,
     encode_cp,
+    encode_cp_xml,
     protect,
     protect_document,
     to_document,
@@ -33,7 +34,6 @@ from syncml.codec import Encoding, encode
 from syncml.codes import AuthType, MediaType
 from syncml.model import Add, Item, Message, Meta, SyncHdr
 from syncml.tnds import Tnds, encode_tnds
-from syncml.tree import Acl
 from tests.support_dmclient import DEVICE_ID, DPF, DPF_URL, OTHER, SECRET, bootstrap_profile, make_device
 
 IMSI = "001010123456789"
@@ -169,7 +169,7 @@ def test_nothing_is_granted_that_the_message_does_not_say(device):
     body = encode(Message(header=header, commands=(Add(cmd_id="1", items=(item,)),)), Encoding.WBXML)
     push = replace(dm(bootstrap_profile()), body=body)
     assert receiver_of(device).take(replace(push, mac=_mac(body))) is Verdict.APPLIED
-    assert device.tree.nodes[(*DM_ACC, "1")].acl == Acl()
+    assert device.tree.nodes[(*DM_ACC, "1")].acl is None
 
 
 def _mac(body: bytes) -> str:
@@ -251,3 +251,56 @@ def test_a_call_is_made_with_the_account_or_not_at_all(device):
     assert calls.first() is None
     assert device.bootstrap.security == {}
     assert server_ids(device.tree.nodes) == ()
+
+
+# -- smart card -------------------------------------------------------------------------------------------------------
+
+CARD_DOCUMENT = to_document(bootstrap_profile(), bootstrap_profile(OTHER))
+CARD_FORMS = {"WBXML": encode_cp(CARD_DOCUMENT), "XML": encode_cp_xml(CARD_DOCUMENT)}
+
+
+@pytest.mark.parametrize("document", CARD_FORMS.values(), ids=CARD_FORMS)
+def test_smart_card_comes_and_goes(tmp_path, document):
+    """XC-097: read at switch-on without a MAC; the same again changes nothing; without it its accounts are gone."""
+    device, _ = make_device(tmp_path)
+    calls = CallQueue(device.calls, device.save)
+    assert receiver_of(device, calls=calls).card(document) is Verdict.APPLIED
+    assert server_ids(device.tree.nodes) == (DPF, OTHER)
+    again, records = make_device(tmp_path)
+    before = dict(again.tree.nodes.nodes)
+    assert receiver_of(again).card(document) is Verdict.UNCHANGED
+    assert again.tree.nodes.nodes == before
+    calls = CallQueue(again.calls, again.save)
+    assert receiver_of(again, calls=calls).card(None) is Verdict.UNCHANGED
+    assert server_ids(again.tree.nodes) == ()
+    assert again.calls.waiting == []
+    assert DPF not in str([node.acl for node in again.tree.nodes.nodes.values()])
+    assert [each.fields["detail"] for each in records] == ["the smart card is gone"] * 2
+    assert server_ids(make_device(tmp_path)[0].tree.nodes) == ()
+
+
+def test_another_smart_card(device):
+    """XC-097: what is not on it any more is removed, what is on it is put in."""
+    receiver_of(device).card(encode_cp(CARD_DOCUMENT))
+    new = to_document(bootstrap_profile(OTHER, name="new"))
+    assert receiver_of(device).card(encode_cp(new)) is Verdict.APPLIED
+    assert server_ids(device.tree.nodes) == (OTHER,)
+
+
+def test_card_and_push_leave_each_other_alone(device):
+    """XC-097: an account by push stays without a card and is not replaced by one, and the other way round."""
+    receiver = receiver_of(device)
+    receiver.take(protect(bootstrap_profile(), SECRETS, Sec.USERPIN))
+    assert receiver.card(encode_cp(to_document(bootstrap_profile(name="card")))) is Verdict.REFUSED
+    assert receiver.card(encode_cp(to_document(bootstrap_profile(OTHER)))) is Verdict.APPLIED
+    assert receiver.take(protect(bootstrap_profile(OTHER, name="push"), SECRETS, Sec.USERNETWPIN)) is Verdict.REFUSED
+    receiver.card(None)
+    assert server_ids(device.tree.nodes) == (DPF,)
+
+
+@pytest.mark.parametrize("document", [b"", b"<html/>", b"\x03\x0b\x6a\x00"], ids=["empty", "XML", "cut"])
+def test_a_card_that_is_none(device, document):
+    """XC-097: a card that cannot be read is no card that was removed."""
+    receiver_of(device).card(encode_cp(CARD_DOCUMENT))
+    assert receiver_of(device).card(document) is Verdict.REFUSED
+    assert server_ids(device.tree.nodes) == (DPF, OTHER)
