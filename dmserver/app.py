@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from typing import Final
 
 from aiohttp import web
 
@@ -11,11 +12,13 @@ from actor_runtime.http import Body, ProblemError, new_application, peer_identit
 from actor_runtime.store import Store
 from actor_runtime.trail import Trail
 from dmserver.config import DM_PATH
-from dmserver.endpoint import SESSION_PARAMETER, DmEndpoint
+from dmserver.endpoint import SESSION_PARAMETER, DmEndpoint, Request
+from dmserver.media import coding_refused
 from dmserver.registration import OrderRejected, register_order
 
 _STATUS = {"device-unknown": 404, "order-ongoing": 409, "reason-unknown": 400, "lifetime-out-of-range": 400}
 MAX_KEY = 128  # characters of an Idempotency-Key
+HMAC_HEADER: Final = "x-syncml-hmac"  # OMA-TS-DM_Security-V1_2 §5.3.3
 
 
 class OrderBody(Body):
@@ -27,27 +30,37 @@ class OrderBody(Body):
     expires_in: int | None = None  # seconds
 
 
-def dm_application(endpoint: DmEndpoint, *, max_message: int, dm_url: Callable[[int], str]) -> web.Application:
-    """The application devices talk to. `dm_url` gives our URL when the listener is bound to that port."""
-    app = new_application(max_body=max_message)
+def dm_application(endpoint: DmEndpoint, *, dm_url: Callable[[int], str]) -> web.Application:
+    """The application devices talk to. `dm_url` gives our URL when the listener is bound to that port.
+
+    Query parameters and headers that mean nothing here are passed over: real devices send many.
+    """
+    app = new_application(max_body=endpoint.announced.hard_limit)
 
     async def dm(request: web.Request) -> web.Response:
+        if coding_refused(request.headers.get("Content-Encoding", "")):
+            return problem(415, "unsupported-content-encoding")
         try:
             body = await request.read()
         except web.HTTPRequestEntityTooLarge:
             return problem(413, "message-too-large")
+        except web.RequestPayloadError:
+            return problem(400, "malformed-body")
         address = request.get_extra_info("sockname")
         answer = await endpoint.handle(
-            body,
-            request.headers.get("Content-Type", ""),
-            server_uri=dm_url(address[1] if address else 0),
-            token=request.query.get(SESSION_PARAMETER, ""),
+            Request(
+                body=body,
+                content_type=request.headers.get("Content-Type", ""),
+                server_uri=dm_url(address[1] if address else 0),
+                token=request.query.get(SESSION_PARAMETER, ""),
+                mac=request.headers.get(HMAC_HEADER),
+            )
         )
         if answer.status != 200:
             return problem(answer.status, answer.code)
-        return web.Response(
-            body=answer.body, content_type=answer.content_type, headers={"Cache-Control": "private, no-store"}
-        )
+        # A body of known length, never in chunks and never compressed: several clients read nothing else.
+        headers = {"Cache-Control": "private, no-store"} | ({HMAC_HEADER: answer.mac} if answer.mac else {})
+        return web.Response(body=answer.body, content_type=answer.content_type, headers=headers)
 
     app.router.add_post(DM_PATH, dm)
     return app

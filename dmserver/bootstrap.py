@@ -10,13 +10,21 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from actor_runtime.errors import ActorError
 from actor_runtime.sealing import SealingKey
-from dmserver.store.accounts import Account, bootstrap_secret, bootstraps_since, find_account, profile_of, put_account
+from dmserver.store.accounts import (
+    Account,
+    bootstrap_secret,
+    bootstraps_since,
+    find_account,
+    is_known,
+    is_managed,
+    profile_of,
+    put_account,
+)
 from dmserver.store.orders import ongoing_order
-from dmserver.store.tables import devices
 from syncml.bootstrap import (
     BootstrapSecrets,
     DmBootstrap,
@@ -208,16 +216,18 @@ def prepare_bootstrap(
     """
     form = form or BootstrapForm()
     secret = bootstrap_secret(connection, key, device_id)
-    if secret is None:
+    if not is_known(connection, device_id):
         raise BootstrapNotAllowed(f"{device_id} is not known", hint="dmserver device add")
+    if secret is None and form.mac_key is not MacKey.NETWPIN:
+        raise BootstrapNotAllowed(f"{device_id} came without a secret", hint="--sec netwpin --imsi-file")
     order = ongoing_order(connection, device_id, now)
-    if order is None and not _without_order(connection, device_id):
+    if order is None and not is_managed(connection, device_id):
         raise BootstrapNotAllowed(f"{device_id} has no ongoing order", hint="dmserver order open, or the SHO opens one")
     if bootstraps_since(connection, device_id, now - timedelta(hours=1)) >= per_hour:
         raise BootstrapNotAllowed(
             f"{device_id} was bootstrapped {per_hour} times within the last hour", hint="limits.bootstraps_per_hour"
         )
-    pin = secret.decode("ascii")
+    pin = "" if secret is None else secret.decode("ascii")
     if form.mac_key is MacKey.USERPINMAC and not re.fullmatch(r"[0-9]{1,20}", pin):
         raise BootstrapNotAllowed(f"the secret of {device_id} cannot be typed", hint="USERPINMAC needs 1 to 20 digits")
     before = find_account(connection, key, device_id)
@@ -234,8 +244,3 @@ def prepare_bootstrap(
         push=push,
         typed=typed_number(pin, push.body) if form.mac_key is MacKey.USERPINMAC else None,
     )
-
-
-def _without_order(connection: Connection, device_id: str) -> bool:
-    """Whether the device is managed without an order."""
-    return bool(connection.execute(select(devices.c.managed).where(devices.c.device_id == device_id)).scalar_one())

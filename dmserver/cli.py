@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -13,34 +11,31 @@ import typer
 from sqlalchemy import Connection
 
 from actor_runtime import cli as habits
-from actor_runtime.config import load_settings
 from actor_runtime.errors import ActorError, ConfigError
-from actor_runtime.logs import configure_logs
-from actor_runtime.sealing import SealingKey
-from actor_runtime.store import Store
 from actor_runtime.trail_store import records_of
 from dmserver.bootstrap import BootstrapForm, MacKey, PreparedBootstrap, Profile, prepare_bootstrap
 from dmserver.bootstrap_pull import LIFETIME_S, MAX_LIFETIME_S, offer, pull_url
-from dmserver.config import DmServerSettings
+from dmserver.cli_context import open_database as _database
+from dmserver.cli_context import open_sealed_database as _sealed_database
+from dmserver.cli_context import settings_of as _settings
+from dmserver.cli_devices import devices_app
+from dmserver.cli_operator import device_app
 from dmserver.notification import Call
 from dmserver.notification import notify as call_device
 from dmserver.orders import Order
 from dmserver.push import destination_of, send
 from dmserver.push_options import AuthName, InitiatorName, UiModeName, read_imsi, session_number
 from dmserver.registration import register_order
-from dmserver.server import open_seal_key, open_store, open_trail, run
+from dmserver.server import open_trail, run
 from dmserver.store import tables
-from dmserver.store.accounts import DeviceExists, add_device, list_devices
 from dmserver.store.orders import find_order, list_orders
 from syncml.errors import LocalProtocolError
 
 app = typer.Typer(help="DPF: OMA DM server that provisions M2M devices.", no_args_is_help=True)
-device_app = typer.Typer(help="Devices and their bootstrap secrets.", no_args_is_help=True)
 order_app = typer.Typer(help="Provisioning orders.", no_args_is_help=True)
+app.add_typer(devices_app, name="devices")
 app.add_typer(device_app, name="device")
 app.add_typer(order_app, name="order")
-
-MIN_SECRET = 8  # characters of a bootstrap secret; a shorter one can be found from a recorded MAC
 
 
 @app.callback()
@@ -53,72 +48,10 @@ def options(
     context.obj = (config, json)
 
 
-def _settings(context: typer.Context) -> DmServerSettings:
-    settings = load_settings(DmServerSettings, context.obj[0])
-    configure_logs(log_format=settings.log_format, level=settings.log_level)
-    return settings
-
-
-@contextmanager
-def _database(settings: DmServerSettings) -> Iterator[Store]:
-    store = open_store(settings)
-    try:
-        yield store
-    finally:
-        store.close()
-
-
-@contextmanager
-def _sealed_database(settings: DmServerSettings) -> Iterator[tuple[Store, SealingKey]]:
-    with _database(settings) as store:
-        yield store, open_seal_key(settings, store)
-
-
 @app.command()
 def serve(context: typer.Context) -> None:
     """Run the DPF until SIGTERM or SIGINT."""
     asyncio.run(run(_settings(context)))
-
-
-@device_app.command("add")
-def device_add(
-    context: typer.Context,
-    m2me_id: Annotated[str, typer.Option(help="Identity of the device, a URN.")],
-    bootstrap_secret_file: Annotated[Path, typer.Option(help="File with the secret the supplier shares with us.")],
-) -> None:
-    """Make a device known."""
-    if not 1 <= len(m2me_id) <= 255 or not m2me_id.isascii() or not m2me_id.isprintable() or " " in m2me_id:
-        raise ActorError("--m2me-id is no identity", hint="a URN such as urn:imei:490154203237518")
-    try:
-        secret = bootstrap_secret_file.read_text(encoding="ascii").strip()
-    except OSError as exc:
-        raise ConfigError(f"{bootstrap_secret_file}: {exc.strerror}") from exc
-    except UnicodeDecodeError as exc:
-        raise ConfigError(f"{bootstrap_secret_file}: not ASCII") from exc
-    if len(secret) < MIN_SECRET or not secret.isprintable() or " " in secret:
-        raise ConfigError(
-            f"{bootstrap_secret_file}: no usable secret", hint=f"{MIN_SECRET} or more printable ASCII characters"
-        )
-    with _sealed_database(_settings(context)) as (store, key):
-        try:
-            store.write_sync(lambda c: add_device(c, key, m2me_id, secret.encode("ascii"), datetime.now(UTC)))
-        except DeviceExists as exc:
-            raise ActorError(f"{m2me_id} is known already") from exc
-    habits.show({"m2meId": m2me_id}, as_json=context.obj[1])
-
-
-@device_app.command("list")
-def device_list(context: typer.Context) -> None:
-    """Show all devices."""
-    with _database(_settings(context)) as store:
-        rows = store.read_sync(list_devices)
-    habits.show_rows(
-        [
-            {"m2meId": row.device_id, "knownSince": row.known_since.isoformat(), "bootstraps": row.profile}
-            for row in rows
-        ],
-        as_json=context.obj[1],
-    )
 
 
 @order_app.command("open")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -12,14 +12,16 @@ from sqlalchemy import Connection
 
 from actor_runtime.store import Store
 from actor_runtime.trail import Trail
-from dmserver.answers import Answers
+from dmserver.answers import Answers, read_answers
 from dmserver.asks import TellSho
 from dmserver.audit import Entry, EntryKind
 from dmserver.orders import Order, OrderState
 from dmserver.partners import Partners
 from dmserver.policy import DeviceAlert, Move, Rules
 from dmserver.provisioning import Provisioning
+from dmserver.session_policy import Place
 from dmserver.settlement import settle_report, tell_sho
+from dmserver.store.operator_commands import expire_requests
 from dmserver.store.orders import (
     OrderConflict,
     expire_orders,
@@ -31,7 +33,8 @@ from dmserver.store.orders import (
     unreported_orders,
     write_order,
 )
-from syncml.policy import Abort, Continue, Finish
+from syncml.policy import Abort, Continue, Decision, Finish
+from syncml.session import CommandAnswered
 
 STEP_OF_STATE: Final = {
     OrderState.OPEN: "7",
@@ -158,8 +161,9 @@ class Conductor:
                 self._trail.note(entry.text, step=entry.step, order=order_id)
 
     async def tidy(self) -> None:
-        """Expire orders whose time is over, and repeat reports nobody acknowledged (step 15: until acknowledged)."""
+        """Expire what is over, and repeat reports nobody acknowledged (step 15: until acknowledged)."""
         now = self.now()
+        await self._store.write(lambda connection: expire_requests(connection, now))
         for before, order in await self._store.write(lambda connection: expire_orders(connection, now)):
             self._trail.state("order", before, order.state, step="9", order=order.order_id)
         for order in await self._store.read(unreported_orders):
@@ -185,3 +189,26 @@ class Conductor:
                 await self.tidy()
             except Exception:  # the loop of a server outlives any single failure
                 _log.exception("tidy.failed")
+
+
+class ProvisioningRun:
+    """The provisioning of one order in one session, as a session policy."""
+
+    def __init__(self, conductor: Conductor, policy: Provisioning) -> None:
+        self._conductor = conductor
+        self._policy = policy
+
+    @property
+    def place(self) -> Place:
+        """Step and order."""
+        order = self._policy.order
+        return Place(STEP_OF_STATE.get(order.state, "9"), order.order_id)
+
+    async def begin(self, alerts: tuple[DeviceAlert, ...]) -> Decision:
+        """Take up the order where it is."""
+        self._policy, decision = await self._conductor.begin(self._policy, alerts)
+        return decision
+
+    async def answered(self, answered: Sequence[CommandAnswered], alerts: tuple[DeviceAlert, ...]) -> Decision:
+        """Go on with what the device answered."""
+        return await self._conductor.go_on(self._policy, read_answers(answered), alerts)

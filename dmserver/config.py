@@ -10,6 +10,7 @@ from pydantic_settings import SettingsConfigDict
 
 from actor_runtime.config import ActorSettings, ListenAddress, Section
 from actor_runtime.errors import ConfigError
+from dmserver.news import AlertRules, UnknownTypes, plain_type
 from mcim.vocabulary import ValidationMode
 
 DM_PATH = "/dm"
@@ -35,6 +36,23 @@ class Limits(Section):
     report_retry_s: float = Field(default=30.0, gt=0)  # pause between repetitions of unacknowledged reports
 
 
+class AlertSettings(Section):
+    """Client events (1224) and generic alerts (1226) of devices."""
+
+    types: tuple[str, ...] = ()  # that mean something to you, beside those of provisioning: answered with 200
+    unknown: UnknownTypes = UnknownTypes.ACCEPT  # all other generic alerts: 200, or 415 to the letter
+
+    def rules(self) -> AlertRules:
+        """As the endpoint takes them."""
+        return AlertRules(types=frozenset(map(plain_type, self.types)), unknown=self.unknown)
+
+
+class OperatorAddress(ListenAddress):
+    """Where operators' programs connect: plain HTTP on this machine, TLS everywhere else; off without a token."""
+
+    token_file: Path | None = None  # the bearer token, one line of 16 or more printable characters
+
+
 class DmServerSettings(ActorSettings):
     """What a DPF must know. Trust anchors are configured out of band and typed by purpose (REQ-43)."""
 
@@ -46,7 +64,9 @@ class DmServerSettings(ActorSettings):
     seal_key: Path = Path("dmserver-seal.key")  # made when it is missing and nothing is sealed yet
     dm: DmAddress = DmAddress()  # TLS, for devices
     partner: ListenAddress = ListenAddress()  # mutual TLS, for home operators that open orders
-    tls_cert: Path  # PEM chain; server on both listeners, client towards PVA and home operators
+    operator: OperatorAddress = OperatorAddress()  # operator API
+    alerts: AlertSettings = AlertSettings()
+    tls_cert: Path  # PEM chain; server on all listeners, client towards PVA and home operators
     tls_key: Path
     tls_ca: Path  # anchors of the partners' TLS certificates, both directions
     manufacturer_anchors: Path  # PEM, for platform and attestation certificates

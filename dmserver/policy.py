@@ -37,6 +37,7 @@ class DeviceAlert:
     type: str
     source: str | None
     data: str
+    correlator: str | None = None  # of the Exec it answers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,7 +45,7 @@ def register_order(
     if not 1 <= lifetime_s <= MAX_LIFETIME_S:
         raise OrderRejected("lifetime-out-of-range", f"an order lives 1 to {MAX_LIFETIME_S} seconds")
     if not is_known(connection, device_id):
-        raise OrderRejected("device-unknown", f"{device_id} is not known", hint="dmserver device add")
+        raise OrderRejected("device-unknown", f"{device_id} is not known", hint="dmserver devices add")
     order = Order(
         order_id=str(uuid.uuid4()),
         device_id=device_id,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from datetime import UTC, datetime
+from ipaddress import ip_address
 from pathlib import Path
 
 from cryptography import x509
@@ -16,11 +17,14 @@ from actor_runtime.store import Store
 from actor_runtime.tls import client_context, server_context
 from actor_runtime.trail import Trail, TrailRecord
 from actor_runtime.trail_store import append_record
+from dmserver.admission import Admission
 from dmserver.app import dm_application, partner_application
 from dmserver.bootstrap_pull import add_pull_route
 from dmserver.conductor import Conductor
 from dmserver.config import DmServerSettings
-from dmserver.endpoint import DmEndpoint
+from dmserver.conversation import Conversation
+from dmserver.endpoint import Announced, DmEndpoint
+from dmserver.operator_api import OperatorToken, operator_application
 from dmserver.partners import HttpPartners
 from dmserver.policy import Rules
 from dmserver.sessions import SessionRegistry
@@ -86,6 +90,7 @@ async def run(settings: DmServerSettings, *, stop: asyncio.Event | None = None) 
         ActorError: a setting, file or address cannot be used.
     """
     rules = load_rules(settings)
+    token = OperatorToken.load(settings.operator.token_file) if settings.operator.token_file is not None else None
     dm_tls = None if settings.dm.plain_http else server_context(settings.tls_cert, settings.tls_key)
     partner_tls = server_context(settings.tls_cert, settings.tls_key, client_ca=settings.tls_ca)
     outward_tls = client_context(settings.tls_ca, cert=settings.tls_cert, key=settings.tls_key)
@@ -101,19 +106,29 @@ async def run(settings: DmServerSettings, *, stop: asyncio.Event | None = None) 
         trail=trail,
     )
     conductor = Conductor(store=store, trail=trail, partners=partners, rules=rules)
-    endpoint = DmEndpoint(
-        server_id=settings.server_id,
-        max_message=limits.max_message_octets,
-        max_object=limits.max_object_octets,
-        registry=SessionRegistry(
-            max_sessions=limits.max_sessions, idle_s=limits.session_idle_s, dead_s=limits.session_dead_s
-        ),
-        conductor=conductor,
+    registry = SessionRegistry(
+        max_sessions=limits.max_sessions, idle_s=limits.session_idle_s, dead_s=limits.session_dead_s
+    )
+    conversation = Conversation(
+        registry=registry,
+        admission=Admission(conductor=conductor, store=store, seal_key=seal_key),
         store=store,
         seal_key=seal_key,
         trail=trail,
+        alerts=settings.alerts.rules(),
     )
-    dm_app = dm_application(endpoint, max_message=limits.max_message_octets, dm_url=settings.dm_url)
+    endpoint = DmEndpoint(
+        announced=Announced(
+            server_id=settings.server_id,
+            max_message=limits.max_message_octets,
+            max_object=limits.max_object_octets,
+        ),
+        registry=registry,
+        conversation=conversation,
+        store=store,
+        seal_key=seal_key,
+    )
+    dm_app = dm_application(endpoint, dm_url=settings.dm_url)
     add_pull_route(dm_app, store=store, key=seal_key, now=lambda: datetime.now(UTC))
     partner_app = partner_application(
         store=store,
@@ -132,20 +147,41 @@ async def run(settings: DmServerSettings, *, stop: asyncio.Event | None = None) 
         trail.close()
         store.close()
 
+    listeners = [
+        Listener(name="dm", app=dm_app, host=settings.dm.host, port=settings.dm.port, ssl_context=dm_tls),
+        Listener(
+            name="partner",
+            app=partner_app,
+            host=settings.partner.host,
+            port=settings.partner.port,
+            ssl_context=partner_tls,
+        ),
+    ]
+    if token is not None:
+        listeners.append(_operator_listener(settings, store, seal_key, token))
     await serve(
-        [
-            Listener(name="dm", app=dm_app, host=settings.dm.host, port=settings.dm.port, ssl_context=dm_tls),
-            Listener(
-                name="partner",
-                app=partner_app,
-                host=settings.partner.host,
-                port=settings.partner.port,
-                ssl_context=partner_tls,
-            ),
-        ],
+        listeners,
         ready_file=settings.ready_file,
         on_stop=close,
         stop=stop,
+    )
+
+
+def _operator_listener(
+    settings: DmServerSettings, store: Store, seal_key: SealingKey, token: OperatorToken
+) -> Listener:
+    """The operator API: plain HTTP on loopback, where the token cannot be overheard, TLS on any other address."""
+    address = settings.operator
+    try:
+        loopback = address.host == "localhost" or ip_address(address.host).is_loopback
+    except ValueError:
+        loopback = False
+    return Listener(
+        name="operator",
+        app=operator_application(store=store, seal_key=seal_key, token=token, now=lambda: datetime.now(UTC)),
+        host=address.host,
+        port=address.port,
+        ssl_context=None if loopback else server_context(settings.tls_cert, settings.tls_key),
     )
 
 

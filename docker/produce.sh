@@ -29,6 +29,6 @@ cp outdated/bootstrap.secret dpf/outdated.secret
 
 pva --config /etc/m2m/pva.toml reference add --tre-type software --version 1.0
 sho --config /etc/m2m/sho.toml subscription generate --count 10
-dmserver --config /etc/m2m/dpf.toml device add --m2me-id "$M2ME" --bootstrap-secret-file dpf/m2me.secret
-dmserver --config /etc/m2m/dpf.toml device add --m2me-id "$DMCLIENT_M2ME_ID" --bootstrap-secret-file dpf/outdated.secret
+dmserver --config /etc/m2m/dpf.toml devices add --m2me-id "$M2ME" --bootstrap-secret-file dpf/m2me.secret
+dmserver --config /etc/m2m/dpf.toml devices add --m2me-id "$DMCLIENT_M2ME_ID" --bootstrap-secret-file dpf/outdated.secret
 touch ca/done

@@ -62,7 +62,7 @@ class Stage:
         device = supervisor.begin(
             "device-add",
             world.command(
-                "dpf", "device", "add",
+                "dpf", "devices", "add",
                 "--m2me-id", M2ME_ID, "--bootstrap-secret-file", str(world.home("dpf") / SECRET_FILE),
             ),
         )  # fmt: skip

@@ -23,6 +23,7 @@ from actor_runtime.sealing import SealingKey
 from actor_runtime.store import Store
 from actor_runtime.trail import Trail, TrailRecord
 from actor_runtime.trail_store import append_record
+from dmserver.admission import Admission
 from dmserver.asks import (
     Ask,
     AskChallenge,
@@ -37,7 +38,9 @@ from dmserver.asks import (
 )
 from dmserver.bootstrap import new_account
 from dmserver.conductor import Conductor
-from dmserver.endpoint import DmEndpoint
+from dmserver.conversation import Conversation
+from dmserver.endpoint import Announced, DmEndpoint, Request
+from dmserver.news import AlertRules
 from dmserver.orders import Order
 from dmserver.policy import Rules
 from dmserver.registration import register_order
@@ -496,6 +499,7 @@ class Dpf:
     clock: Clock = field(default_factory=Clock)
     rules: Rules = field(default_factory=rules)
     max_sessions: int = 100
+    alert_rules: AlertRules = field(default_factory=AlertRules)
     records: list[TrailRecord] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -519,15 +523,20 @@ class Dpf:
         self.registry = SessionRegistry(
             max_sessions=self.max_sessions, idle_s=300, dead_s=10, clock=lambda: self.clock.monotonic
         )
-        self.endpoint = DmEndpoint(
-            server_id=DPF_ID,
-            max_message=64 * 1024,
-            max_object=256 * 1024,
+        conversation = Conversation(
             registry=self.registry,
-            conductor=self.conductor,
+            admission=Admission(conductor=self.conductor, store=self.store, seal_key=self.key),
             store=self.store,
             seal_key=self.key,
             trail=self.trail,
+            alerts=self.alert_rules,
+        )
+        self.endpoint = DmEndpoint(
+            announced=Announced(server_id=DPF_ID, max_message=64 * 1024, max_object=256 * 1024),
+            registry=self.registry,
+            conversation=conversation,
+            store=self.store,
+            seal_key=self.key,
         )
 
     def restart(self) -> None:
@@ -605,7 +614,9 @@ class Dpf:
 
     async def post(self, session: ClientSession, body: bytes) -> tuple[int, bytes]:
         token = session.target_uri.partition("?s=")[2]
-        answer = await self.endpoint.handle(body, "application/vnd.syncml.dm+xml", server_uri=DM_URL, token=token)
+        answer = await self.endpoint.handle(
+            Request(body=body, content_type="application/vnd.syncml.dm+xml", server_uri=DM_URL, token=token)
+        )
         return answer.status, answer.body
 
     async def run(

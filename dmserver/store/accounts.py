@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Final, Literal
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, Select, delete, func, insert, select, update
 
 from actor_runtime.sealing import SealingKey
-from dmserver.store.tables import accounts, bootstraps, devices
+from dmserver.store.tables import (
+    accounts,
+    bootstraps,
+    devices,
+    operator_commands,
+    operator_requests,
+    orders,
+    sightings,
+)
 from syncml.codes import AuthType
 from syncml.peer_profile import DEFAULT_PROFILE, PROFILES, PeerProfile
+
+MAX_DEV_INFO: Final = 255  # characters of a URI or value of DevInfo that are kept
+MAX_DEV_INFO_NODES: Final = 32
 
 
 class DeviceExists(Exception):
@@ -53,8 +65,17 @@ def _place(table: str, column: str, device_id: str) -> bytes:
     return f"dmserver|{table}|{column}|{device_id}".encode()
 
 
-def add_device(connection: Connection, key: SealingKey, device_id: str, secret: bytes, now: datetime) -> None:
-    """Make a device known, with the secret its supplier shares with us.
+def add_device(
+    connection: Connection,
+    key: SealingKey,
+    device_id: str,
+    secret: bytes | None,
+    now: datetime,
+    *,
+    managed: bool = False,
+    peer_profile: str = DEFAULT_PROFILE.name,
+) -> None:
+    """Make a device known, with the secret its supplier shares with us; without one it gets its account by hand.
 
     Raises:
         DeviceExists
@@ -64,25 +85,62 @@ def add_device(connection: Connection, key: SealingKey, device_id: str, secret: 
     connection.execute(
         insert(devices).values(
             device_id=device_id,
-            bootstrap_secret=key.seal(secret, _place("devices", "bootstrap_secret", device_id)),
-            managed=False,
-            peer_profile=DEFAULT_PROFILE.name,
+            bootstrap_secret=key.seal(secret, _place("devices", "bootstrap_secret", device_id)) if secret else b"",
+            managed=managed,
+            peer_profile=peer_profile,
             created_at=naive(now),
         )
     )
 
 
 def bootstrap_secret(connection: Connection, key: SealingKey, device_id: str) -> bytes | None:
-    """The supplier's secret of a device; None for a device we do not know."""
+    """The supplier's secret of a device; None for a device we do not know, or that came without one."""
     sealed = connection.execute(
         select(devices.c.bootstrap_secret).where(devices.c.device_id == device_id)
     ).scalar_one_or_none()
-    return None if sealed is None else key.open(sealed, _place("devices", "bootstrap_secret", device_id))
+    return key.open(sealed, _place("devices", "bootstrap_secret", device_id)) if sealed else None
 
 
 def is_known(connection: Connection, device_id: str) -> bool:
     """Whether the device was added."""
     return connection.execute(select(devices.c.device_id).where(devices.c.device_id == device_id)).first() is not None
+
+
+def is_managed(connection: Connection, device_id: str) -> bool:
+    """Whether the device may have sessions without an order."""
+    return bool(
+        connection.execute(select(devices.c.managed).where(devices.c.device_id == device_id)).scalar_one_or_none()
+    )
+
+
+def change_device(
+    connection: Connection, device_id: str, *, managed: bool | None = None, peer_profile: str | None = None
+) -> bool:
+    """Change what is not None; whether there is such a device."""
+    changes = {"managed": managed, "peer_profile": peer_profile}
+    values = {name: value for name, value in changes.items() if value is not None}
+    if values:
+        connection.execute(update(devices).where(devices.c.device_id == device_id).values(values))
+    return is_known(connection, device_id)
+
+
+class DeviceHasOrders(Exception):
+    """Orders are kept for good, and the device with them."""
+
+
+def remove_device(connection: Connection, device_id: str) -> bool:
+    """Forget a device, its account and its queue; whether there was one.
+
+    Raises:
+        DeviceHasOrders
+    """
+    if connection.execute(select(orders.c.order_id).where(orders.c.device_id == device_id).limit(1)).first():
+        raise DeviceHasOrders(device_id)
+    of_device = select(operator_requests.c.request_id).where(operator_requests.c.device_id == device_id)
+    connection.execute(delete(operator_commands).where(operator_commands.c.request_id.in_(of_device)))
+    for table in (operator_requests, sightings, bootstraps, accounts):
+        connection.execute(delete(table).where(table.c.device_id == device_id))
+    return connection.execute(delete(devices).where(devices.c.device_id == device_id)).rowcount == 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,18 +150,72 @@ class DeviceRow:
     device_id: str
     known_since: datetime
     profile: int  # of the last bootstrap; 0: none yet
+    managed: bool
+    peer_profile: str
+    client_auth: str | None  # None: no account yet
+    server_auth: str | None
+    seen_at: datetime | None  # start of its last session; None: never
+    dev_info: dict[str, str]
 
 
-def list_devices(connection: Connection) -> list[DeviceRow]:
-    """All devices, oldest first."""
-    rows = connection.execute(
-        select(devices.c.device_id, devices.c.created_at, accounts.c.profile)
-        .select_from(devices.outerjoin(accounts, devices.c.device_id == accounts.c.device_id))
-        .order_by(devices.c.created_at, devices.c.device_id)
+def list_devices(connection: Connection, *, after: str = "", limit: int | None = None) -> list[DeviceRow]:
+    """Devices in the order of their ids, from the one that follows `after`."""
+    query = _device_rows().where(devices.c.device_id > after).order_by(devices.c.device_id)
+    return [_device_row(row) for row in connection.execute(query if limit is None else query.limit(limit))]
+
+
+def find_device(connection: Connection, device_id: str) -> DeviceRow | None:
+    """One device."""
+    row = connection.execute(_device_rows().where(devices.c.device_id == device_id)).first()
+    return None if row is None else _device_row(row)
+
+
+def _device_rows() -> Select[Any]:
+    return select(
+        devices.c.device_id,
+        devices.c.created_at,
+        devices.c.managed,
+        devices.c.peer_profile,
+        accounts.c.profile,
+        accounts.c.client_auth,
+        accounts.c.server_auth,
+        sightings.c.seen_at,
+        sightings.c.dev_info,
+    ).select_from(
+        devices.outerjoin(accounts, devices.c.device_id == accounts.c.device_id).outerjoin(
+            sightings, devices.c.device_id == sightings.c.device_id
+        )
     )
-    return [
-        DeviceRow(device_id=row.device_id, known_since=aware(row.created_at), profile=row.profile or 0) for row in rows
-    ]
+
+
+def _device_row(row: Row[Any]) -> DeviceRow:
+    return DeviceRow(
+        device_id=row.device_id,
+        known_since=aware(row.created_at),
+        profile=row.profile or 0,
+        managed=row.managed,
+        peer_profile=row.peer_profile,
+        client_auth=row.client_auth,
+        server_auth=row.server_auth,
+        seen_at=None if row.seen_at is None else aware(row.seen_at),
+        dev_info=json.loads(row.dev_info) if row.dev_info else {},
+    )
+
+
+def note_sighting(connection: Connection, device_id: str, dev_info: dict[str, str], now: datetime) -> None:
+    """A session of the device began. What it did not say of itself this time is kept from before."""
+    former = connection.execute(
+        select(sightings.c.dev_info).where(sightings.c.device_id == device_id)
+    ).scalar_one_or_none()
+    said = {uri[:MAX_DEV_INFO]: value[:MAX_DEV_INFO] for uri, value in list(dev_info.items())[:MAX_DEV_INFO_NODES]}
+    if former is None:
+        connection.execute(insert(sightings).values(device_id=device_id, seen_at=naive(now), dev_info=json.dumps(said)))
+        return
+    connection.execute(
+        update(sightings)
+        .where(sightings.c.device_id == device_id)
+        .values(seen_at=naive(now), dev_info=json.dumps(said) if said else former)
+    )
 
 
 def bootstraps_since(connection: Connection, device_id: str, since: datetime) -> int:
@@ -123,8 +235,10 @@ def profile_of(connection: Connection, device_id: str) -> int:
     )
 
 
-def put_account(connection: Connection, key: SealingKey, account: Account, now: datetime) -> None:
-    """Replace the account of a device, and count the bootstrap."""
+def put_account(
+    connection: Connection, key: SealingKey, account: Account, now: datetime, *, bootstrapped: bool = True
+) -> None:
+    """Replace the account of a device, and count the bootstrap if it comes from one."""
     connection.execute(delete(accounts).where(accounts.c.device_id == account.device_id))
     connection.execute(
         insert(accounts).values(
@@ -149,7 +263,8 @@ def put_account(connection: Connection, key: SealingKey, account: Account, now: 
             created_at=naive(now),
         )
     )
-    connection.execute(insert(bootstraps).values(device_id=account.device_id, sent_at=naive(now)))
+    if bootstrapped:
+        connection.execute(insert(bootstraps).values(device_id=account.device_id, sent_at=naive(now)))
 
 
 def find_account(connection: Connection, key: SealingKey, device_id: str) -> Account | None:
@@ -180,6 +295,16 @@ def find_account(connection: Connection, key: SealingKey, device_id: str) -> Acc
     )
 
 
+def forget_nonce_before(connection: Connection, device_id: str) -> None:
+    """The device has our last nonce, as it went on after the answer that carried it: the one before is used up."""
+    connection.execute(update(accounts).where(accounts.c.device_id == device_id).values(client_nonce_before=b""))
+
+
+def clear_resync(connection: Connection, device_id: str) -> None:
+    """The special nonce was good for one session, which has come (OMA-TS-DM_Security-V1_2 §5.3)."""
+    connection.execute(update(accounts).where(accounts.c.device_id == device_id).values(resync=False))
+
+
 def set_nonce(connection: Connection, device_id: str, direction: Literal["client", "server"], nonce: bytes) -> None:
     """Keep a new nonce: "client" is the one we issued for the device's credentials, "server" the one for ours.
 
@@ -196,8 +321,3 @@ def set_notified(connection: Connection, device_id: str, session_id: int, *, res
     connection.execute(
         update(accounts).where(accounts.c.device_id == device_id).values(notified=session_id, resync=resync)
     )
-
-
-def end_resync(connection: Connection, device_id: str) -> None:
-    """The session under the special nonce took place: it does not count any more."""
-    connection.execute(update(accounts).where(accounts.c.device_id == device_id).values(resync=False))

@@ -26,7 +26,7 @@ devices = Table(
     "devices",
     metadata,
     Column("device_id", String(255), primary_key=True),  # M2MEId, also DevInfo/DevId and Source of DM messages
-    Column("bootstrap_secret", LargeBinary, nullable=False),  # sealed; the supplier's shared secret
+    Column("bootstrap_secret", LargeBinary, nullable=False),  # sealed; the supplier's shared secret; empty: none
     Column("managed", Boolean, nullable=False),  # may have sessions without an order, for operator commands and tests
     Column("peer_profile", String(32), nullable=False),  # name in `syncml.peer_profile`
     Column("created_at", DateTime, nullable=False),
@@ -128,6 +128,45 @@ packages = Table(
     metadata,
     Column("order_id", String(36), ForeignKey("orders.order_id"), primary_key=True),
     Column("package", LargeBinary, nullable=False),  # opaque; removed when the order ends
+)
+
+operator_requests = Table(
+    "operator_requests",
+    metadata,
+    Column("request_id", String(36), primary_key=True),
+    Column("device_id", String(255), ForeignKey("devices.device_id"), nullable=False),
+    Column("number", Integer, nullable=False),  # place in the queue of the device, from 1
+    Column("state", String(16), nullable=False),
+    Column("grouping", String(16), nullable=False),
+    Column("idempotent", Boolean, nullable=False),
+    Column("attempt", Integer, nullable=False),  # how often it was sent; who settles it names the attempt it saw
+    Column("created_at", DateTime, nullable=False),
+    Column("expires_at", DateTime, nullable=False),
+    Column("code", Integer, nullable=True),
+    Column("detail", Text, nullable=False),
+    Column("idempotency_key", String(128), nullable=True),
+    Index("ix_operator_requests_state", "device_id", "state"),
+    UniqueConstraint("device_id", "number", name="uq_operator_requests_number"),
+    UniqueConstraint("device_id", "idempotency_key", name="uq_operator_requests_idempotency"),
+)
+
+operator_commands = Table(
+    "operator_commands",
+    metadata,
+    Column("request_id", String(36), ForeignKey("operator_requests.request_id"), primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("document", LargeBinary, nullable=False),  # sealed: the command with its values, JSON
+    Column("code", Integer, nullable=True),  # Status of the command
+    Column("outcome", LargeBinary, nullable=True),  # sealed: Statuses of its Items and Results, JSON
+    Column("alert", LargeBinary, nullable=True),  # sealed: the generic alert that ended it, JSON
+)
+
+sightings = Table(
+    "sightings",
+    metadata,
+    Column("device_id", String(255), ForeignKey("devices.device_id"), primary_key=True),
+    Column("seen_at", DateTime, nullable=False),  # start of its last session with right credentials
+    Column("dev_info", Text, nullable=False),  # JSON: node URI → value, as the device announced it
 )
 
 trail = trail_table(metadata)

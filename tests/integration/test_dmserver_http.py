@@ -69,7 +69,7 @@ async def dpf(tmp_path: Path) -> AsyncIterator[Dpf]:
 
 @pytest.fixture
 async def http(dpf: Dpf) -> AsyncIterator[TestClient[web.Request, web.Application]]:
-    app = dm_application(dpf.endpoint, max_message=LIMIT, dm_url=lambda _: DM_URL)
+    app = dm_application(dpf.endpoint, dm_url=lambda _: DM_URL)
     async with TestClient(TestServer(app)) as client:
         yield client
 
@@ -93,9 +93,9 @@ BODIES: dict[str, tuple[bytes | Callable[[Dpf], bytes], str, int]] = {
     "entity bomb": (BOMB, XML, 400),
     "deep nesting": (b"<SyncML>" + b"<a>" * 5000 + b"</a>" * 5000 + b"</SyncML>", XML, 400),
     "10 MB": (b"<SyncML>" + b"x" * 10_000_000 + b"</SyncML>", XML, 413),
-    "just over the limit": (b"<SyncML>" + b"x" * LIMIT + b"</SyncML>", XML, 413),
+    "just over twice our MaxMsgSize": (b"<SyncML>" + b"x" * (2 * LIMIT) + b"</SyncML>", XML, 413),
     "JSON": (package_1, "application/json", 415),
-    "no media type": (package_1, "", 415),
+    "no media type and nothing known": (b'{"a": 1}', "", 415),
     "XML under the media type of WBXML": (package_1, "application/vnd.syncml.dm+wbxml", 400),
 }
 

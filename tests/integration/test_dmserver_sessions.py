@@ -17,6 +17,7 @@ from sqlalchemy.exc import DatabaseError
 
 from actor_runtime.trail_store import records_of
 from dmserver.asks import AskChallenge, AskPackage, AskTicket, PartnerDown, PartnerSaidNo, TellSho, TicketGiven
+from dmserver.endpoint import Request
 from dmserver.orders import OrderState
 from dmserver.sessions import MAX_RECORDED_FAILURES
 from dmserver.store import tables
@@ -519,7 +520,8 @@ async def test_a_message_of_somebody_else_in_an_authenticated_session_is_refused
             client.answer(event.command, device.execute(event.command))
     body = client.reply()
     assert body is not None
-    stranger = await dpf.endpoint.handle(body, "application/vnd.syncml.dm+xml", server_uri=DM_URL, token="guess")
+    guess = Request(body=body, content_type="application/vnd.syncml.dm+xml", server_uri=DM_URL, token="guess")
+    stranger = await dpf.endpoint.handle(guess)
     header = decode(stranger.body, Encoding.XML).commands[0]
     assert isinstance(header, Status)
     assert header.code == 408
@@ -562,16 +564,39 @@ async def test_a_dead_session_gives_way_to_a_new_package_1_with_its_name(dpf: Dp
     assert dpf.order(order_id).state is OrderState.DELIVERED
 
 
-async def test_a_live_session_does_not_give_way(dpf: Dpf):
-    dpf.open_order()
-    device = StubDevice()
+async def test_a_live_session_does_not_give_way_to_a_stranger_with_its_name(dpf: Dpf):
+    """XS-036: a package 1 with the SessionID of a live session begins another one and takes nothing from it."""
+    order_id, device = dpf.open_order(), StubDevice()
     client = dpf.client(device, session_id="7")
-    await dpf.post(client, client.start())
-    forged = dpf.client(device, session_id="7", client_secret="wrong")
-    _, answer = await dpf.post(forged, forged.start())
-    header = decode(answer, Encoding.XML).commands[0]
-    assert isinstance(header, Status)
-    assert header.code == 408
+    _, answer = await dpf.post(client, client.start())
+    for _ in range(10):
+        forged = dpf.client(device, session_id="7", client_secret="wrong")
+        _, challenge = await dpf.post(forged, forged.start())
+        header = decode(challenge, Encoding.XML).commands[0]
+        assert isinstance(header, Status)
+        assert header.code == 401
+    for event in client.receive(decode(answer, Encoding.XML), NOW):
+        if isinstance(event, CommandReceived):
+            client.answer(event.command, device.execute(event.command))
+    body = client.reply()
+    assert body is not None
+    assert decode((await dpf.post(client, body))[1], Encoding.XML).commands[0].code == 200
+    assert dpf.order(order_id).state is OrderState.CONTACTED
+
+
+async def test_the_device_itself_may_begin_anew_with_the_same_session_id(dpf: Dpf):
+    """Pitfalls §1: SessionID always "1", MsgID 1 again: the newcomer takes over as soon as he has authenticated."""
+    order_id, device = dpf.open_order(), StubDevice()
+    old = dpf.client(device, session_id="1")
+    _, answer = await dpf.post(old, old.start())
+    await dpf.session(device, registration_alert(device), session_id="1")
+    assert dpf.order(order_id).state is OrderState.DELIVERED
+    for event in old.receive(decode(answer, Encoding.XML), NOW):
+        if isinstance(event, CommandReceived):
+            old.answer(event.command, device.execute(event.command))
+    body = old.reply()
+    assert body is not None
+    assert decode((await dpf.post(old, body))[1], Encoding.XML).commands[0].code == 408
 
 
 async def test_sessions_are_bounded(tmp_path: Path):

@@ -26,6 +26,7 @@ from dmclient.dm_account import server_ids, store_nonce
 from dmserver.app import dm_application
 from dmserver.bootstrap import BootstrapForm, Profile, prepare_bootstrap
 from dmserver.bootstrap_pull import add_pull_route, offer, pull_url
+from dmserver.endpoint import Request
 from dmserver.notification import Call as ServerCall
 from dmserver.notification import notify
 from dmserver.push import HttpDestination, PushFailed, UdpDestination, send
@@ -53,17 +54,17 @@ class Site:
         self.sessions: list[tuple[str, int]] = []
         handle = self.dpf.endpoint.handle
 
-        async def watched(body: bytes, content_type: str, **options: object):
-            message = decode(body, Encoding.XML)
+        async def watched(request: Request):
+            message = decode(request.body, Encoding.XML)
             for command in message.commands:
                 if isinstance(command, Alert) and command.code in (1200, 1201):
                     entry = (message.header.session_id, command.code)
                     if entry not in self.sessions[-1:]:
                         self.sessions.append(entry)
-            return await handle(body, content_type, **options)
+            return await handle(request)
 
         self.dpf.endpoint.handle = watched
-        app = dm_application(self.dpf.endpoint, max_message=65536, dm_url=lambda port: f"http://127.0.0.1:{port}/dm")
+        app = dm_application(self.dpf.endpoint, dm_url=lambda port: f"http://127.0.0.1:{port}/dm")
         add_pull_route(app, store=self.dpf.store, key=self.dpf.key, now=self.dpf.clock)
         self.server = TestServer(app, host="127.0.0.1")
 

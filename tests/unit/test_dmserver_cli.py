@@ -58,12 +58,12 @@ def run(tmp_path, capsys, monkeypatch):
 
 
 def add_device(run, tmp_path):
-    return run("device", "add", "--m2me-id", M2ME_ID, "--bootstrap-secret-file", str(tmp_path / "secret"))
+    return run("devices", "add", "--m2me-id", M2ME_ID, "--bootstrap-secret-file", str(tmp_path / "secret"))
 
 
 def test_from_device_to_bootstrap(run, tmp_path):
     assert add_device(run, tmp_path)[0] == 0
-    assert json.loads(run("device", "list")[1])[0]["m2meId"] == M2ME_ID
+    assert json.loads(run("devices", "list")[1])[0]["m2meId"] == M2ME_ID
     status, out, _ = run("order", "open", M2ME_ID, "--sho", SHO_ID)
     assert status == 0
     order_id = json.loads(out)["orderId"]
@@ -108,18 +108,18 @@ def test_req11_no_bootstrap_without_order_and_not_too_many(run, tmp_path):
 
 REFUSED = {
     "known already": (
-        ("device", "add", "--m2me-id", M2ME_ID, "--bootstrap-secret-file", "{dir}/secret"),
+        ("devices", "add", "--m2me-id", M2ME_ID, "--bootstrap-secret-file", "{dir}/secret"),
         "known already",
     ),
     "no secret file": (
-        ("device", "add", "--m2me-id", "urn:x", "--bootstrap-secret-file", "{dir}/none"),
+        ("devices", "add", "--m2me-id", "urn:x", "--bootstrap-secret-file", "{dir}/none"),
         "No such file",
     ),
     "secret too short": (
-        ("device", "add", "--m2me-id", "urn:x", "--bootstrap-secret-file", "{dir}/short"),
+        ("devices", "add", "--m2me-id", "urn:x", "--bootstrap-secret-file", "{dir}/short"),
         "no usable",
     ),
-    "no identity": (("device", "add", "--m2me-id", "a b", "--bootstrap-secret-file", "{dir}/secret"), "no identity"),
+    "no identity": (("devices", "add", "--m2me-id", "a b", "--bootstrap-secret-file", "{dir}/secret"), "no identity"),
     "not a partner": (("order", "open", M2ME_ID, "--sho", "evil.example"), "is no partner"),
     "unknown device": (("order", "open", "urn:x", "--sho", SHO_ID), "is not known"),
     "unknown order": (("order", "show", "x"), "no order x"),
@@ -142,7 +142,7 @@ def test_mistakes_end_with_a_sentence(run, tmp_path, args, told):
 def test_without_its_sealing_key_the_database_is_not_opened_with_a_new_one(run, tmp_path):
     add_device(run, tmp_path)
     (tmp_path / "seal.key").unlink()
-    status, _, err = run("device", "add", "--m2me-id", "urn:x", "--bootstrap-secret-file", str(tmp_path / "secret"))
+    status, _, err = run("devices", "add", "--m2me-id", "urn:x", "--bootstrap-secret-file", str(tmp_path / "secret"))
     assert (status, "is missing" in err) == (1, True)
     assert not (tmp_path / "seal.key").exists()
 

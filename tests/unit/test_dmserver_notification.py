@@ -16,7 +16,7 @@ from dmserver.bootstrap import BootstrapForm, BootstrapNotAllowed, MacKey, Profi
 from dmserver.bootstrap_pull import offer, pull_url, take
 from dmserver.notification import Call, NotificationNotAllowed, prepare_notification
 from dmserver.push import FileDestination, HttpDestination, UdpDestination, destination_of
-from dmserver.store.accounts import end_resync, set_nonce
+from dmserver.store.accounts import clear_resync, set_nonce
 from dmserver.store.tables import bootstrap_pulls, devices
 from syncml.bootstrap import (
     BootstrapSecrets,
@@ -110,7 +110,7 @@ def test_resynchronisation(dpf):
     notify(dpf)
     assert not dpf.account().resync
     notify(dpf, resync=True)
-    dpf.store.write_sync(lambda c: end_resync(c, M2ME_ID))
+    dpf.store.write_sync(lambda c: clear_resync(c, M2ME_ID))
     assert not dpf.account().resync
 
 
@@ -210,6 +210,16 @@ def test_a_managed_device_needs_no_order(dpf):
         prepare(dpf)
     dpf.store.write_sync(lambda c: c.execute(update(devices).values(managed=True)))
     assert prepare(dpf).order_id is None
+
+
+def test_a_device_that_came_without_a_secret(dpf):
+    """XS-034: there is nothing to make a MAC key of but the IMSI."""
+    dpf.open_order()
+    dpf.store.write_sync(lambda c: c.execute(update(devices).values(bootstrap_secret=b"")))
+    with pytest.raises(BootstrapNotAllowed, match="without a secret"):
+        prepare(dpf)
+    push = prepare(dpf, BootstrapForm(mac_key=MacKey.NETWPIN, imsi=IMSI)).push
+    assert authenticated(push, SECRETS) is Sec.NETWPIN
 
 
 # -- documents to be fetched ------------------------------------------------------------------------------------------
@@ -312,8 +322,8 @@ def run(tmp_path, capsys, monkeypatch):
         printed = capsys.readouterr()
         return caught.value.code or 0, printed.out, printed.err
 
-    call("device", "add", "--m2me-id", M2ME_ID, "--bootstrap-secret-file", str(tmp_path / "secret"))
-    call("order", "open", M2ME_ID, "--sho", SHO_ID)
+    assert call("devices", "add", "--m2me-id", M2ME_ID, "--bootstrap-secret-file", str(tmp_path / "secret"))[0] == 0
+    assert call("order", "open", M2ME_ID, "--sho", SHO_ID)[0] == 0
     return call
 
 
