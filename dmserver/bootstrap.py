@@ -217,7 +217,7 @@ def prepare_bootstrap(
     form = form or BootstrapForm()
     secret = bootstrap_secret(connection, key, device_id)
     if not is_known(connection, device_id):
-        raise BootstrapNotAllowed(f"{device_id} is not known", hint="dmserver device add")
+        raise BootstrapNotAllowed(f"{device_id} is not known", hint="dmserver devices add")
     if secret is None and form.mac_key is not MacKey.NETWPIN:
         raise BootstrapNotAllowed(f"{device_id} came without a secret", hint="--sec netwpin --imsi-file")
     order = ongoing_order(connection, device_id, now)
