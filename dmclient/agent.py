@@ -14,9 +14,10 @@ from typing import Final
 import structlog
 
 from dmclient.alerts import network_attach
+from dmclient.calls import Call, CallQueue, Consent
 from dmclient.device import Device
 from dmclient.http_transport import ServerNotAuthenticated
-from dmclient.management_session import SessionFailed, SessionSettings, Transport, run_session
+from dmclient.management_session import SessionFailed, SessionReport, SessionSettings, Transport, run_session
 from dmclient.network import AttachCode, AttachResult, Network, attach
 from dmclient.tre.base import McimInfo, TreError
 from mcim.vocabulary import ResultCode
@@ -67,10 +68,12 @@ class Agent:
         *,
         device: Device,
         transport: Transport,
-        network: Network,
+        network: Network | None,
         settings: SessionSettings,
         policy: RetryPolicy,
         sleep: Callable[[float], Awaitable[None]],
+        calls: CallQueue | None = None,
+        consent: Consent | None = None,
     ) -> None:
         self._device = device
         self._transport = transport
@@ -78,13 +81,18 @@ class Agent:
         self._settings = settings
         self._policy = policy
         self._sleep = sleep
+        self._calls = calls
+        self._consent = consent or Consent()
         self._failures = 0  # sessions in a row that failed
         self._polls = 0  # sessions in a row that left us nothing to do
         self._refusal: ResultCode | None = None  # why the TRE refused the last package
         self._attached: AttachResult | None = None
 
-    async def run(self, server_id: str, *, start: AlertCode = AlertCode.CLIENT_INITIATED_MGMT) -> RunResult:
-        """Go on until the device is attached and the DPF knows, or somebody said no, or nobody answered."""
+    async def run(self, server_id: str) -> RunResult:
+        """Go on until the device is attached and the DPF knows, or somebody said no, or nobody answered.
+
+        A notification of the DPF on the way makes the next session a server-initiated one.
+        """
         device = self._device
         try:
             device.recover()
@@ -93,11 +101,22 @@ class Agent:
                 device.renew_expired()
                 result = await self._act()
                 if result is None:
-                    result = await self._session(server_id, start)
+                    result = await self._session(server_id)
                 if result is not None:
                     return result
         except TreError as error:
             return _refused(f"the TRE refused: {error.code.name.lower()}")
+
+    def prepare(self) -> None:
+        """Before the first call: settle what the last run left half done, and see to it that a request is open.
+
+        A TRE that opens none keeps nobody from managing the device.
+        """
+        try:
+            self._device.recover()
+            self._device.register()
+        except TreError as error:
+            _log.warning("tre.refused", code=error.code.name.lower())
 
     async def _act(self) -> RunResult | None:
         """Do what needs no server; a result ends the run."""
@@ -126,17 +145,19 @@ class Agent:
 
     # -- sessions ---------------------------------------------------------------------------------------------------
 
-    async def _session(self, server_id: str, start: AlertCode) -> RunResult | None:
+    async def _session(self, server_id: str) -> RunResult | None:
         """One session and what follows from it; a result ends the run."""
-        device = self._device
+        call = await self._next_call(server_id)
+        failed = True
         try:
-            report = await run_session(
-                device, server_id, self._transport, self._settings, step=self._step(), start=start
-            )
+            report = await self._one_session(server_id, call)
+            failed = bool(report.failure)
         except ServerNotAuthenticated as error:
             return _refused(f"the server is not authenticated: {error}")
         except SessionFailed as error:
             return await self._failed(str(error))
+        finally:
+            self._settle(call, failed=failed)
         if self._attached is None and any(code == StatusCode.FORBIDDEN for _, code in report.refused):
             names = ", ".join(name for name, code in report.refused if code == StatusCode.FORBIDDEN)
             return _refused(f"the server answered 403 to {names}: no open order for this device")
@@ -147,6 +168,94 @@ class Agent:
             self._polls = 0
             return None
         return await self._nothing_came()
+
+    async def _next_call(self, server_id: str) -> Call | None:
+        """The call of that server that the user has nothing against."""
+        while self._calls is not None and (call := self._calls.first(server_id)) is not None:
+            if await self._consent.given(call):
+                return call
+            self._calls.done(call)
+        return None
+
+    async def _one_session(self, server_id: str, call: Call | None) -> SessionReport:
+        """One session: Alert 1200 and the SessionID of the notification, or Alert 1201 (OMA-TS-DM_Protocol-V1_2 §8.4).
+
+        Raises:
+            ServerNotAuthenticated, SessionFailed: see `run_session`.
+        """
+        session_id = None if call is None else call.session_id
+        return await run_session(
+            self._device,
+            server_id,
+            self._transport,
+            self._settings,
+            step=self._step(),
+            start=AlertCode.CLIENT_INITIATED_MGMT if session_id is None else AlertCode.SERVER_INITIATED_MGMT,
+            session_id=session_id,
+            resync=call is not None and call.resync,
+        )
+
+    def _settle(self, call: Call | None, *, failed: bool) -> None:
+        """After the session of a call: it is done with, or the server may make it again."""
+        if call is not None and self._calls is not None:
+            (self._calls.failed if failed else self._calls.done)(call)
+
+    async def serve(self, call: Call) -> str:
+        """The session that was asked for, and what follows from it: provisioning, attach, news of them.
+
+        Returns why it failed; empty when it did not, also when the user did not want it.
+        """
+        if not await self._consent.given(call):
+            self._settle(call, failed=False)
+            return ""
+        attached = False
+        try:
+            self._device.renew_expired()
+            try:
+                await self._patient_session(call.server_id, call)
+            except (ServerNotAuthenticated, SessionFailed):
+                self._settle(call, failed=True)
+                raise
+            self._settle(call, failed=False)
+            for _ in range(self._policy.polls):
+                news = bool(self._device.provision_ready())
+                mcim = self._device.usable_mcim()
+                if mcim is not None and not attached and self._network is not None and self._is_new(mcim):
+                    await self._attach(mcim)
+                    attached = news = True
+                if not news:  # alerts that the server did not take wait for its next call
+                    break
+                await self._patient_session(call.server_id, None)
+        except TreError as error:
+            return f"the TRE refused: {error.code.name.lower()}"
+        except (ServerNotAuthenticated, SessionFailed) as error:
+            return str(error)
+        return ""
+
+    def _is_new(self, mcim: McimInfo) -> bool:
+        """Whether an MCIM is to be attached with: it never was, and the server knows that it is there."""
+        return self._told() and str(mcim.mcim_id) not in self._device.announced
+
+    async def _patient_session(self, server_id: str, call: Call | None) -> None:
+        """One session, tried again when it breaks.
+
+        Raises:
+            ServerNotAuthenticated: not tried again.
+            SessionFailed: the last attempt did, too.
+        """
+        for attempt in range(1, self._policy.attempts + 1):
+            try:
+                report = await self._one_session(server_id, call)
+            except SessionFailed as error:
+                failure = str(error)
+            else:
+                failure = report.failure
+            if not failure:
+                return
+            _log.warning("session.failed", attempt=attempt, reason=failure)
+            if attempt < self._policy.attempts:
+                await self._sleep(self._policy.delay_s(attempt))
+        raise SessionFailed(failure)
 
     def _step(self) -> str:
         if self._attached is not None:
@@ -189,6 +298,8 @@ class Agent:
     async def _attach(self, mcim: McimInfo) -> AttachResult:
         """Attach, again when the network gave no answer; announce the first one (or its failure) to the DPF."""
         device = self._device
+        if self._network is None:
+            return AttachResult(code=AttachCode.NETWORK_FAILURE, detail="no network is configured")
         result = await attach(self._network, device.tre, mcim.mcim_id, device.trail)
         for attempt in range(1, self._policy.attach_attempts):
             if result.code is not AttachCode.NETWORK_FAILURE:

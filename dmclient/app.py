@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
@@ -18,17 +20,25 @@ from actor_runtime.sealing import SealingKey
 from actor_runtime.tls import client_context
 from actor_runtime.trail import Trail
 from dmclient.agent import Agent, ExitStatus, RunResult
-from dmclient.bootstrap_receiver import BootstrapReceiver, Verdict, listen
+from dmclient.bootstrap_fetch import fetch_bootstrap
+from dmclient.bootstrap_receiver import BootstrapReceiver, Verdict
+from dmclient.calls import CallQueue, Confirm, Consent
 from dmclient.config import ClientSettings
 from dmclient.device import Device
 from dmclient.dm_account import server_ids
 from dmclient.http_transport import HttpTransport
+from dmclient.notification_receiver import NotificationReceiver
 from dmclient.objects.m2m import utc_text
+from dmclient.push_listeners import http_listener, udp_listener
+from dmclient.push_receiver import PushReceiver
 from dmclient.store.state_file import StateFile
 from dmclient.tre.base import TrustedEnvironment
 from dmclient.tre.software import SoftwareTre
 from syncml.bootstrap.security import BootstrapSecrets, Sec
 from syncml.errors import LocalProtocolError
+
+_PIN: Final = "1 to 128 printable ASCII characters"
+_IMSI: Final = "an IMSI of 6 to 15 digits"
 
 _log = structlog.get_logger(__name__)
 
@@ -77,108 +87,258 @@ def open_device(
     return Device(profile=settings.profile(), tre=tre, state_file=state_file, trail=trail, now=now)
 
 
-def load_secrets(path: Path | None) -> BootstrapSecrets:
-    """The supplier's secret; without a file no bootstrap can be accepted.
+def load_secrets(settings: ClientSettings) -> BootstrapSecrets:
+    """The supplier's secret, the IMSI and what a user typed; without any of them no bootstrap can be accepted.
 
     Raises:
-        ConfigError: unreadable, or not 1 to 128 printable ASCII characters.
+        ConfigError: a file is unreadable, or what is in it is no such secret.
     """
-    if path is None:
-        return BootstrapSecrets()
-    try:
-        secrets = BootstrapSecrets(pin=path.read_text(encoding="ascii").strip())
-        secrets.key(Sec.USERPIN)
-    except OSError as error:
-        raise ConfigError(f"bootstrap_secret_file {path}: {error.strerror}") from error
-    except (UnicodeDecodeError, LocalProtocolError) as error:
-        raise ConfigError(f"bootstrap_secret_file {path}: not 1 to 128 printable ASCII characters") from error
+    section = settings.bootstrap
+    secrets = BootstrapSecrets(
+        pin=_secret_line("bootstrap_secret_file", settings.bootstrap_secret_file),
+        imsi=_secret_line("bootstrap.imsi_file", section.imsi_file),
+        typed=_secret_line("bootstrap.typed_number_file", section.typed_number_file),
+        imsi_text=section.imsi_text,
+    )
+    for name, path, kind, alone, expected in (
+        ("bootstrap_secret_file", settings.bootstrap_secret_file, Sec.USERPIN, BootstrapSecrets(pin=secrets.pin), _PIN),
+        ("bootstrap.imsi_file", section.imsi_file, Sec.NETWPIN, BootstrapSecrets(imsi=secrets.imsi), _IMSI),
+    ):
+        try:
+            alone.key(kind)
+        except LocalProtocolError as error:
+            raise ConfigError(f"{name} {path}: not {expected}") from error
     return secrets
 
 
-async def run_device(settings: ClientSettings, device: Device, *, bootstrap: bytes | None = None) -> RunResult:
-    """Take a bootstrap (the one given, or over UDP when there is no account), then go on until attached or refused.
+def _secret_line(name: str, path: Path | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except OSError as error:
+        raise ConfigError(f"{name} {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{name} {path}: not printable ASCII characters") from error
+
+
+def _read_card(path: Path) -> bytes | None:
+    """The document on the smart card, None without a card.
 
     Raises:
-        ConfigError: a setting that a run needs is missing, or the UDP address cannot be bound.
+        ConfigError: there is a card that cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ConfigError(f"bootstrap.smart_card_file {path}: {error.strerror}") from error
+
+
+async def run_device(
+    settings: ClientSettings, device: Device, *, bootstrap: bytes | None = None, bootstrap_url: str | None = None
+) -> RunResult:
+    """Take a bootstrap (the one given or fetched, or a push when there is no account), then go on until attached or
+    refused.
+
+    Raises:
+        ConfigError: a setting that a run needs is missing, or an address cannot be bound.
+        FetchFailed: there is no document at the URL.
         StoreError: the device cannot save what it must not forget.
     """
-    receiver = BootstrapReceiver(
+    parts = _agent_parts(settings)
+    async with _ears(settings, device) as ears:
+        try:
+            refusal = await _bootstrapped(settings, device, ears, bootstrap, bootstrap_url)
+            if refusal is not None:
+                return refusal
+            async with parts.transport:
+                agent = parts.agent(settings, device, calls=ears.calls, sleep=ears.calls.pause)
+                return await agent.run(server_ids(device.tree.nodes)[0])
+        finally:
+            await parts.close()
+
+
+async def listen_device(
+    settings: ClientSettings,
+    device: Device,
+    *,
+    stop: asyncio.Event,
+    bootstrap_url: str | None = None,
+    confirm: Confirm | None = None,
+) -> None:
+    """Wait for pushes, and run the sessions they ask for, one after the other, until `stop` is set.
+
+    Raises:
+        ConfigError: a setting is missing, or an address cannot be bound.
+        FetchFailed: there is no document at the URL.
+        StoreError: the device cannot save what it must not forget.
+    """
+    parts = _agent_parts(settings, with_network=False)
+    async with _ears(settings, device) as ears:
+        try:
+            if bootstrap_url is not None:
+                await _fetch(settings, ears, bootstrap_url)
+            async with parts.transport:
+                consent = Consent(
+                    confirm,
+                    default=settings.push.user_interaction == "accept",
+                    wait_s=settings.push.ask_wait_s,
+                )
+                agent = parts.agent(settings, device, calls=ears.calls, sleep=asyncio.sleep, consent=consent)
+                agent.prepare()
+                serving = asyncio.create_task(_serve_for_ever(agent, ears.calls))
+                stopping = asyncio.create_task(stop.wait())
+                await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+                for task in (serving, stopping):
+                    task.cancel()
+                for ended in await asyncio.gather(serving, stopping, return_exceptions=True):
+                    if isinstance(ended, BaseException) and not isinstance(ended, asyncio.CancelledError):
+                        raise ended
+        finally:
+            await parts.close()
+
+
+async def _serve_for_ever(agent: Agent, calls: CallQueue) -> None:
+    while True:
+        call = await calls.wait()
+        failure = await agent.serve(call)
+        _log.info("call.served", server_id=call.server_id, session_id=call.session_id, failure=failure)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ears:
+    """What listens while the device runs."""
+
+    bootstraps: BootstrapReceiver
+    pushes: PushReceiver
+    calls: CallQueue
+
+
+@asynccontextmanager
+async def _ears(settings: ClientSettings, device: Device) -> AsyncIterator[_Ears]:
+    """Listeners for pushes, and the ready file that tells their ports.
+
+    Raises:
+        ConfigError: an address cannot be bound.
+    """
+    calls = CallQueue(device.calls, device.save)
+    bootstraps = BootstrapReceiver(
         tree=device.tree,
         memory=device.bootstrap,
-        secrets=load_secrets(settings.bootstrap_secret_file),
+        secrets=load_secrets(settings),
         trail=device.trail,
         save=device.save,
+        calls=calls,
         max_failures=settings.bootstrap.max_failures,
         lockout_s=settings.bootstrap.lockout_s,
     )
-    transport, network = _agent_parts(settings)
-    where = settings.bootstrap.listen
-    try:
-        udp, port = await listen(receiver, where.host, where.port)
-    except OSError as error:
-        raise ConfigError(f"bootstrap.listen {where.host}:{where.port}: {error.strerror}") from error
-    try:
-        _log.info("bootstrap.listening", host=where.host, port=port)
+    if settings.bootstrap.smart_card_file is not None:
+        bootstraps.card(_read_card(settings.bootstrap.smart_card_file))
+    notifications = NotificationReceiver(
+        tree=device.tree,
+        calls=calls,
+        previous_nonce=device.previous_nonces.get,
+        trail=device.trail,
+        save=device.save,
+        resync=settings.push.resync,
+    )
+    pushes = PushReceiver(bootstraps=bootstraps, notifications=notifications)
+    udp, http = settings.bootstrap.listen, settings.push.http
+    async with AsyncExitStack() as stack:
+        ports = {"bootstrap": await stack.enter_async_context(udp_listener(pushes, udp.host, udp.port))}
+        if http is not None:
+            ports["push"] = await stack.enter_async_context(http_listener(pushes, http.host, http.port))
         if settings.ready_file is not None:
-            _write_ready(settings.ready_file, port)
-        refusal = await _bootstrapped(settings, device, receiver, bootstrap)
-        if refusal is not None:
-            return refusal
-        async with transport:
-            agent = Agent(
-                device=device,
-                transport=transport,
-                network=network,
-                settings=settings.session_settings(),
-                policy=settings.retry_policy(),
-                sleep=asyncio.sleep,
-            )
-            return await agent.run(server_ids(device.tree.nodes)[0])
-    finally:
-        udp.close()
-        await network.close()
-        if settings.ready_file is not None:
-            settings.ready_file.unlink(missing_ok=True)
+            _write_ready(settings.ready_file, ports)
+        _log.info("push.ready", **ports)
+        try:
+            yield _Ears(bootstraps, pushes, calls)
+        finally:
+            _log.info("push.counts", **pushes.counts)
+            if settings.ready_file is not None:
+                settings.ready_file.unlink(missing_ok=True)
 
 
 async def attach_device(settings: ClientSettings, device: Device) -> RunResult:
     """Attach with the MCIM that is there."""
-    transport, network = _agent_parts(settings)
+    parts = _agent_parts(settings)
     try:
-        agent = Agent(
-            device=device,
-            transport=transport,
-            network=network,
-            settings=settings.session_settings(),
-            policy=settings.retry_policy(),
-            sleep=asyncio.sleep,
-        )
-        return await agent.attach()
+        return await parts.agent(settings, device, sleep=asyncio.sleep).attach()
     finally:
-        await network.close()
+        await parts.close()
 
 
 async def _bootstrapped(
-    settings: ClientSettings, device: Device, receiver: BootstrapReceiver, bootstrap: bytes | None
+    settings: ClientSettings, device: Device, ears: _Ears, bootstrap: bytes | None, url: str | None
 ) -> RunResult | None:
     """Wait until there is an account; a result says why there will be none."""
+    verdict = None
     if bootstrap is not None:
-        verdict = receiver.receive(bootstrap)
-        if verdict not in (Verdict.APPLIED, Verdict.UNCHANGED):
-            return RunResult(status=ExitStatus.REFUSED, reason=f"the bootstrap was refused: {verdict.value}")
+        verdict = ears.bootstraps.receive(bootstrap)
+    elif url is not None:
+        verdict = await _fetch(settings, ears, url)
+    if verdict not in (None, Verdict.APPLIED, Verdict.UNCHANGED):
+        return RunResult(status=ExitStatus.REFUSED, reason=f"the bootstrap was refused: {verdict}")
     if server_ids(device.tree.nodes):
         return None
     try:
-        await asyncio.wait_for(receiver.applied.wait(), settings.bootstrap.wait_s)
+        await asyncio.wait_for(ears.bootstraps.applied.wait(), settings.bootstrap.wait_s)
     except TimeoutError:
         return RunResult(status=ExitStatus.UNREACHABLE, reason="no acceptable bootstrap came")
     return None
 
 
-def _agent_parts(settings: ClientSettings) -> tuple[HttpTransport, PartnerClient]:
+async def _fetch(settings: ClientSettings, ears: _Ears, url: str) -> Verdict:
+    push = await fetch_bootstrap(
+        url,
+        ssl_context=None if settings.tls_roots is None else client_context(settings.tls_roots),
+        server_name=settings.tls_server_name,
+        allow_plain_http=settings.session.allow_plain_http,
+        timeout_s=settings.session.timeout_s,
+    )
+    return ears.bootstraps.take(push)
+
+
+@dataclass(frozen=True, slots=True)
+class _AgentParts:
+    """How an agent reaches servers and the network."""
+
+    transport: HttpTransport
+    network: PartnerClient | None
+
+    def agent(
+        self,
+        settings: ClientSettings,
+        device: Device,
+        *,
+        sleep: Callable[[float], Awaitable[None]],
+        calls: CallQueue | None = None,
+        consent: Consent | None = None,
+    ) -> Agent:
+        """An agent that does so."""
+        return Agent(
+            device=device,
+            transport=self.transport,
+            network=self.network,
+            settings=settings.session_settings(),
+            policy=settings.retry_policy(),
+            sleep=sleep,
+            calls=calls,
+            consent=consent,
+        )
+
+    async def close(self) -> None:
+        """Close the connections to the network."""
+        if self.network is not None:
+            await self.network.close()
+
+
+def _agent_parts(settings: ClientSettings, *, with_network: bool = True) -> _AgentParts:
     if settings.tls_roots is None:
         raise ConfigError("tls_roots is missing", hint="the PEM file with the roots that servers are trusted by")
-    if settings.network_url is None:
+    if settings.network_url is None and with_network:
         raise ConfigError("network_url is missing", hint="the base URL of the home network's access listener")
     if settings.session.allow_plain_http:
         _log.warning("http.plain", reason="session.allow_plain_http: credentials may travel unprotected")
@@ -190,14 +350,16 @@ def _agent_parts(settings: ClientSettings) -> tuple[HttpTransport, PartnerClient
         server_name=settings.tls_server_name,
         allow_plain_http=settings.session.allow_plain_http,
     )
-    return transport, PartnerClient(settings.network_url, ssl_context, settings.session.timeout_s)
+    if settings.network_url is None:
+        return _AgentParts(transport, None)
+    return _AgentParts(transport, PartnerClient(settings.network_url, ssl_context, settings.session.timeout_s))
 
 
-def _write_ready(path: Path, port: int) -> None:
-    """Tell who waits for us which port the system chose; the file appears complete or not at all."""
+def _write_ready(path: Path, ports: dict[str, int]) -> None:
+    """Tell who waits for us which ports the system chose; the file appears complete or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps({"ports": {"bootstrap": port}, "pid": os.getpid()}) + "\n", encoding="ascii")
+    temporary.write_text(json.dumps({"ports": ports, "pid": os.getpid()}) + "\n", encoding="ascii")
     temporary.replace(path)
 
 

@@ -17,18 +17,33 @@ from typing import Any, Final
 import structlog
 
 from actor_runtime.trail import Trail
+from dmclient.calls import Call, CallQueue
 from dmclient.dm_account import account_path, write_account
 from dmclient.management_tree import ManagementTree
-from syncml.bootstrap.cp import decode_cp
+from syncml.bootstrap import (
+    CP_TYPES,
+    DmBootstrap,
+    DmSec,
+    Sec,
+    authenticated,
+    decode_cp,
+    decode_cp_xml,
+    read_accounts,
+    read_cp,
+)
+from syncml.bootstrap.dm_profile import read_message
 from syncml.bootstrap.errors import BootstrapReason, BootstrapRefused
-from syncml.bootstrap.profile import DmBootstrap, from_document
-from syncml.bootstrap.security import BootstrapSecrets, Sec, verify_mac
-from syncml.bootstrap.wap_push import MalformedPush, WapPush, parse_push
+from syncml.bootstrap.security import BootstrapSecrets, at_least
 from syncml.codes import MediaType
+from syncml.tree import Acl
+from syncml.wap_push import MalformedPush, WapPush, parse_push
 
 STEP: Final = "7"
 MAX_BOOTSTRAP: Final = 8192  # octets of a datagram: what a long concatenated short message could carry
 MAX_HISTORY: Final = 64  # digests of applied documents kept, newest last
+
+CARD: Final = "CARD"
+"""Kind of an account that came from the smart card."""
 
 _log = structlog.get_logger(__name__)
 
@@ -51,7 +66,8 @@ class BootstrapMemory:
     failures: int = 0  # wrong MACs since the last right one or the last lock-out
     locked_until: datetime | None = None  # UTC
     history: list[str] = field(default_factory=list)  # "<server id> <SHA-256 of the document>", newest last
-    connectivity: list[dict[str, Any]] = field(default_factory=list)  # network access points of the last document
+    connectivity: list[dict[str, Any]] = field(default_factory=list)  # access points and proxies of the last document
+    security: dict[str, str] = field(default_factory=dict)  # server id → kind of MAC its account came under, or CARD
 
     def dump(self) -> dict[str, Any]:
         """Plain JSON data."""
@@ -60,6 +76,7 @@ class BootstrapMemory:
             "lockedUntil": None if self.locked_until is None else self.locked_until.isoformat(),
             "history": list(self.history),
             "connectivity": list(self.connectivity),
+            "security": dict(self.security),
         }
 
     @classmethod
@@ -75,6 +92,7 @@ class BootstrapMemory:
             locked_until=None if until is None else datetime.fromisoformat(until).astimezone(UTC),
             history=[str(each) for each in data["history"]],
             connectivity=list(data["connectivity"]),
+            security={str(server): str(kind) for server, kind in data.get("security", {}).items()},
         )
 
 
@@ -89,6 +107,7 @@ class BootstrapReceiver:
         secrets: BootstrapSecrets,
         trail: Trail,
         save: Callable[[], None],
+        calls: CallQueue | None = None,
         max_failures: int = 3,
         lockout_s: float = 300.0,
     ) -> None:
@@ -97,42 +116,66 @@ class BootstrapReceiver:
         self._secrets = secrets
         self._trail = trail
         self._save = save
+        self._calls = calls  # gets a session for each new account
         self._max_failures = max_failures
         self._lockout = timedelta(seconds=lockout_s)
         self.applied = asyncio.Event()  # there is an account that a message of this run brought or confirmed
 
     def receive(self, datagram: bytes) -> Verdict:
-        """Take one message. Whatever it is, this returns: nothing of a sender's making raises."""
-        now = self._tree.now()
-        until = self._memory.locked_until
-        if until is not None and now < until:
+        """Take one WAP push datagram. Whatever it is, this returns: nothing of a sender's making raises."""
+        if self._locked():
             return self._ended(Verdict.LOCKED, "locked after wrong MACs")
+        if len(datagram) > MAX_BOOTSTRAP:
+            return self._ended(Verdict.REFUSED, f"{len(datagram)} octets")
         try:
-            push = _push(datagram)
-            self._trail.message(
-                step=STEP, direction="DPF→M2ME", summary="CP bootstrap (WAP push)", octets=len(datagram)
-            )
-            key = self._key(push)
-            right = verify_mac(key, push.body, push.mac or "")
-            self._trail.check("bootstrap-mac", right, req=("REQ-08",), step=STEP)
-            if not right:
-                return self._wrong_mac(now)
-            self._memory.failures = 0
-            bootstrap = from_document(decode_cp(push.body))
-        except BootstrapRefused as refusal:
-            return self._ended(Verdict.REFUSED, str(refusal))
+            return self.take(parse_push(datagram))
         except MalformedPush as error:
             return self._ended(Verdict.REFUSED, f"malformed: {error}")
-        return self._apply(bootstrap, hashlib.sha256(push.body).hexdigest())
 
-    def _key(self, push: WapPush) -> bytes:
-        """MAC key for the kind of protection the sender chose; unprotected messages are not accepted at all."""
-        if push.sec not in tuple(Sec) or push.mac is None:
-            raise BootstrapRefused(BootstrapReason.UNPROTECTED, "no SEC and MAC that we know")
-        key = self._secrets.key(Sec(push.sec))
-        if key is None:
-            raise BootstrapRefused(BootstrapReason.UNPROTECTED, "no secret for this kind of MAC")
-        return key
+    def take(self, push: WapPush) -> Verdict:
+        """Take one push, however it came: first the MAC, then the document, then the account."""
+        if self._locked():
+            return self._ended(Verdict.LOCKED, "locked after wrong MACs")
+        try:
+            if len(push.body) > MAX_BOOTSTRAP:
+                raise BootstrapRefused(BootstrapReason.OVERSIZED, f"{len(push.body)} octets")
+            profile = "DM" if push.content_type == MediaType.DM_WBXML else "CP"
+            if profile == "CP" and push.content_type not in CP_TYPES:
+                raise BootstrapRefused(BootstrapReason.MALFORMED, "not a bootstrap document")
+            self._trail.message(
+                step=STEP, direction="DPF→M2ME", summary=f"{profile} bootstrap (WAP push)", octets=len(push.body)
+            )
+            kind = self._authenticated(push)
+            offers = self._offers(push)
+        except BootstrapRefused as refusal:
+            if refusal.reason is BootstrapReason.WRONG_MAC:
+                return self._wrong_mac(self._tree.now())
+            return self._ended(Verdict.REFUSED, str(refusal))
+        return self._apply(offers, hashlib.sha256(push.body).hexdigest(), kind.name)
+
+    def _offers(self, push: WapPush) -> tuple[_Offer, ...]:
+        if push.content_type != MediaType.DM_WBXML:
+            return tuple(_Offer(each) for each in read_accounts(read_cp(push)))
+        content = read_message(push.body)
+        for each in content.skipped:
+            self._trail.note(f"bootstrap: object {each[:64] or 'without identifier'} is not supported", step=STEP)
+        return tuple(_Offer(each.account, each.acl) for each in content.offers)
+
+    def _locked(self) -> bool:
+        until = self._memory.locked_until
+        return until is not None and self._tree.now() < until
+
+    def _authenticated(self, push: WapPush) -> Sec | DmSec:
+        """The kind of MAC that proved right; unprotected messages are not accepted at all."""
+        try:
+            kind = authenticated(push, self._secrets)
+        except BootstrapRefused as refusal:
+            if refusal.reason is BootstrapReason.WRONG_MAC:
+                self._trail.check("bootstrap-mac", False, req=("REQ-08",), step=STEP)
+            raise
+        self._trail.check("bootstrap-mac", True, req=("REQ-08",), step=STEP)
+        self._memory.failures = 0
+        return kind
 
     def _wrong_mac(self, now: datetime) -> Verdict:
         self._memory.failures += 1
@@ -143,78 +186,138 @@ class BootstrapReceiver:
         self._save()
         return self._ended(Verdict.WRONG_MAC, "dropped without an answer")
 
-    def _apply(self, bootstrap: DmBootstrap, digest: str) -> Verdict:
+    def _apply(self, offers: tuple[_Offer, ...], digest: str, kind: str) -> Verdict:
         """Replay rules (REQ-10): the profile in force changes nothing, one that was replaced stays replaced.
 
-        Nonces have moved on since a document was sent, so even the present one is not applied twice.
+        Nonces have moved on since a document was sent, so even the present one is not applied twice. An account is
+        replaced only by who proves at least what its sender proved.
         """
-        entry = f"{bootstrap.server_id} {digest}"
-        known = [each for each in self._memory.history if each.split(" ", 1)[0] == bootstrap.server_id]
-        if entry in known and account_path(self._tree.nodes, bootstrap.server_id) is not None:
-            if known[-1] == entry:
-                self.applied.set()
-                return self._ended(Verdict.UNCHANGED, "the profile in force")
-            self._trail.check("bootstrap-not-outdated", False, req=("REQ-10",), step=STEP)
-            return self._ended(Verdict.OUTDATED, "a profile that was replaced since")
+        fresh = []
+        for offer in offers:
+            server_id = offer.account.server_id
+            entry = f"{server_id} {digest}"
+            held = account_path(self._tree.nodes, server_id) is not None
+            known = [each for each in self._memory.history if each.split(" ", 1)[0] == server_id]
+            if held and entry in known and known[-1] != entry:
+                self._trail.check("bootstrap-not-outdated", False, req=("REQ-10",), step=STEP)
+                return self._ended(Verdict.OUTDATED, "a profile that was replaced since")
+            if held and entry in known:
+                continue
+            if held and not self._may_replace(server_id, kind):
+                self._trail.check("bootstrap-same-security", False, req=("REQ-08",), step=STEP)
+                return self._ended(Verdict.REFUSED, f"{kind} is less than the account of {server_id} came under")
+            fresh.append(offer)
+        if not fresh:
+            self.applied.set()
+            return self._ended(Verdict.UNCHANGED, "the profile in force")
+        self._write(fresh, digest, kind)
+        self.applied.set()
+        return self._ended(Verdict.APPLIED, ", ".join(offer.account.server_id for offer in fresh))
+
+    def card(self, document: bytes | None) -> Verdict:
+        """At switch-on: take what the smart card brings, None without a card (OMA-TS-DM_Bootstrap-V1_2 §5.2.2).
+
+        A card that can be read is trusted without a MAC. Accounts that came from a card and are not on it any more are
+        removed; those that came by push stay, and a card does not replace them.
+        """
+        offers: tuple[_Offer, ...] = ()
+        digest = ""
+        if document is not None:
+            try:
+                as_xml = document.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<")
+                read = decode_cp_xml(document) if as_xml else decode_cp(document)
+                offers = tuple(_Offer(each) for each in read_accounts(read))
+            except BootstrapRefused as refusal:
+                return self._ended(Verdict.REFUSED, f"smart card: {refusal}")
+            digest = hashlib.sha256(document).hexdigest()
+        self._remove_card_accounts(keep={offer.account.server_id for offer in offers})
+        if not offers:
+            return self._ended(Verdict.UNCHANGED, "no smart card")
+        return self._apply(offers, digest, CARD)
+
+    def _remove_card_accounts(self, keep: set[str]) -> None:
+        gone = [each for each, kind in self._memory.security.items() if kind == CARD and each not in keep]
+        for server_id in gone:
+            path = account_path(self._tree.nodes, server_id)
+            if path is not None:
+                self._tree.nodes.remove(path)
+                self._tree.forget_server(server_id)
+            del self._memory.security[server_id]
+            self._memory.history = [each for each in self._memory.history if each.split(" ", 1)[0] != server_id]
+            if self._calls is not None:
+                self._calls.forget_server(server_id)
+            self._trail.state("account", server_id, "none", step=STEP, detail="the smart card is gone")
+        if gone:
+            self._save()
+
+    def _may_replace(self, server_id: str, kind: str) -> bool:
+        held = self._memory.security.get(server_id)
+        if CARD in (held, kind):
+            return held == kind
+        kinds = {each.name: each for each in (*DmSec, *Sec)}
+        return held not in kinds or at_least(kinds[kind], kinds[held])
+
+    def _write(self, offers: list[_Offer], digest: str, kind: str) -> None:
+        """All accounts of a document, or none of them."""
         before, memory = self._tree.nodes, self._memory
-        history, connectivity = list(memory.history), list(memory.connectivity)
+        history, connectivity, security = list(memory.history), list(memory.connectivity), dict(memory.security)
+        take_back = self._calls.checkpoint() if self._calls is not None else None
         self._tree.nodes = before.copy()
+        written: list[tuple[str, str]] = []
         try:
-            account = write_account(self._tree, bootstrap)
-            memory.history = [*(each for each in history if each != entry), entry][-MAX_HISTORY:]
-            memory.connectivity = [
-                {
-                    "napId": each.napid,
-                    "bearers": list(each.bearers),
-                    "name": each.name,
-                    "address": each.address,
-                    "addressType": each.address_type,
-                }
-                for each in bootstrap.napdefs
-            ]
+            for offer in offers:
+                server_id = offer.account.server_id
+                path = write_account(self._tree, offer.account, acl=offer.acl)
+                written.append((server_id, f"./{'/'.join(path)}"))
+                entry = f"{server_id} {digest}"
+                memory.history = [*(each for each in memory.history if each != entry), entry][-MAX_HISTORY:]
+                memory.security[server_id] = kind
+            memory.connectivity = _connections(offers[-1].account)
+            if self._calls is not None:
+                for server_id, _ in written:
+                    self._calls.forget_server(server_id)
+                    self._calls.add(Call(server_id=server_id))
             self._save()
         except BaseException:  # all of it or nothing
             self._tree.nodes = before
-            memory.history, memory.connectivity = history, connectivity
+            memory.history, memory.connectivity, memory.security = history, connectivity, security
+            if take_back is not None:
+                take_back()
             raise
-        self._trail.state("account", "none", bootstrap.server_id, step=STEP, detail=f"./{'/'.join(account)}")
-        self.applied.set()
-        return self._ended(Verdict.APPLIED, bootstrap.server_id)
+        for server_id, place in written:
+            self._trail.state("account", "none", server_id, step=STEP, detail=place)
 
     def _ended(self, verdict: Verdict, detail: str) -> Verdict:
         _log.info("bootstrap", verdict=verdict.value, detail=detail)
         return verdict
 
 
-def _push(datagram: bytes) -> WapPush:
-    if len(datagram) > MAX_BOOTSTRAP:
-        raise BootstrapRefused(BootstrapReason.OVERSIZED, f"{len(datagram)} octets")
-    push = parse_push(datagram)
-    if push.content_type != MediaType.CONNECTIVITY_WBXML:
-        raise BootstrapRefused(BootstrapReason.MALFORMED, "not a CP document")
-    return push
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    """An account that a document brings. `acl` None: what the CP profile grants its server."""
+
+    account: DmBootstrap
+    acl: Acl | None = None
 
 
-class BootstrapListener(asyncio.DatagramProtocol):
-    """Gives datagrams to the receiver. Never sends."""
-
-    def __init__(self, receiver: BootstrapReceiver) -> None:
-        self._receiver = receiver
-
-    def datagram_received(self, data: bytes, addr: object) -> None:
-        """One datagram is one message."""
-        try:
-            self._receiver.receive(data)
-        except Exception:  # the only one here: the loop must go on listening whatever is wrong with our disk
-            _log.exception("bootstrap.failed")
-
-
-async def listen(receiver: BootstrapReceiver, host: str, port: int) -> tuple[asyncio.DatagramTransport, int]:
-    """Open the UDP socket; returns the transport, to be closed, and the port (the system's choice when 0).
-
-    Raises:
-        OSError: the address cannot be bound.
-    """
-    loop = asyncio.get_running_loop()
-    transport, _ = await loop.create_datagram_endpoint(lambda: BootstrapListener(receiver), local_addr=(host, port))
-    return transport, int(transport.get_extra_info("sockname")[1])
+def _connections(account: DmBootstrap) -> list[dict[str, Any]]:
+    """Access points and proxies, as they may be shown: without passwords."""
+    naps: list[dict[str, Any]] = [
+        {
+            "napId": each.napid,
+            "bearers": list(each.bearers),
+            "name": each.name,
+            "address": each.address,
+            "addressType": each.address_type,
+        }
+        for each in account.napdefs
+    ]
+    return naps + [
+        {
+            "proxyId": each.proxy_id,
+            "name": each.name,
+            "addresses": [physical.address for physical in each.physical],
+            "ports": [port.number for physical in each.physical for port in (*each.ports, *physical.ports)],
+        }
+        for each in account.proxies
+    ]

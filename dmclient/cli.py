@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -18,14 +19,16 @@ from actor_runtime.logs import configure_logs
 from actor_runtime.sealing import SealingKey
 from actor_runtime.trail import Trail
 from dmclient.agent import RunResult
-from dmclient.app import attach_device, describe, open_device, open_tre, run_device
+from dmclient.app import attach_device, describe, listen_device, open_device, open_tre, run_device
 from dmclient.config import ClientSettings
+from dmclient.device import Device
 from dmclient.tre.base import TreError
 from dmclient.tre.software import SoftwareTre
 
 app = typer.Typer(help="M2ME: an OMA DM 1.2 device with a trusted environment.", no_args_is_help=True)
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="TOML file; the environment (DMCLIENT_…) wins.")]
+BootstrapUrlOption = Annotated[str | None, typer.Option("--bootstrap-url", help="Fetch a bootstrap document there.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -99,6 +102,7 @@ def run(
     bootstrap_file: Annotated[
         Path | None, typer.Option(help="A bootstrap message (WAP push) instead of waiting on UDP.")
     ] = None,
+    bootstrap_url: BootstrapUrlOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Wait for a bootstrap if there was none, be provisioned, attach. Exit status 0 only after the attach."""
@@ -107,11 +111,37 @@ def run(
     try:
         bootstrap = None if bootstrap_file is None else bootstrap_file.read_bytes()
         device = open_device(settings, trail)
-        _end(asyncio.run(run_device(settings, device, bootstrap=bootstrap)), as_json=as_json)
+        if bootstrap is not None and bootstrap_url is not None:
+            raise ActorError("one bootstrap at a time", hint="--bootstrap-file or --bootstrap-url")
+        ended = asyncio.run(run_device(settings, device, bootstrap=bootstrap, bootstrap_url=bootstrap_url))
+        _end(ended, as_json=as_json)
     except OSError as error:
         raise ConfigError(f"{error.filename}: {error.strerror}") from error
     finally:
         trail.close()
+
+
+@app.command()
+def listen(context: typer.Context, bootstrap_url: BootstrapUrlOption = None) -> None:
+    """Wait for pushes and run the sessions they ask for, until SIGTERM or SIGINT."""
+    settings = _settings(context)
+    trail = Trail("M2ME", trace_file=settings.trace_file)
+    try:
+        asyncio.run(_listen(settings, open_device(settings, trail), bootstrap_url))
+    finally:
+        trail.close()
+
+
+async def _listen(settings: ClientSettings, device: Device, bootstrap_url: str | None) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        await listen_device(settings, device, stop=stop, bootstrap_url=bootstrap_url)
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
 
 
 @app.command()

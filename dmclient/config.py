@@ -47,10 +47,23 @@ class TreSection(Section):
 class BootstrapSection(Section):
     """Table `[bootstrap]`: where and how long a bootstrap is waited for."""
 
-    listen: ListenAddress = ListenAddress()  # UDP
+    listen: ListenAddress = ListenAddress()  # UDP, of all WAP pushes; 2948 is the registered port
     wait_s: float = Field(default=300.0, gt=0)
     max_failures: int = Field(default=3, ge=1)  # wrong MACs before the lock-out
     lockout_s: float = Field(default=300.0, ge=0)
+    imsi_file: Path | None = None  # one line; opens documents under NETWPIN, USERNETWPIN and NETWORKID
+    imsi_text: bool = False  # CP: take keys made of the IMSI's digits as text, too
+    smart_card_file: Path | None = None  # CP document that a card brings, read at start; no such file: no card
+    typed_number_file: Path | None = None  # one line; what a user would type for USERPINMAC
+
+
+class PushSection(Section):
+    """Table `[push]`: notifications, and the listener for pushes over HTTP."""
+
+    http: ListenAddress | None = None  # None: no listener
+    resync: bool = True  # try the special nonce 0x00000000 on notifications whose digest is wrong
+    user_interaction: Literal["accept", "refuse"] = "accept"  # when a server wants the user asked and nobody can be
+    ask_wait_s: float = Field(default=60.0, gt=0)  # for an answer of the user
 
 
 class SessionSection(Section):
@@ -95,6 +108,7 @@ class ClientSettings(ActorSettings):
     device: DeviceSection = DeviceSection()
     tre: TreSection = TreSection()
     bootstrap: BootstrapSection = BootstrapSection()
+    push: PushSection = PushSection()
     session: SessionSection = SessionSection()
     retry: RetrySection = RetrySection()
 

@@ -11,6 +11,7 @@ from actor_runtime.errors import StoreError
 from actor_runtime.trail import Trail
 from dmclient.alerts import AlertQueue, nonce_renewed, provisioning_complete, registration_request
 from dmclient.bootstrap_receiver import BootstrapMemory
+from dmclient.calls import CallMemory
 from dmclient.dm_account import mount_accounts
 from dmclient.executor import uri_of
 from dmclient.management_tree import ManagementTree
@@ -65,6 +66,7 @@ class Device:
         if profile.scratch_node:
             self.tree.free_area((profile.scratch_node,))
         self.bootstrap = BootstrapMemory()
+        self.calls = CallMemory()
         saved = state_file.load()
         if saved is not None:
             self._restore(saved)
@@ -99,6 +101,7 @@ class Device:
                 "alerts": self.alerts.dump(),
                 "requests": self.m2msim.dump_requests(),
                 "bootstrap": self.bootstrap.dump(),
+                "calls": self.calls.dump(),
                 "sessions": self.sessions,
                 "announced": self.announced,
                 "previousNonces": {each: nonce.hex() for each, nonce in self.previous_nonces.items()},
@@ -112,6 +115,8 @@ class Device:
             self.alerts.restore(saved["alerts"])
             self.m2msim.restore_requests(saved["requests"])
             self.bootstrap = BootstrapMemory.load(saved["bootstrap"])
+            if "calls" in saved:  # the first version had none
+                self.calls = CallMemory.load(saved["calls"])
             self.sessions = int(saved["sessions"])
             self.announced = [str(each) for each in saved["announced"]]
             self.previous_nonces = {each: bytes.fromhex(nonce) for each, nonce in saved["previousNonces"].items()}

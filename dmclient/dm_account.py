@@ -18,13 +18,12 @@ from dmclient.objects.m2m import M2M
 from dmclient.objects.m2msim import M2MSIM
 from mo_definitions.standard import CLCRED, SRVCRED, AccountNode, AddressNode, CredentialNode
 from syncml.accounts import ClientAccount
-from syncml.bootstrap.profile import DmBootstrap, DmCredentials
+from syncml.bootstrap.profile import AUTH_NAMES, AUTH_TYPES, W7, AppAddress, DmBootstrap, DmCredentials, with_port
 from syncml.codes import AuthType
 from syncml.tree import AccessType, Acl
 
 DM_ACC: Final[Path] = ("DMAcc",)
-_AUTH_NAMES: Final = {AuthType.BASIC: "BASIC", AuthType.MD5: "DIGEST", AuthType.MAC: "HMAC"}
-_AUTH_TYPES: Final = {name: auth_type for auth_type, name in _AUTH_NAMES.items()}
+_ADDRESS_TYPES: Final = {"IPV4": "IPv4", "IPV6": "IPv6"}  # w7 → DMAcc
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,11 +40,12 @@ def mount_accounts(tree: ManagementTree) -> None:
     tree.built_in(DM_ACC)
 
 
-def write_account(tree: ManagementTree, bootstrap: DmBootstrap) -> Path:
+def write_account(tree: ManagementTree, bootstrap: DmBootstrap, *, acl: Acl | None = None) -> Path:
     """Make or renew the account of a server; returns its address.
 
-    The server gets Get, Replace and Delete on everything that came from its document (OMA-TS-DM_Bootstrap-V1_2 §5.3),
-    and the first server owns the M2M objects (REQ-05).
+    In the CP profile (`acl` None) the server gets Get, Replace and Delete on everything that came from its document
+    (OMA-TS-DM_Bootstrap-V1_2 §5.3.3); in the DM profile the document says it (§5.4.2). The first server owns the M2M
+    objects (REQ-05).
     """
     nodes = tree.nodes
     account = account_path(nodes, bootstrap.server_id)
@@ -57,30 +57,56 @@ def write_account(tree: ManagementTree, bootstrap: DmBootstrap) -> Path:
         nodes.remove(account)
     _put(tree, account, "")
     own = Acl.granting(bootstrap.server_id, {AccessType.GET, AccessType.REPLACE, AccessType.DELETE})
-    nodes.change(account, acl=own)
-    _put(tree, (*account, *AccountNode.APP_ID.segments), "w7")
+    nodes.change(account, acl=own if acl is None else acl or None)  # an empty list inherits, like no list
+    _put(tree, (*account, *AccountNode.APP_ID.segments), W7)
     _put(tree, (*account, *AccountNode.SERVER_ID.segments), bootstrap.server_id)
     if bootstrap.name is not None:
         _put(tree, (*account, *AccountNode.NAME.segments), bootstrap.name)
-    if len(bootstrap.to_napids) == 1:
-        _put(tree, (*account, *AccountNode.PREF_CON_REF.segments), bootstrap.to_napids[0])
-    for index, napid in enumerate(bootstrap.to_napids if len(bootstrap.to_napids) > 1 else (), start=1):
+    _put_connections(tree, account, bootstrap.connections)
+    _put_addresses(tree, (*account, *AccountNode.APP_ADDR.segments), bootstrap.all_addresses)
+    if bootstrap.auth_pref is not None:
+        _put(tree, (*account, *AccountNode.A_AUTH_PREF.segments), bootstrap.auth_pref)
+    base = (*account, *AccountNode.APP_AUTH.segments)
+    levels = [(CLCRED, bootstrap.client), (SRVCRED, bootstrap.server)]
+    if any(credentials is not None for _, credentials in levels) or bootstrap.obex is not None:
+        _put(tree, base, "")
+    for index, (level, credentials) in enumerate(levels, start=1):
+        if credentials is not None:
+            _put_credentials(tree, (*base, str(index)), level, credentials)
+    if bootstrap.obex is not None:
+        obex = bootstrap.obex
+        _put_credential_nodes(
+            tree, (*base, "3"), "OBEX", (obex.auth_type or "", obex.name or "", obex.secret or "", obex.data or b"")
+        )
+    return account
+
+
+def _put_connections(tree: ManagementTree, account: Path, connections: tuple[str, ...]) -> None:
+    """One reference is the preferred one, several are a list (OMA-TS-DM_Bootstrap-V1_2 §5.3.2)."""
+    if len(connections) == 1:
+        _put(tree, (*account, *AccountNode.PREF_CON_REF.segments), connections[0])
+        return
+    for index, connection in enumerate(connections, start=1):
         reference = (*account, *AccountNode.TO_CON_REF.segments, str(index))
         _put(tree, reference[:-1], "")
         _put(tree, reference, "")
-        _put(tree, (*reference, "ConRef"), napid)
-    address = (*account, *AccountNode.APP_ADDR.segments, "1")
-    _put(tree, address[:-1], "")
-    _put(tree, address, "")
-    _put(tree, (*address, *AddressNode.ADDR.segments), bootstrap.server_url)
-    _put(tree, (*address, *AddressNode.ADDR_TYPE.segments), "URI")
-    levels = [(CLCRED, bootstrap.client), (SRVCRED, bootstrap.server)]
-    if any(credentials is not None for _, credentials in levels):
-        _put(tree, (*account, *AccountNode.APP_AUTH.segments), "")
-    for index, (level, credentials) in enumerate(levels, start=1):
-        if credentials is not None:
-            _put_credentials(tree, (*account, *AccountNode.APP_AUTH.segments, str(index)), level, credentials)
-    return account
+        _put(tree, (*reference, "ConRef"), connection)
+
+
+def _put_addresses(tree: ManagementTree, base: Path, addresses: tuple[AppAddress, ...]) -> None:
+    """Numbered in the order of their priority. One that a session can go to comes first."""
+    _put(tree, base, "")
+    ordered = sorted(addresses, key=lambda each: each.addr_type != "URI")
+    for index, address in enumerate(ordered, start=1):
+        path = (*base, str(index))
+        _put(tree, path, "")
+        _put(tree, (*path, *AddressNode.ADDR.segments), address.addr)
+        _put(tree, (*path, *AddressNode.ADDR_TYPE.segments), _ADDRESS_TYPES.get(address.addr_type, address.addr_type))
+        for number, port in enumerate(address.ports, start=1):
+            place = (*path, *AddressNode.PORT.segments, str(number))
+            _put(tree, place[:-1], "")
+            _put(tree, place, "")
+            _put(tree, (*place, "PortNbr"), str(port.number))
 
 
 def grant_objects(tree: ManagementTree, server_id: str) -> None:
@@ -117,7 +143,7 @@ def client_account(nodes: NodeMap, server_id: str, *, tls: bool) -> ClientAccoun
     server = _credentials(nodes, path, SRVCRED)
     return ClientAccount(
         server_id=server_id,
-        server_uri=nodes.text((*path, *AccountNode.APP_ADDR.segments, address, *AddressNode.ADDR.segments)),
+        server_uri=_server_uri(nodes, (*path, *AccountNode.APP_ADDR.segments, address)),
         client_auth=client.auth_type,
         client_name=client.name,
         client_secret=client.secret,
@@ -127,6 +153,38 @@ def client_account(nodes: NodeMap, server_id: str, *, tls: bool) -> ClientAccoun
         server_secret=server.secret if server is not None else "",
         server_nonce=server.nonce if server is not None else b"",
     )
+
+
+def _server_uri(nodes: NodeMap, address: Path) -> str:
+    """The URL of an address, with its first port put in unless it has one already."""
+    uri = nodes.text((*address, *AddressNode.ADDR.segments))
+    port = (*address, *AddressNode.PORT.segments)
+    number = next((nodes.text((*port, each, "PortNbr")) for each in nodes.children(port)), "")
+    if not number.isascii() or not number.isdecimal() or not 1 <= int(number[:6]) <= 0xFFFF:
+        return uri
+    try:
+        return with_port(uri, int(number))
+    except ValueError:  # a server wrote something else there; the session will say that it is no address
+        return uri
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSecret:
+    """What a server proves itself with in a notification, whatever type it uses in sessions."""
+
+    secret: str = field(repr=False)
+    nonce: bytes = field(repr=False)  # raw octets
+
+
+def server_secret(nodes: NodeMap, server_id: str) -> ServerSecret | None:
+    """The SRVCRED secret of a server's account; None when there is no account, or none with such credentials."""
+    account = account_path(nodes, server_id)
+    path = None if account is None else _level_path(nodes, account, SRVCRED)
+    if path is None:
+        return None
+    nonce = nodes.value((*path, *CredentialNode.DATA.segments))
+    secret = nodes.text((*path, *CredentialNode.SECRET.segments))
+    return ServerSecret(secret=secret, nonce=nonce if isinstance(nonce, bytes) else b"") if secret else None
 
 
 def store_nonce(nodes: NodeMap, server_id: str, level: str, nonce: bytes) -> None:
@@ -159,12 +217,12 @@ def _level_path(nodes: NodeMap, account: Path, level: str) -> Path | None:
         for path in paths
         if nodes.text((*path, *CredentialNode.LEVEL.segments)) == level and _auth_type(nodes, path) is not None
     ]
-    preferred = _AUTH_TYPES.get(_text(nodes, account, AccountNode.A_AUTH_PREF))
+    preferred = AUTH_TYPES.get(_text(nodes, account, AccountNode.A_AUTH_PREF))
     return min(usable, key=lambda path: _auth_type(nodes, path) is not preferred, default=None)
 
 
 def _auth_type(nodes: NodeMap, path: Path) -> AuthType | None:
-    return _AUTH_TYPES.get(nodes.text((*path, *CredentialNode.TYPE.segments)))
+    return AUTH_TYPES.get(nodes.text((*path, *CredentialNode.TYPE.segments)))
 
 
 def _credentials(nodes: NodeMap, account: Path, level: str) -> _Credentials | None:
@@ -182,12 +240,18 @@ def _credentials(nodes: NodeMap, account: Path, level: str) -> _Credentials | No
 
 
 def _put_credentials(tree: ManagementTree, path: Path, level: str, credentials: DmCredentials) -> None:
+    values = (AUTH_NAMES[credentials.auth_type], credentials.name or "", credentials.secret, credentials.nonce or b"")
+    _put_credential_nodes(tree, path, level, values)
+
+
+def _put_credential_nodes(tree: ManagementTree, path: Path, level: str, values: tuple[str, str, str, bytes]) -> None:
+    auth_type, name, secret, nonce = values
     _put(tree, path, "")
     _put(tree, (*path, *CredentialNode.LEVEL.segments), level)
-    _put(tree, (*path, *CredentialNode.TYPE.segments), _AUTH_NAMES[credentials.auth_type])
-    _put(tree, (*path, *CredentialNode.NAME.segments), credentials.name or "")
-    _put(tree, (*path, *CredentialNode.SECRET.segments), credentials.secret)
-    _put(tree, (*path, *CredentialNode.DATA.segments), credentials.nonce or b"")
+    _put(tree, (*path, *CredentialNode.TYPE.segments), auth_type)
+    _put(tree, (*path, *CredentialNode.NAME.segments), name)
+    _put(tree, (*path, *CredentialNode.SECRET.segments), secret)
+    _put(tree, (*path, *CredentialNode.DATA.segments), nonce)
 
 
 def _put(tree: ManagementTree, path: Path, value: Value) -> None:

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from sqlalchemy import Connection
 
 from actor_runtime import cli as habits
 from actor_runtime.errors import ActorError, ConfigError
 from actor_runtime.trail_store import records_of
-from dmserver.bootstrap import prepare_bootstrap
+from dmserver.bootstrap import BootstrapForm, MacKey, PreparedBootstrap, Profile, prepare_bootstrap
+from dmserver.bootstrap_pull import LIFETIME_S, MAX_LIFETIME_S, offer, pull_url
 from dmserver.cli_context import open_database as _database
 from dmserver.cli_context import open_sealed_database as _sealed_database
 from dmserver.cli_context import settings_of as _settings
 from dmserver.cli_devices import devices_app
 from dmserver.cli_operator import device_app
+from dmserver.notification import Call
+from dmserver.notification import notify as call_device
 from dmserver.orders import Order
+from dmserver.push import destination_of, send
+from dmserver.push_options import AuthName, InitiatorName, UiModeName, read_imsi, session_number
 from dmserver.registration import register_order
 from dmserver.server import open_trail, run
 from dmserver.store import tables
@@ -127,69 +131,110 @@ def bootstrap(
     context: typer.Context,
     m2me_id: Annotated[str, typer.Argument(help="The device.")],
     udp: Annotated[str | None, typer.Option(help="HOST:PORT of the device's WAP push port.")] = None,
+    http: Annotated[str | None, typer.Option(help="URL of a listener for pushes over HTTP.")] = None,
     file: Annotated[Path | None, typer.Option(help="File to write the datagram to.")] = None,
+    pull: Annotated[bool, typer.Option("--pull", help="Keep it for the device to fetch; prints the URL.")] = False,
+    pull_lifetime_s: Annotated[int, typer.Option(min=1, max=MAX_LIFETIME_S, help="Seconds it waits.")] = LIFETIME_S,
+    profile: Annotated[Profile, typer.Option(help="Bootstrap profile.")] = Profile.CP,
+    sec: Annotated[MacKey, typer.Option(help="What the MAC key is made of.")] = MacKey.USERPIN,
+    imsi_file: Annotated[Path | None, typer.Option(help="File with the IMSI, for netwpin and usernetwpin.")] = None,
+    imsi_text: Annotated[bool, typer.Option("--imsi-text", help="Key of the IMSI's digits as text.")] = False,
+    as_xml: Annotated[bool, typer.Option("--xml", help="CP: the document as XML text.")] = False,
+    nested: Annotated[bool, typer.Option("--nested", help="With --http: a response inside the request.")] = False,
+    client_auth: Annotated[AuthName, typer.Option(help="How the device proves itself.")] = AuthName.MD5,
+    server_auth: Annotated[AuthName, typer.Option(help="How the server proves itself.")] = AuthName.MD5,
 ) -> None:
-    """Make a new DM account for a device and send it as a WAP push, or write it to a file."""
-    if (udp is None) == (file is None):
-        raise ActorError("say where the bootstrap goes", hint="either --udp HOST:PORT or --file PATH")
+    """Make a new DM account for a device and send it, write it to a file, or keep it to be fetched."""
+    if pull and (udp, http, file) != (None, None, None):
+        raise ActorError("say where the bootstrap goes", hint="--pull, or one of --udp, --http, --file")
+    destination = None if pull else destination_of(udp=udp, http=http, file=file, nested=nested)
     settings = _settings(context)
-    address = _address(udp) if udp is not None else None
     dm_url = settings.announced_dm_url()
+    form = BootstrapForm(
+        profile=profile,
+        mac_key=sec,
+        imsi=None if imsi_file is None else read_imsi(imsi_file),
+        imsi_text=imsi_text,
+        as_xml=as_xml,
+        client_auth=client_auth.auth_type,
+        server_auth=server_auth.auth_type,
+    )
+    shown: dict[str, object] = {"m2meId": m2me_id, "dmUrl": dm_url}
+    with _sealed_database(settings) as (store, key):
+
+        def prepare(connection: Connection) -> PreparedBootstrap:
+            now = datetime.now(UTC)
+            made = prepare_bootstrap(
+                connection,
+                key,
+                m2me_id,
+                server_id=settings.server_id,
+                dm_url=dm_url,
+                per_hour=settings.limits.bootstraps_per_hour,
+                now=now,
+                form=form,
+            )
+            if pull:
+                token = offer(connection, key, m2me_id, made.push, lifetime_s=pull_lifetime_s, now=now)
+                shown["pullUrl"] = pull_url(dm_url, token)
+            return made
+
+        try:
+            made = store.write_sync(prepare)
+            octets = len(made.push.body) if destination is None else asyncio.run(send(made.push, destination))
+        except LocalProtocolError as exc:
+            raise ActorError(f"no bootstrap can be made: {exc}", hint="server_id, public_dm_url, --imsi-file") from exc
+        trail = open_trail(settings, store)
+        if made.order_id is not None:
+            trail.check("bootstrap-allowed", True, req=("REQ-11",), step="7", order=made.order_id)
+        trail.message(step="7", direction="DPF→M2ME", summary=made.summary, octets=octets, order=made.order_id)
+        trail.close()
+    shown["octets"] = octets
+    if made.typed is not None:
+        shown["typedNumber"] = made.typed
+    habits.show(shown, as_json=context.obj[1])
+
+
+@app.command()
+def notify(
+    context: typer.Context,
+    m2me_id: Annotated[str, typer.Argument(help="The device.")],
+    udp: Annotated[str | None, typer.Option(help="HOST:PORT of the device's WAP push port.")] = None,
+    http: Annotated[str | None, typer.Option(help="URL of a listener for pushes over HTTP.")] = None,
+    file: Annotated[Path | None, typer.Option(help="File to write the datagram to.")] = None,
+    nested: Annotated[bool, typer.Option("--nested", help="With --http: a response inside the request.")] = False,
+    ui_mode: Annotated[UiModeName, typer.Option(help="How the user is involved.")] = UiModeName.BACKGROUND,
+    initiator: Annotated[InitiatorName, typer.Option(help="Whose wish the session is.")] = InitiatorName.SERVER,
+    session_id: Annotated[str | None, typer.Option(help="SessionID, hexadecimal; default: the next one.")] = None,
+    repeat: Annotated[bool, typer.Option("--repeat", help="The last SessionID once more.")] = False,
+    resync: Annotated[bool, typer.Option("--resync", help="Under the special nonce 0x00000000.")] = False,
+) -> None:
+    """Call a device to a session (package 0)."""
+    destination = destination_of(udp=udp, http=http, file=file, nested=nested)
+    settings = _settings(context)
+    call = Call(
+        ui_mode=ui_mode.mode,
+        initiator=initiator.initiator,
+        session_id=session_number(session_id),
+        repeat=repeat,
+        resync=resync,
+    )
     with _sealed_database(settings) as (store, key):
         try:
-            order_id, datagram = store.write_sync(
-                lambda c: prepare_bootstrap(
-                    c,
-                    key,
-                    m2me_id,
-                    server_id=settings.server_id,
-                    dm_url=dm_url,
-                    per_hour=settings.limits.bootstraps_per_hour,
-                    now=datetime.now(UTC),
-                )
-            )
+            made = asyncio.run(call_device(store, key, m2me_id, destination, server_id=settings.server_id, call=call))
         except LocalProtocolError as exc:
-            raise ActorError(f"no bootstrap can be made: {exc}", hint="server_id, public_dm_url") from exc
-        if address is not None:
-            _send(address, datagram)
-        elif file is not None:
-            _write(file, datagram)
+            raise ActorError(f"no notification can be made: {exc}", hint="--session-id, server_id") from exc
         trail = open_trail(settings, store)
-        trail.check("bootstrap-allowed", True, req=("REQ-11",), step="7", order=order_id)
         trail.message(
             step="7",
             direction="DPF→M2ME",
-            summary="WAP push: CP bootstrap, SEC USERPIN, HMAC-SHA1",
-            octets=len(datagram),
-            order=order_id,
+            summary=f"package 0: SessionID {made.session_id:X}{', special nonce' if resync else ''}",
+            octets=len(made.octets),
         )
         trail.close()
-    habits.show({"m2meId": m2me_id, "octets": len(datagram), "dmUrl": dm_url}, as_json=context.obj[1])
-
-
-def _address(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise ActorError("--udp is no address", hint="HOST:PORT, such as 127.0.0.1:2948")
-    return host.strip("[]"), int(port)
-
-
-def _send(address: tuple[str, int], datagram: bytes) -> None:
-    try:
-        family, kind, protocol, _, place = socket.getaddrinfo(*address, type=socket.SOCK_DGRAM)[0]
-        with socket.socket(family, kind, protocol) as sender:
-            sender.sendto(datagram, place)
-    except OSError as exc:
-        raise ActorError(f"the bootstrap could not be sent: {exc.strerror}") from exc
-
-
-def _write(path: Path, datagram: bytes) -> None:
-    """The file holds credentials: for its owner alone."""
-    try:
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(datagram)
-    except OSError as exc:
-        raise ActorError(f"{path}: {exc.strerror}") from exc
+    habits.show(
+        {"m2meId": m2me_id, "sessionId": f"{made.session_id:X}", "octets": len(made.octets)}, as_json=context.obj[1]
+    )
 
 
 @app.command()

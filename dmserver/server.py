@@ -19,6 +19,7 @@ from actor_runtime.trail import Trail, TrailRecord
 from actor_runtime.trail_store import append_record
 from dmserver.admission import Admission
 from dmserver.app import dm_application, partner_application
+from dmserver.bootstrap_pull import add_pull_route
 from dmserver.conductor import Conductor
 from dmserver.config import DmServerSettings
 from dmserver.conversation import Conversation
@@ -128,6 +129,7 @@ async def run(settings: DmServerSettings, *, stop: asyncio.Event | None = None) 
         seal_key=seal_key,
     )
     dm_app = dm_application(endpoint, dm_url=settings.dm_url)
+    add_pull_route(dm_app, store=store, key=seal_key, now=lambda: datetime.now(UTC))
     partner_app = partner_application(
         store=store,
         trail=trail,

@@ -25,6 +25,7 @@ class MediaType(StrEnum):
     TNDS_WBXML = "application/vnd.syncml.dmtnds+wbxml"
     NOTIFICATION = "application/vnd.syncml.notification"
     CONNECTIVITY_WBXML = "application/vnd.wap.connectivity-wbxml"
+    CONNECTIVITY_XML = "text/vnd.wap.connectivity-xml"
     TEXT = "text/plain"
 
 

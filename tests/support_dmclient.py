@@ -34,7 +34,6 @@ from syncml.accounts import DmAccount
 from syncml.bootstrap.cp import encode_cp
 from syncml.bootstrap.profile import DmBootstrap, DmCredentials, NapDef, to_document
 from syncml.bootstrap.security import Sec, compute_mac
-from syncml.bootstrap.wap_push import WapPush, build_push
 from syncml.codec import Encoding, decode
 from syncml.codes import AuthType, Format, MediaType
 from syncml.model import Add
@@ -43,6 +42,7 @@ from syncml.server_session import ServerSession
 from syncml.session import AlertReceived, Event, NonceChanged, SessionOpened
 from syncml.tree import Acl
 from syncml.values import leaf_item, node_item
+from syncml.wap_push import WapPush, build_push
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 DEVICE_ID = "urn:imei:004999010640000"

@@ -314,3 +314,10 @@ def set_nonce(connection: Connection, device_id: str, direction: Literal["client
     if direction == "client":
         values["client_nonce_before"] = accounts.c.client_nonce
     connection.execute(update(accounts).where(accounts.c.device_id == device_id).values(values))
+
+
+def set_notified(connection: Connection, device_id: str, session_id: int, *, resync: bool) -> None:
+    """Keep the session id of a package 0, and whether the special nonce counts for the session it asks for."""
+    connection.execute(
+        update(accounts).where(accounts.c.device_id == device_id).values(notified=session_id, resync=resync)
+    )

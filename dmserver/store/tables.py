@@ -61,6 +61,16 @@ bootstraps = Table(
     Index("ix_bootstraps_device_sent", "device_id", "sent_at"),
 )
 
+bootstrap_pulls = Table(
+    "bootstrap_pulls",
+    metadata,
+    Column("token_digest", String(64), primary_key=True),  # SHA-256 of the token in the URL, hexadecimal
+    Column("device_id", String(255), ForeignKey("devices.device_id"), nullable=False),
+    Column("content_type", String(255), nullable=False),  # with SEC and MAC
+    Column("body", LargeBinary, nullable=False),  # sealed; the document
+    Column("expires_at", DateTime, nullable=False),
+)
+
 orders = Table(
     "orders",
     metadata,

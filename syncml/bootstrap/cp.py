@@ -15,7 +15,11 @@ from syncml.wbxml import Element, Limits, MalformedWbxml, read_document, write_d
 from syncml.wbxml.prov_pages import PROV_1_1
 
 MAX_DOCUMENT_SIZE: Final = 32 * 1024  # octets; 255 concatenated short messages carry about as much
-_LIMITS: Final = Limits(max_size=MAX_DOCUMENT_SIZE, max_depth=8, max_items=4000, max_text=2 * MAX_DOCUMENT_SIZE)
+MAX_DEPTH: Final = 8  # elements inside each other; a document needs four
+MAX_ITEMS: Final = 4000
+_LIMITS: Final = Limits(
+    max_size=MAX_DOCUMENT_SIZE, max_depth=MAX_DEPTH, max_items=MAX_ITEMS, max_text=2 * MAX_DOCUMENT_SIZE
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from syncml.bootstrap import (
+    AppAddress,
     BootstrapReason,
     BootstrapRefused,
     Characteristic,
@@ -17,13 +18,16 @@ from syncml.bootstrap import (
     DmCredentials,
     NapDef,
     Parm,
+    Port,
+    TransportCredentials,
     decode_cp,
     encode_cp,
     from_document,
     to_document,
 )
+from syncml.bootstrap.connectivity import MAX_CONNECTIONS
 from syncml.bootstrap.cp import MAX_DOCUMENT_SIZE
-from syncml.bootstrap.profile import MAX_CONNECTIONS, MAX_VALUE
+from syncml.bootstrap.profile import MAX_ACCOUNTS, MAX_ADDRESSES, MAX_VALUE
 from syncml.codes import AuthType
 from syncml.errors import LocalProtocolError
 
@@ -111,7 +115,7 @@ TOLERATED = {
             group("?"),
             group("APPLICATION", APPID, PROVIDER, ("ROLE", "1"), ("?", None), group("RESOURCE"), ADDR),
         ],
-        PLAIN,
+        replace(PLAIN, extras=(Parm("ROLE", "1"), Parm("?"))),
     ),
     "another application beside": (
         [group("APPLICATION", ("APPID", "w2")), group("APPLICATION", APPID, PROVIDER, ADDR)],
@@ -124,7 +128,7 @@ TOLERATED = {
     ),
     "the first of two addresses": (
         [group("APPLICATION", APPID, PROVIDER, ADDR, group("APPADDR", ("ADDR", "http://b/")))],
-        PLAIN,
+        replace(PLAIN, addresses=(AppAddress(addr="http://a/dm"), AppAddress(addr="http://b/"))),
     ),
     "the first of two ports": (
         [
@@ -140,7 +144,11 @@ TOLERATED = {
                 ),
             )
         ],
-        replace(PLAIN, port=80),
+        replace(
+            PLAIN,
+            port=80,
+            addresses=(AppAddress(addr="http://a/dm", ports=(Port(number=80, services=("x", "y")), Port(number=81))),),
+        ),
     ),
     "a port without number": (
         [group("APPLICATION", APPID, PROVIDER, group("APPADDR", ("ADDR", "http://a/dm"), group("PORT")))],
@@ -152,7 +160,23 @@ TOLERATED = {
     ),
     "credentials of the transport": (
         [group("APPLICATION", APPID, PROVIDER, ADDR, AUTH, group("APPAUTH", ("AAUTHLEVEL", "OBEX")))],
-        replace(PLAIN, client=MD5_ONLY),
+        replace(PLAIN, client=MD5_ONLY, obex=TransportCredentials()),
+    ),
+    "a URI behind an IP address": (
+        [
+            group(
+                "APPLICATION",
+                APPID,
+                PROVIDER,
+                group("APPADDR", ("ADDR", "192.0.2.1"), ("ADDRTYPE", "IPV4")),
+                ADDR,
+            )
+        ],
+        replace(PLAIN, addresses=(AppAddress(addr="192.0.2.1", addr_type="IPV4"), AppAddress(addr="http://a/dm"))),
+    ),
+    "proxies the device has already": (
+        [group("APPLICATION", APPID, PROVIDER, ("TO-PROXY", "p1"), ("TO-PROXY", "p2"), ADDR)],
+        replace(PLAIN, to_proxies=("p1", "p2")),
     ),
     "INIT with a value": (
         [group("APPLICATION", APPID, PROVIDER, ("INIT", "1"), ADDR)],
@@ -217,6 +241,18 @@ REFUSED = {
     "port 65536": (w7(at_port("65536")), BootstrapReason.INVALID),
     "long value": (w7(("NAME", "a" * (MAX_VALUE + 1)), ADDR), BootstrapReason.OVERSIZED),
     "long value in what we do not use": (w7(ADDR, group("X", ("Y", "a" * (MAX_VALUE + 1)))), BootstrapReason.OVERSIZED),
+    "accounts without end": (
+        [group("APPLICATION", APPID, ("PROVIDER-ID", f"s{number}"), ADDR) for number in range(MAX_ACCOUNTS + 1)],
+        BootstrapReason.OVERSIZED,
+    ),
+    "addresses without end": (w7(*[ADDR] * (MAX_ADDRESSES + 1)), BootstrapReason.OVERSIZED),
+    "only an IP address": (
+        w7(group("APPADDR", ("ADDR", "192.0.2.1"), ("ADDRTYPE", "IPV4"))), BootstrapReason.INVALID),
+    "PROXY-ID twice": ([*w7(ADDR), *[group("PXLOGICAL", ("PROXY-ID", "n"))] * 2], BootstrapReason.DUPLICATE),
+    "no PROXY-ID": ([*w7(ADDR), group("PXLOGICAL", ("NAME", "n"))], BootstrapReason.MISSING),
+    "TO-PROXY of nowhere": (
+        [*w7(("TO-PROXY", "m"), ADDR), group("PXLOGICAL", ("PROXY-ID", "n"))], BootstrapReason.INVALID),
+    "OBEX credentials twice": (w7(ADDR, *[group("APPAUTH", ("AAUTHLEVEL", "OBEX"))] * 2), BootstrapReason.DUPLICATE),
     "many connections": (w7(*[("TO-NAPID", "n")] * (MAX_CONNECTIONS + 1), ADDR), BootstrapReason.OVERSIZED),
 }  # fmt: skip
 

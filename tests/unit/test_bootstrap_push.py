@@ -15,6 +15,7 @@ from syncml.bootstrap import (
     BootstrapSecrets,
     DmBootstrap,
     DmCredentials,
+    DmSec,
     MalformedPush,
     Sec,
     WapPush,
@@ -24,12 +25,14 @@ from syncml.bootstrap import (
     imsi_semi_octets,
     parse_push,
     protect,
+    typed_number,
     verify_mac,
 )
 from syncml.bootstrap.cp import MAX_DOCUMENT_SIZE
-from syncml.bootstrap.wap_push import MAX_DATAGRAM
+from syncml.bootstrap.security import at_least
 from syncml.codes import AuthType, MediaType
 from syncml.errors import LocalProtocolError
+from syncml.wap_push import MAX_DATAGRAM
 
 IMSI = "493005100592800"
 DOCUMENT = bytes.fromhex("030b6a004501")
@@ -79,12 +82,16 @@ NO_KEY = [
     (BootstrapSecrets(pin="1234"), Sec.NETWPIN),
     (BootstrapSecrets(pin="1234"), Sec.USERNETWPIN),
     (BootstrapSecrets(imsi=IMSI), Sec.USERNETWPIN),
-    (BootstrapSecrets(imsi=IMSI, pin="1234"), Sec.USERPINMAC),
+    (BootstrapSecrets(imsi=IMSI), Sec.USERPINMAC),
+    (BootstrapSecrets(), DmSec.NETWORKID),
+    (BootstrapSecrets(imsi=IMSI), DmSec.USERPIN),
+    (BootstrapSecrets(pin="1234"), DmSec.USERPIN_NETWORKID),
+    (BootstrapSecrets(imsi=IMSI), DmSec.USERPIN_NETWORKID),
 ]
 
 
 @pytest.mark.parametrize(("secrets", "sec"), NO_KEY)
-def test_no_key_without_its_secret(secrets: BootstrapSecrets, sec: Sec) -> None:
+def test_no_key_without_its_secret(secrets: BootstrapSecrets, sec: Sec | DmSec) -> None:
     assert secrets.key(sec) is None
 
 
@@ -92,6 +99,64 @@ def test_no_key_without_its_secret(secrets: BootstrapSecrets, sec: Sec) -> None:
 def test_a_wrong_mac_is_wrong(mac: str) -> None:
     """REQ-08."""
     assert not verify_mac(b"1234", DOCUMENT, mac)
+
+
+def test_mac_of_the_dm_profile() -> None:
+    """XS-034: PIN, colon and the digits of the IMSI; NETWORKID is the IMSI as the SIM holds it."""
+    secrets = BootstrapSecrets(imsi="493005100592800", pin="1234")
+    key = secrets.key(DmSec.USERPIN_NETWORKID)
+    assert key == b"1234:493005100592800"
+    assert compute_mac(key, DOCUMENT) == "026DA63C796B52E642045F064241BBD6448B5A2A"
+    assert secrets.key(DmSec.USERPIN) == b"1234"
+    assert secrets.key(DmSec.NETWORKID) == imsi_semi_octets(IMSI)
+
+
+def test_imsi_as_text_is_a_choice_in_cp_and_always_tried_in_dm() -> None:
+    """pitfalls §7: some senders make the key of the IMSI's ASCII digits; the DM profile does not say which it is."""
+    mac = compute_mac(IMSI.encode(), DOCUMENT)
+    assert not BootstrapSecrets(imsi=IMSI).verify(Sec.NETWPIN, DOCUMENT, mac)
+    assert BootstrapSecrets(imsi=IMSI, imsi_text=True).verify(Sec.NETWPIN, DOCUMENT, mac)
+    assert BootstrapSecrets(imsi=IMSI, imsi_text=True).verify(Sec.NETWPIN, DOCUMENT, MACS[Sec.NETWPIN])
+    assert BootstrapSecrets(imsi=IMSI).verify(DmSec.NETWORKID, DOCUMENT, mac)
+    assert BootstrapSecrets(imsi=IMSI).verify(DmSec.NETWORKID, DOCUMENT, MACS[Sec.NETWPIN])
+    both = compute_mac(IMSI.encode() + b"1234", DOCUMENT)
+    assert BootstrapSecrets(imsi=IMSI, pin="1234", imsi_text=True).verify(Sec.USERNETWPIN, DOCUMENT, both)
+
+
+def test_number_the_user_types() -> None:
+    """XS-034: PIN, then as many digits, each an octet of the HMAC modulo 10."""
+    assert typed_number("1234", DOCUMENT) == "12348293"
+    assert BootstrapSecrets(typed="12348293").verify(Sec.USERPINMAC, DOCUMENT, None)
+    for wrong in ("12348294", "12358293", "1234829", "", "1234829a", "1" * 42):
+        assert not BootstrapSecrets(typed=wrong).verify(Sec.USERPINMAC, DOCUMENT, None)
+    for pin in ("", "12a4", "1" * 21):
+        with pytest.raises(LocalProtocolError):
+            typed_number(pin, DOCUMENT)
+
+
+def test_a_typed_number_opens_its_push() -> None:
+    """XC-094: SEC 3 goes without a MAC in the header."""
+    push = protect(ACCOUNT, BootstrapSecrets(pin="1234"), Sec.USERPINMAC)
+    assert (push.sec, push.mac) == (Sec.USERPINMAC, None)
+    assert accept(parse_push(build_push(push)), BootstrapSecrets(typed=typed_number("1234", push.body))) == ACCOUNT
+    with pytest.raises(BootstrapRefused) as caught:
+        accept(push, BootstrapSecrets(typed="12340000"))
+    assert caught.value.reason is BootstrapReason.WRONG_MAC
+
+
+KINDS = [*Sec, *DmSec]
+STRONGER = {
+    Sec.NETWPIN: {Sec.NETWPIN, Sec.USERNETWPIN, DmSec.NETWORKID, DmSec.USERPIN_NETWORKID},
+    Sec.USERPIN: {Sec.USERPIN, Sec.USERNETWPIN, DmSec.USERPIN, DmSec.USERPIN_NETWORKID},
+    Sec.USERNETWPIN: {Sec.USERNETWPIN, DmSec.USERPIN_NETWORKID},
+    Sec.USERPINMAC: set(KINDS) - {Sec.NETWPIN, DmSec.NETWORKID},
+}
+
+
+@pytest.mark.parametrize("held", STRONGER)
+def test_what_may_replace_an_account(held: Sec) -> None:
+    """XC-094: who replaces it proves at least what the first sender proved."""
+    assert {kind for kind in KINDS if at_least(kind, held)} == STRONGER[held]
 
 
 # -- account to push and back -----------------------------------------------------------------------------------------
@@ -122,6 +187,7 @@ REFUSED = {
     "no MAC": (replace(PUSH, mac=None), SECRETS, BootstrapReason.UNPROTECTED),
     "unknown SEC": (replace(PUSH, sec=4), SECRETS, BootstrapReason.UNPROTECTED),
     "SEC that needs a user": (replace(PUSH, sec=Sec.USERPINMAC), SECRETS, BootstrapReason.UNPROTECTED),
+    "SEC of the other profile": (replace(PUSH, sec="USERPIN"), SECRETS, BootstrapReason.UNPROTECTED),
     "secret we do not have": (PUSH, BootstrapSecrets(imsi=IMSI), BootstrapReason.UNPROTECTED),
     "secret of another device": (PUSH, BootstrapSecrets(pin="1235"), BootstrapReason.WRONG_MAC),
     "changed SEC": (replace(PUSH, sec=Sec.NETWPIN), SECRETS, BootstrapReason.WRONG_MAC),
@@ -196,6 +262,7 @@ PARSED = {
     "charset parameter": (headers("03b681ea"), PUSHED),
     "SEC as long integer": (headers("04b6910101"), replace(PUSHED, sec=1)),
     "SEC as text": (headers("04b6913100"), replace(PUSHED, sec=1)),
+    "SEC as a word": (headers("0ab691" + text("userpin")), replace(PUSHED, sec="USERPIN")),
     "parameter names as text": (
         headers("0cb6" + text("SEC") + "81" + text("MAC") + text("F")),
         replace(PUSHED, sec=1, mac="F"),
@@ -245,7 +312,6 @@ BROKEN = {
     "parameter without name": headers("02b601"),
     "SEC twice": headers("05b691819180"),
     "MAC twice, as text": headers(text("a/b;MAC=1;mac=1")),
-    "SEC that is no number": headers("04b6916100"),
     "number of more than 64 bits": headers("0a09" + "00" * 9),
     "opaque beyond the headers": headers("b6a01fff00"),
     "header without value": headers("b6af"),
@@ -281,7 +347,7 @@ def test_what_we_do_not_send(push: WapPush) -> None:
         WapPush,
         transaction_id=st.integers(0, 255),
         content_type=st.sampled_from([CP, MediaType.NOTIFICATION, MediaType.DM_WBXML, "text/plain"]),
-        sec=st.none() | st.integers(0, 127),
+        sec=st.none() | st.integers(0, 127) | st.sampled_from(["NETWORKID", "USERPIN"]),
         mac=st.none() | st.from_regex(r"[0-9A-F]{1,200}", fullmatch=True),
         application_id=st.none() | st.integers(0, 127) | st.just("x-wap-application:syncml.dm"),
         body=st.binary(max_size=50),

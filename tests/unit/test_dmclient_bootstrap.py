@@ -8,18 +8,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dmclient.bootstrap_receiver import MAX_BOOTSTRAP, BootstrapReceiver, Verdict, listen
+from dmclient.bootstrap_receiver import MAX_BOOTSTRAP, BootstrapReceiver, Verdict
+from dmclient.calls import CallQueue
 from dmclient.dm_account import DM_ACC, client_account, server_ids, store_nonce
 from dmclient.executor import Executor
+from dmclient.notification_receiver import NotificationReceiver
 from dmclient.objects.m2msim import M2MSIM
+from dmclient.push_listeners import udp_listener
+from dmclient.push_receiver import PushReceiver
 from mo_definitions import check_tree, load
 from mo_definitions.standard import CLCRED, SRVCRED
 from syncml.bootstrap.cp import CpDocument, encode_cp
 from syncml.bootstrap.profile import DmCredentials, to_document
 from syncml.bootstrap.security import BootstrapSecrets, Sec, compute_mac
-from syncml.bootstrap.wap_push import WapPush, build_push
 from syncml.codes import AuthType, MediaType
 from syncml.model import Add, Get, Item, Meta, Replace
+from syncml.wap_push import WapPush, build_push
 from tests.support_dmclient import (
     CLIENT_NONCE,
     CLIENT_SECRET,
@@ -260,7 +264,11 @@ def test_no_datagram_raises(tmp_path_factory, datagram):
 async def test_bootstrap_over_udp(device):
     """The listener takes datagrams, answers none, and goes on after rubbish."""
     receiver = receiver_of(device)
-    transport, port = await listen(receiver, "127.0.0.1", 0)
+    calls = CallQueue(device.calls, device.save)
+    notifications = NotificationReceiver(
+        tree=device.tree, calls=calls, previous_nonce=lambda _: None, trail=device.trail, save=device.save
+    )
+    pushes = PushReceiver(bootstraps=receiver, notifications=notifications)
     answers: list[bytes] = []
 
     class Sender(asyncio.DatagramProtocol):
@@ -268,13 +276,14 @@ async def test_bootstrap_over_udp(device):
             answers.append(data)
 
     loop = asyncio.get_running_loop()
-    sender, _ = await loop.create_datagram_endpoint(Sender, remote_addr=("127.0.0.1", port))
-    try:
-        for datagram in (b"rubbish", bootstrap_push(secret="guess"), bootstrap_push()):
-            sender.sendto(datagram)
-        await asyncio.wait_for(receiver.applied.wait(), 5)
-        assert server_ids(device.tree.nodes) == (DPF,)
-        assert answers == []
-    finally:
-        sender.close()
-        transport.close()
+    async with udp_listener(pushes, "127.0.0.1", 0) as port:
+        sender, _ = await loop.create_datagram_endpoint(Sender, remote_addr=("127.0.0.1", port))
+        try:
+            for datagram in (b"rubbish", bootstrap_push(secret="guess"), bootstrap_push()):
+                sender.sendto(datagram)
+            await asyncio.wait_for(receiver.applied.wait(), 5)
+        finally:
+            sender.close()
+    assert server_ids(device.tree.nodes) == (DPF,)
+    assert answers == []
+    assert pushes.counts == {"malformed-push": 1, "wrong-mac": 1, "applied": 1}

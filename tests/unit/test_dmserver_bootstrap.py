@@ -38,9 +38,9 @@ def prepare(dpf: Dpf, *, now=NOW, per_hour=3):
 def test_req07_the_device_reads_the_account_that_is_kept(dpf):
     dpf.add_device(with_account=False)
     order_id = dpf.open_order()
-    told, datagram = prepare(dpf)
-    assert told == order_id
-    account, bootstrap = dpf.account(), accept(parse_push(datagram), SECRETS)
+    prepared = prepare(dpf)
+    assert prepared.order_id == order_id
+    account, bootstrap = dpf.account(), accept(parse_push(prepared.datagram), SECRETS)
     assert (bootstrap.server_id, bootstrap.server_url, bootstrap.connect_now) == (DPF_ID, DM_URL, True)
     assert bootstrap.client is not None
     assert bootstrap.server is not None
@@ -58,11 +58,9 @@ def test_req07_the_device_reads_the_account_that_is_kept(dpf):
 
 
 def test_req08_without_the_suppliers_secret_it_is_nothing(dpf):
-    datagram = bootstrap_push(
-        new_account(M2ME_ID, DPF_ID, 1), dm_url=DM_URL, server_id=DPF_ID, secret="supplier-secret"
-    )
+    push = bootstrap_push(new_account(M2ME_ID, DPF_ID, 1), dm_url=DM_URL, server_id=DPF_ID, secret="supplier-secret")
     with pytest.raises(BootstrapRefused):
-        accept(parse_push(datagram), BootstrapSecrets(pin="another-secret"))
+        accept(push, BootstrapSecrets(pin="another-secret"))
 
 
 def test_credentials_are_fresh_and_differ_by_direction():

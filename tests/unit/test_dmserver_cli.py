@@ -124,7 +124,7 @@ REFUSED = {
     "unknown device": (("order", "open", "urn:x", "--sho", SHO_ID), "is not known"),
     "unknown order": (("order", "show", "x"), "no order x"),
     "audit of an unknown order": (("audit", "x"), "no order x"),
-    "no destination": (("bootstrap", M2ME_ID), "where the bootstrap goes"),
+    "no destination": (("bootstrap", M2ME_ID), "say where it goes"),
     "bad address": (("bootstrap", M2ME_ID, "--udp", "nowhere"), "no address"),
 }
 

@@ -7,7 +7,7 @@ message carries after its user data header. The same frame holds a bootstrap doc
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, NoReturn
 
 from syncml.codes import MediaType
@@ -15,7 +15,9 @@ from syncml.errors import LocalProtocolError, RemoteProtocolError
 
 WAP_PUSH_PORT: Final = 2948  # connectionless, not secured (IANA wap-push)
 APPLICATION_SYNCML_DM: Final = 0x07
-"""X-Wap-Application-Id of the DM user agent, whose text is `x-wap-application:syncml.dm` (OMNA)."""
+"""X-Wap-Application-Id of the DM user agent (OMNA)."""
+APPLICATION_SYNCML_DM_NAME: Final = "x-wap-application:syncml.dm"
+"""The same as text."""
 MAX_DATAGRAM: Final = 65_507  # octets, largest UDP payload over IPv4
 MAX_HEADERS: Final = 4096  # octets; ours
 
@@ -33,6 +35,9 @@ _MEDIA_TYPES: Final = {code: media_type for media_type, code in _MEDIA_CODES.ite
 _TOKEN: Final = re.compile(r"[!-~]+")
 
 
+_Parameters = dict[str, int | str | None]
+
+
 class MalformedPush(RemoteProtocolError):
     """A datagram that is no WSP push; nobody answers it."""
 
@@ -44,7 +49,7 @@ class WapPush:
     content_type: str  # e.g. application/vnd.wap.connectivity-wbxml, lower case; `wsp/0x..` for an unknown code
     body: bytes = field(repr=False)  # exactly the octets that a MAC covers
     transaction_id: int = 0  # 0 to 255
-    sec: int | None = None  # parameter SEC as received, may be a value we do not know
+    sec: int | str | None = None  # parameter SEC, a number (CP) or a word in capitals (DM); may be one we do not know
     mac: str | None = None  # parameter MAC as received
     application_id: int | str | None = None  # X-Wap-Application-Id, by number or as text
 
@@ -122,20 +127,40 @@ def parse_push(datagram: bytes) -> WapPush:
         raise MalformedPush(f"headers of {headers_length} octets")
     headers = _Cursor(frame.take(headers_length))
     content_type, parameters = _read_content_type(headers)
-    sec = parameters.get("sec")
-    mac = parameters.get("mac")
-    if isinstance(sec, str):
-        if not re.fullmatch(r"[0-9]{1,3}", sec):
-            raise MalformedPush("SEC is no number")
-        sec = int(sec)
-    return WapPush(
-        transaction_id=transaction_id,
-        content_type=content_type,
-        sec=sec,
-        mac=None if mac is None else str(mac),
-        application_id=_read_application_id(headers),
-        body=frame.rest(),
+    return _with_parameters(
+        WapPush(
+            transaction_id=transaction_id,
+            content_type=content_type,
+            application_id=_read_application_id(headers),
+            body=frame.rest(),
+        ),
+        parameters,
     )
+
+
+def push_over_http(content_type: str, body: bytes, *, application_id: str | None = None) -> WapPush:
+    """What HTTP delivered, as the push it stands for: the media type and its parameters are text there.
+
+    Raises:
+        MalformedPush: too long, SEC or MAC twice.
+    """
+    if len(content_type) > MAX_HEADERS or len(body) > MAX_DATAGRAM:
+        raise MalformedPush("push over HTTP is too long")
+    media_type, parameters = _split_text(content_type)
+    return _with_parameters(WapPush(content_type=media_type, body=body, application_id=application_id), parameters)
+
+
+def http_content_type(push: WapPush) -> str:
+    """Content-Type that carries media type, SEC and MAC of a push over HTTP."""
+    parameters = (("SEC", push.sec), ("MAC", push.mac))
+    return "; ".join([push.content_type, *(f"{name}={value}" for name, value in parameters if value is not None)])
+
+
+def _with_parameters(push: WapPush, parameters: _Parameters) -> WapPush:
+    sec, mac = parameters.get("sec"), parameters.get("mac")
+    if isinstance(sec, str):
+        sec = int(sec) if re.fullmatch(r"[0-9]{1,3}", sec) else sec.upper()
+    return replace(push, sec=sec, mac=None if mac is None else str(mac))
 
 
 class _Cursor:
@@ -210,9 +235,6 @@ class _Cursor:
         self.octet()
         self.take(first)
         return None
-
-
-_Parameters = dict[str, int | str | None]
 
 
 def _read_content_type(headers: _Cursor) -> tuple[str, _Parameters]:
