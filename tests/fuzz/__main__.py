@@ -66,7 +66,7 @@ def _run_all(names: list[str], seconds: int, jobs: int) -> int:
 
 
 def _start(name: str, seconds: int, scratch: Path) -> subprocess.Popen[bytes]:
-    from tests.fuzz.seeds import SEEDS
+    from tests.fuzz.targets import SEEDS, WORDS
 
     seeds, kept = scratch / f"{name}.seeds", CORPUS / name
     for directory in (seeds, kept):
@@ -76,11 +76,21 @@ def _start(name: str, seconds: int, scratch: Path) -> subprocess.Popen[bytes]:
     command = [
         sys.executable, "-m", "tests.fuzz", _CHILD, name,
         f"-max_total_time={seconds}", f"-timeout={INPUT_SECONDS}", f"-rss_limit_mb={MEMORY_MB}",
+        *_dictionary(scratch / f"{name}.words", WORDS.get(name, ())),
         f"-max_len={INPUT_OCTETS}", f"-artifact_prefix={FINDINGS}/{name}-", "-print_final_stats=1",
         str(kept), str(seeds),
     ]  # fmt: skip
     with (scratch / f"{name}.log").open("wb") as log:
         return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=HERE.parents[1])
+
+
+def _dictionary(path: Path, words: tuple[str, ...]) -> list[str]:
+    """The flag for libFuzzer, and the file it names; nothing without words."""
+    if not words:
+        return []
+    escaped = (word.replace("\\", "\\\\").replace('"', '\\"') for word in words)
+    path.write_text("".join(f'"{word}"\n' for word in escaped))
+    return [f"-dict={path}"]
 
 
 def _outcome(name: str, status: int, scratch: Path) -> str:

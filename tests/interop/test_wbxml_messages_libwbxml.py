@@ -28,7 +28,7 @@ from syncml.tnds import Tnds, decode_tnds, encode_tnds
 from syncml.values import item_value, leaf_item
 from syncml.wbxml import write_document
 from syncml.wbxml.syncml_pages import SYNCML_1_2
-from tests.fuzz.seeds import MESSAGES, TREE
+from tests.fuzz.message_seeds import MESSAGES, TREE
 
 pytestmark = pytest.mark.skipif(
     shutil.which("xml2wbxml") is None or shutil.which("wbxml2xml") is None,

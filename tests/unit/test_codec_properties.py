@@ -10,8 +10,8 @@ from syncml.codec import Encoding, decode, encode
 from syncml.errors import RemoteProtocolError
 from syncml.model import Message
 from syncml.tnds import MalformedTnds, Tnds, decode_tnds, encode_tnds
-from tests.fuzz.seeds import SEEDS
-from tests.fuzz.targets import TARGETS
+from tests.fuzz.message_seeds import SEEDS
+from tests.fuzz.message_targets import TARGETS
 from tests.support_strategies import TREES, messages
 
 # Most of what a reader meets: tokens, short strings, page switches.

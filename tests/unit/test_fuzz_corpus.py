@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.fuzz.__main__ import CORPUS
-from tests.fuzz.seeds import SEEDS
-from tests.fuzz.targets import TARGETS
+from tests.fuzz.targets import SEEDS, TARGETS
 
 
 @pytest.mark.parametrize("name", TARGETS)
