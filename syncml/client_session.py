@@ -455,6 +455,10 @@ class ClientSession:
         """
         self._answers.give(command, results)
 
+    def announce(self, *alerts: Alert) -> None:
+        """Send alerts of our own with the next message, for instance the end of an Exec of this session."""
+        self._outbox.put(*alerts)
+
     def abort(self) -> None:
         """End the session with the next message: Alert 1223 and `Final` (OMA-TS-DM_Protocol-V1_2 §8.1.2)."""
         self._aborting = True
