@@ -21,6 +21,7 @@ class CommandResult:
     target: str | None = None  # as received; None: the whole command
     source: str | None = None
     item: Item | None = None  # what a Get found; its `source` is the node
+    more_items: tuple[Item, ...] = ()  # the rest of it, when `?list=` found several nodes
     detail: tuple[Item, ...] = ()  # the ancestor that failed, or what a user entered
 
 
@@ -88,9 +89,10 @@ class ClientAnswers:
 
 
 def _queue(result: CommandResult, answered: Command, outbox: Outbox, msg_ref: str) -> None:
-    code, item = result.code, result.item
-    if item is not None and not outbox.takes(item):
-        code, item = StatusCode.REQUEST_ENTITY_TOO_LARGE, None
+    code = result.code
+    items = () if result.item is None else (result.item, *result.more_items)
+    if not all(map(outbox.takes, items)):
+        code, items = StatusCode.REQUEST_ENTITY_TOO_LARGE, ()
     outbox.owed.append(
         Status(
             msg_ref=msg_ref,
@@ -102,8 +104,8 @@ def _queue(result: CommandResult, answered: Command, outbox: Outbox, msg_ref: st
             items=result.detail,
         )
     )
-    if item is not None and isinstance(answered, Get):
-        outbox.put(Results(msg_ref=msg_ref, cmd_ref=result.cmd_id, items=(item,)))
+    if items and isinstance(answered, Get):
+        outbox.put(Results(msg_ref=msg_ref, cmd_ref=result.cmd_id, items=items))
 
 
 def statuses_of_atomic(atomic: Atomic, header: SyncHdr) -> list[Status]:

@@ -128,6 +128,7 @@ class ClientSession:
         self._header: SyncHdr | None = None
         self._header_status: tuple[int, Chal | None] = (StatusCode.OK, None)
         self._answers = ClientAnswers()
+        self._news: list[Alert] = []  # announced since the last message
         self._refusing: list[Status] | None = None  # Statuses for a message whose sender is not the server
         self._in_package_1 = True  # the server has said nothing but challenges
         self._challenged = False  # our last message goes out again
@@ -455,6 +456,10 @@ class ClientSession:
         """
         self._answers.give(command, results)
 
+    def announce(self, *alerts: Alert) -> None:
+        """Send alerts of our own with the next message, for instance the end of an Exec of this session."""
+        self._news += alerts
+
     def abort(self) -> None:
         """End the session with the next message: Alert 1223 and `Final` (OMA-TS-DM_Protocol-V1_2 §8.1.2)."""
         self._aborting = True
@@ -476,6 +481,8 @@ class ClientSession:
         if self._refusing is not None and not self._aborting:
             return self._send_refusal(self._refusing)
         self._answers.hand_over(self._outbox, self._header)
+        self._outbox.put(*self._news)
+        self._news = []
         if self._aborting:
             self._outbox.clear()
             self._outbox.put(Alert(code=AlertCode.SESSION_ABORT))

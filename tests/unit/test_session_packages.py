@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from syncml.accounts import ClientAccount, DmAccount
 from syncml.auth import Credentials
-from syncml.client_session import ClientSession
+from syncml.client_session import ClientSession, CommandResult
 from syncml.codec import Encoding, decode
 from syncml.codes import AuthType, Format
 from syncml.errors import OutOfOrder, RemoteProtocolError
@@ -575,3 +575,21 @@ def test_a_device_that_refuses_our_credentials_for_good() -> None:
     assert [e.final for e in events if isinstance(e, CredentialsRefused)] == [True]
     assert set(names(answer)) == {"Status"}
     assert device.session.closed
+
+
+def test_several_items_for_one_get_and_an_alert_in_the_same_message() -> None:
+    """XC-060, XC-063: what `?list=` found travels as Items of one Results; news of the device follow."""
+    line = Line()
+    line.up(Continue((get("./A?list=StructData"),)))
+    events = line.client.receive(decode(line.reply, Encoding.XML), NOW, raw=line.reply)
+    (command,) = [event.command for event in events if isinstance(event, CommandReceived)]
+    first, second = Item(source="./A", data="b"), Item(source="./A/b", data="1")
+    line.client.answer(command, [CommandResult(cmd_id=command.cmd_id, code=200, item=first, more_items=(second,))])
+    line.client.announce(Alert(code=1226, items=(Item(source="./A", data="done"),)))
+    body = line.client.reply()
+    assert body is not None
+    message = decode(body, Encoding.XML)
+    assert names(message) == ["Status", "Status", "Results", "Alert 1226"]
+    line.body = body
+    line.up(Finish())
+    assert answers(line.server_events)[0].values() == {"./A": "b", "./A/b": "1"}
