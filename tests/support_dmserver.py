@@ -500,6 +500,8 @@ class Dpf:
     rules: Rules = field(default_factory=rules)
     max_sessions: int = 100
     alert_rules: AlertRules = field(default_factory=AlertRules)
+    max_message: int = 64 * 1024  # octets announced
+    max_object: int = 256 * 1024  # octets announced
     records: list[TrailRecord] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -532,7 +534,7 @@ class Dpf:
             alerts=self.alert_rules,
         )
         self.endpoint = DmEndpoint(
-            announced=Announced(server_id=DPF_ID, max_message=64 * 1024, max_object=256 * 1024),
+            announced=Announced(server_id=DPF_ID, max_message=self.max_message, max_object=self.max_object),
             registry=self.registry,
             conversation=conversation,
             store=self.store,
