@@ -122,6 +122,32 @@ async def test_server_that_is_not_authenticated_gets_nothing(pki, name):
     assert seen == []
 
 
+def obsolete(context: ssl.SSLContext, version: ssl.TLSVersion) -> ssl.SSLContext:
+    """The context of a peer from long ago: that version at the most, and every cipher there is."""
+    with pytest.warns(DeprecationWarning, match="TLSv1"):
+        context.minimum_version = context.maximum_version = version
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    return context
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1], ids=lambda each: each.name)
+async def test_no_obsolete_version_is_spoken(pki, version):
+    """XS-014, XC-031: neither role agrees to TLS 1.0 or 1.1; two peers from long ago would agree with each other."""
+    old_server, old_client = obsolete(context_of(pki, "good"), version), obsolete(client_context(roots(pki)), version)
+    async with served(answering, old_server) as url:
+        async with transport_for(pki, ssl_context=old_client) as transport:
+            assert (await transport.post(f"{url}/dm", BODY, Encoding.XML)).body == b"answer"
+        async with transport_for(pki) as transport:
+            with pytest.raises((ServerNotAuthenticated, TransportFailed)):
+                await transport.post(f"{url}/dm", BODY, Encoding.XML)
+    async with (
+        served(answering, context_of(pki, "good")) as url,
+        transport_for(pki, ssl_context=old_client) as transport,
+    ):
+        with pytest.raises((ServerNotAuthenticated, TransportFailed)):
+            await transport.post(f"{url}/dm", BODY, Encoding.XML)
+
+
 async def test_plain_http_needs_to_be_allowed(pki):
     """REQ-09: no TLS, no data, unless an interoperability test asks for it."""
     async with served(answering, None) as url:

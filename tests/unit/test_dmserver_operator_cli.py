@@ -12,6 +12,7 @@ import pytest
 from actor_runtime.config import load_settings
 from actor_runtime.sealing import SealingKey
 from dmserver import cli
+from dmserver.bootstrap_pull import offer
 from dmserver.config import DmServerSettings
 from dmserver.operator_commands import OperatorRequest
 from dmserver.operator_outcomes import settle
@@ -21,6 +22,7 @@ from dmserver.store.operator_commands import find_request, mark_sent, next_reque
 from syncml.codes import AuthType
 from syncml.model import Item, Results, Status
 from syncml.session import CommandAnswered
+from syncml.wap_push import WapPush
 from tests.support_dmserver import NOW, SHO_ID
 from tests.unit.test_dmserver_cli import SETTINGS
 
@@ -98,12 +100,14 @@ def test_a_secret_may_come_on_standard_input(run, store, key):
     assert account.client_secret == "from-standard-input"
 
 
-def test_changing_and_removing_devices(run, store):
+def test_changing_and_removing_devices(run, store, key):
     assert run("devices", "set", DEVICE, "--no-managed", "--peer-profile", "small")[0] == 0
     row = json.loads(run("devices", "list")[1])[0]
     assert (row["m2meId"], row["managed"], row["peerProfile"]) == (DEVICE, False, "small")
     run("device", DEVICE, "get", "./A")
     assert run(*ACCOUNT)[0] == 0
+    waiting = WapPush(content_type="application/vnd.wap.connectivity-wbxml", body=b"document", sec=1, mac="00" * 20)
+    store.write_sync(lambda c: offer(c, key, DEVICE, waiting, lifetime_s=60, now=NOW))
     assert run("devices", "remove", DEVICE)[0] == 0
     assert json.loads(run("devices", "list")[1]) == []
     assert run("devices", "remove", DEVICE)[0] == 1
