@@ -14,7 +14,6 @@ from dmclient.dm_account import client_account, is_secure, store_nonce
 from dmclient.executor import Executor
 from dmclient.http_transport import HttpAnswer, ServerNotAuthenticated, TransportFailed
 from dmclient.message_trace import redacted, summary
-from mo_definitions import AlertType
 from mo_definitions.standard import CLCRED, SRVCRED
 from syncml.client_session import ClientSession
 from syncml.codec import Encoding, decode
@@ -62,7 +61,7 @@ class SessionSettings:
 class SessionReport:
     """What a session brought, beside changes of the tree."""
 
-    taken: list[AlertType] = field(default_factory=list)  # alerts the server answered with 200
+    taken: list[str] = field(default_factory=list)  # alerts the server answered with 200
     refused: list[tuple[str, int]] = field(default_factory=list)  # alerts (type or code) it refused, with the Status
     commands: int = 0  # commands executed
     failure: str = ""  # why the session ended other than well; empty: it did not
@@ -110,7 +109,7 @@ async def run_session(
             runner.sent(body)
             answer = await transport.post(session.target_uri, body, settings.encoding)
             runner.tls_passed()
-            runner.receive(answer.body, answer.encoding)
+            await runner.receive(answer.body, answer.encoding)
             body = session.reply()
             runner.about_to_send(body)
             device.save()  # tree, nonces and alerts are on disk before the answer that depends on them leaves
@@ -162,7 +161,7 @@ class _Runner:
             body=redacted(message),
         )
 
-    def receive(self, body: bytes, encoding: Encoding) -> None:
+    async def receive(self, body: bytes, encoding: Encoding) -> None:
         """Take a message of the server and do what it asks."""
         message = decode(body, encoding, max_size=self._settings.max_msg_size)
         self._device.trail.message(
@@ -172,11 +171,13 @@ class _Runner:
             octets=len(body),
             body=redacted(message),
         )
+        self._executor.begin_message()
         for event in self._session.receive(message, self._device.now(), raw=body):
             match event:
                 case CommandReceived():
                     self.report.commands += 1
-                    self._session.answer(event.command, self._executor.execute(event.command))
+                    self._session.answer(event.command, await self._executor.execute(event.command))
+                    self._session.announce(*self._device.alerts.take_urgent())
                 case ServerAuthenticated():
                     self._authenticated = True
                     self._device.trail.check("dm-server-authenticated", True, req=("REQ-09",), step="7")

@@ -65,6 +65,7 @@ class CommandResult:
     target: str | None = None  # as received; None: the whole command
     source: str | None = None
     item: Item | None = None  # what a Get found; its `source` is the node
+    more_items: tuple[Item, ...] = ()  # the rest of it, when `?list=` found several nodes
     detail: tuple[Item, ...] = ()
 
 
@@ -402,6 +403,10 @@ class ClientSession:
                 return
         raise LocalProtocolError(f"{command.name} {command.cmd_id} waits for no answer")
 
+    def announce(self, *alerts: Alert) -> None:
+        """Send alerts of our own with the next message, for instance the end of an Exec of this session."""
+        self._outbox.put(*alerts)
+
     def abort(self) -> None:
         """End the session with the next message: Alert 1223 and `Final` (OMA-TS-DM_Protocol-V1_2 §8.1.2)."""
         self._aborting = True
@@ -439,9 +444,10 @@ class ClientSession:
         named = {child.cmd_id: child for child in walk((answer.command,))}
         for result in answer.results:
             answered = named[result.cmd_id]
-            code, item = result.code, result.item
-            if item is not None and not self._outbox.takes(item):
-                code, item = StatusCode.REQUEST_ENTITY_TOO_LARGE, None
+            code = result.code
+            items = () if result.item is None else (result.item, *result.more_items)
+            if not all(map(self._outbox.takes, items)):
+                code, items = StatusCode.REQUEST_ENTITY_TOO_LARGE, ()
             self._outbox.owed.append(
                 Status(
                     msg_ref=msg_ref,
@@ -453,8 +459,8 @@ class ClientSession:
                     items=result.detail,
                 )
             )
-            if item is not None and isinstance(answered, Get):
-                self._outbox.put(Results(msg_ref=msg_ref, cmd_ref=result.cmd_id, items=(item,)))
+            if items and isinstance(answered, Get):
+                self._outbox.put(Results(msg_ref=msg_ref, cmd_ref=result.cmd_id, items=items))
 
     def _send(self, ending: Ending) -> bytes:
         self._msg_id += 1

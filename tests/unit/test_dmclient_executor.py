@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from dmclient.executor import Executor
 from dmclient.objects.m2msim import MAX_CONTAINERS
 from syncml.client_session import CommandResult
 from syncml.model import Add, Alert, Atomic, Copy, Delete, Exec, Get, Item, Meta, Replace, Sequence, UnknownCommand
 from tests.support_dmclient import DPF, FREE, DeviceTree, device_tree
+from tests.support_executor import Commands
 
 TEXT = Meta(format="chr", type="text/plain")
 
@@ -35,8 +35,8 @@ def device() -> DeviceTree:
 
 
 @pytest.fixture
-def executor(device) -> Executor:
-    executor = Executor(device.tree, DPF)
+def executor(device) -> Commands:
+    executor = Commands(device.tree, DPF)
     assert executor.execute(add(1, "leaf"))[0].code == 200
     return executor
 
