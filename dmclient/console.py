@@ -42,20 +42,24 @@ class TerminalLines:
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream if stream is not None else sys.stdin
         self._queue: asyncio.Queue[str | None] | None = None
+        self._ended = False
 
     async def read(self, *, hidden: bool = False) -> str | None:
         """See `Lines.read`; what was typed before the question does not answer it."""
+        if self._ended:
+            return None
         if self._queue is None:
             self._queue = asyncio.Queue()
             loop = asyncio.get_running_loop()
             threading.Thread(target=self._pump, args=(loop, self._queue), daemon=True).start()
         elif self._stream.isatty():
             while not self._queue.empty():
-                self._queue.get_nowait()
+                self._ended = self._queue.get_nowait() is None
+            if self._ended:
+                return None
         with _no_echo(self._stream) if hidden else _as_it_is():
             line = await self._queue.get()
-        if line is None:
-            self._queue.put_nowait(None)  # the end is still the end for the next question
+        self._ended = line is None
         return line
 
     def _pump(self, loop: asyncio.AbstractEventLoop, queue: asyncio.Queue[str | None]) -> None:
