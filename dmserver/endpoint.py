@@ -24,7 +24,7 @@ from dmserver.sessions import LiveSession, RegistryFull, SessionRegistry
 from dmserver.store.accounts import Account, find_account, set_nonce
 from mo_definitions import AlertType
 from syncml.accounts import DmAccount
-from syncml.codec import Encoding, decode, encoding_of, supported
+from syncml.codec import Encoding, decode, encoding_of
 from syncml.codes import AlertCode, MediaType, StatusCode
 from syncml.errors import MalformedMessage, MessageTooLarge, RemoteProtocolError
 from syncml.model import Alert, Message
@@ -100,7 +100,7 @@ class DmEndpoint:
         """Answer one request. `server_uri` is where devices reach us, `token` the session parameter of the request."""
         bare = content_type.partition(";")[0].strip().lower()
         encoding = encoding_of(_DATA_SYNC_TYPES.get(bare, bare))
-        if encoding is None or not supported(encoding):
+        if encoding is None:
             return Answer(status=415, code="unsupported-media-type")
         try:
             message = decode(body, encoding, max_size=self._max_message)

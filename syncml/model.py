@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from syncml.errors import LocalProtocolError
 
 UNASSIGNED = ""
 """A `cmd_id` not chosen yet: the session numbers a command when it goes out."""
+
+MAX_GROUP_DEPTH: Final = 8
+"""Atomic and Sequence inside each other, read and written; ours, the specification has no limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

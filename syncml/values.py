@@ -7,6 +7,7 @@ import binascii
 from dataclasses import replace
 
 from syncml.codes import Format, MediaType
+from syncml.encoding import Encoding
 from syncml.errors import RemoteProtocolError
 from syncml.model import Item, Meta
 
@@ -50,9 +51,20 @@ def item_value(item: Item, command_meta: Meta | None = None) -> NodeValue:
     return text
 
 
-def as_text(item: Item) -> Item:
-    """The Item as XML will carry it, with octets turned into Base64 text: what is cut into chunks and counted."""
+def as_transmitted(item: Item, encoding: Encoding) -> Item:
+    """The Item as that encoding carries it: what is cut into chunks and counted (OMA-TS-DM_RepPro-V1_2 §7).
+
+    XML carries octets as Base64 text. WBXML carries them as an opaque of Format `bin`, but as text under `b64`, and a
+    document under `xml` as it is.
+    """
     if not isinstance(item.data, bytes):
         return item
-    meta = (item.meta or Meta()).inherited_by(Meta(format=Format.B64))
-    return replace(item, meta=meta, data=base64.b64encode(item.data).decode())
+    meta = item.meta or Meta()
+    if encoding is Encoding.XML or meta.format == Format.B64:
+        return replace(item, meta=replace(meta, format=Format.B64), data=base64.b64encode(item.data).decode())
+    return item if meta.format in (Format.BIN, Format.XML) else replace(item, meta=replace(meta, format=Format.BIN))
+
+
+def transmitted_size(data: str | bytes) -> int:
+    """What `Meta/Size` and MaxObjSize count: octets of the data as it travels, for Base64 those of the text."""
+    return len(data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data)

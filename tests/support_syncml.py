@@ -53,14 +53,16 @@ def nonces(prefix: str) -> Callable[[], bytes]:
     return lambda: f"{prefix}{next(counter)}".encode()
 
 
-def server_session(account: DmAccount = SERVER_ACCOUNT, **changes: int) -> ServerSession:
+def server_session(
+    account: DmAccount = SERVER_ACCOUNT, *, encoding: Encoding = Encoding.XML, **changes: int
+) -> ServerSession:
     limits = {"max_msg_size": 16384, "max_obj_size": 262144} | changes
     return ServerSession(
         account=account,
         server_uri=SERVER_URI,
         resp_uri=SERVER_URI + "?s=1",
         session_id="2F",
-        encoding=Encoding.XML,
+        encoding=encoding,
         new_nonce=nonces("n"),
         **limits,
     )
@@ -73,6 +75,7 @@ def client_session(
     alerts: tuple[Alert, ...] = (),
     max_msg_size: int = 16384,
     max_obj_size: int = 262144,
+    encoding: Encoding = Encoding.XML,
 ) -> ClientSession:
     return ClientSession(
         account=account,
@@ -83,7 +86,7 @@ def client_session(
         alerts=alerts,
         max_msg_size=max_msg_size,
         max_obj_size=max_obj_size,
-        encoding=Encoding.XML,
+        encoding=encoding,
         new_nonce=nonces("m"),
     )
 
@@ -125,6 +128,10 @@ class Run:
         return [event.alert for event in self.server_events if isinstance(event, AlertReceived)]
 
 
+def encoding_in_use(body: bytes) -> Encoding:
+    return Encoding.XML if body.startswith(b"<") else Encoding.WBXML
+
+
 def pump(
     client: ClientSession,
     server: ServerSession,
@@ -139,13 +146,13 @@ def pump(
     for _ in range(limit):
         if body is None:
             return run
-        message = decode(body, Encoding.XML)
+        message = decode(body, encoding_in_use(body))
         run.client_messages.append(message)
         run.client_sizes.append(len(body))
         run.server_events += server.receive(message, NOW, raw=body)
         reply = server.reply(next(decisions, Finish()) if server.needs_decision else None)
         run.sizes.append(len(reply))
-        answer = decode(reply, Encoding.XML)
+        answer = decode(reply, encoding_in_use(body))
         run.server_messages.append(answer)
         if client.closed:
             return run

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from syncml.document import UNKNOWN_NAME, Content, Element, Limits
 from syncml.wbxml.code_pages import CodePages
-from syncml.wbxml.document import UNKNOWN_NAME, Content, Element, Limits, MalformedWbxml
+from syncml.wbxml.errors import MalformedWbxml
 from syncml.wbxml.reader import read_document
 from syncml.wbxml.writer import WBXML_1_2, WBXML_1_3, write_document
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Final, NoReturn
 
+from syncml.document import UNKNOWN_NAME, Content, Element, Limits
 from syncml.wbxml.code_pages import UNKNOWN_PUBLIC_ID, CodePages
-from syncml.wbxml.document import UNKNOWN_NAME, Content, Element, Limits, MalformedWbxml
+from syncml.wbxml.errors import MalformedWbxml
 
 SWITCH_PAGE: Final = 0x00
 END: Final = 0x01
@@ -31,8 +32,9 @@ _CHARSETS: Final = {0: "utf-8", 3: "ascii", 4: "latin-1", 106: "utf-8"}  # IANA 
 def read_document(octets: bytes, pages: CodePages, limits: Limits | None = None) -> Element:
     """The document element of a complete WBXML document of that type.
 
-    Tolerated: a public identifier that is unknown (the document element decides), or spelled out in the string table
-    with or without its final NUL; elements and attributes with unknown tokens, which get the name `UNKNOWN_NAME`.
+    Tolerated: a public identifier that is unknown (the document element decides), of an older version of the document
+    type, or spelled out in the string table with or without its final NUL; elements and attributes with unknown tokens
+    and attributes named outside the string table, which get the name `UNKNOWN_NAME`.
 
     Raises:
         MalformedWbxml: truncated, too large, too deep, trailing octets, a token that cannot stand where it does, an
@@ -137,9 +139,10 @@ class _Reader:
             self._charset = _CHARSETS[charset]
         self._strings = self._take(self._number())
         if formal_index is not None:
-            if self._table_string(formal_index) != self._pages.formal_id:
+            formal_id = self._table_string(formal_index)
+            if formal_id != self._pages.formal_id and formal_id not in self._pages.older_formal_ids:
                 self._fail("another document type")
-        elif public_id not in (UNKNOWN_PUBLIC_ID, self._pages.public_id):
+        elif public_id not in (UNKNOWN_PUBLIC_ID, self._pages.public_id, *self._pages.older_public_ids):
             self._fail("another document type")
         self._instructions()
         root = self._element(self._tag_octet(), depth=1)
@@ -240,7 +243,9 @@ class _Reader:
 
     def _attribute_start(self, octet: int) -> tuple[str, str]:
         if octet == LITERAL:
-            return self._table_string(self._number()), ""
+            # Nokia devices name `xmlns` so, with an empty string table: an attribute nobody can name is skipped.
+            index = self._number()
+            return (self._table_string(index) if index < len(self._strings) else UNKNOWN_NAME), ""
         if octet < LITERAL or octet in _EXTENSIONS or octet & 0x80 or octet in (PI, HAS_CONTENT | LITERAL):
             self._fail(f"token {octet:02X} where an attribute should start")
         return self._pages.attribute_starts.get(self._attribute_page, {}).get(octet, (UNKNOWN_NAME, ""))

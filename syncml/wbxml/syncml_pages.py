@@ -46,6 +46,8 @@ SYNCML_1_2: Final = CodePages(
     public_id=0x1201,
     formal_id="-//SYNCML//DTD SyncML 1.2//EN",
     tags={0: _SYNCML, 1: _METINF, 2: _DDF},
+    older_public_ids=frozenset({0x0FD1, 0x0FD3}),  # SyncML 1.0 and 1.1: VerDTD in the document says so as well
+    older_formal_ids=frozenset({"-//SYNCML//DTD SyncML 1.0//EN", "-//SYNCML//DTD SyncML 1.1//EN"}),
 )
 
 TNDS_1_2: Final = CodePages(

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, TypeVar
 
+from syncml.document import Element
 from syncml.errors import LocalProtocolError
 from syncml.wbxml.code_pages import CodePages
-from syncml.wbxml.document import Element
 from syncml.wbxml.reader import END, HAS_ATTRIBUTES, HAS_CONTENT, OPAQUE, STR_I, SWITCH_PAGE
 
 WBXML_1_2: Final = 0x02
@@ -53,9 +53,7 @@ class _Writer:
         self.octets = bytearray()
 
     def element(self, element: Element) -> None:
-        token = next(
-            (token for token, name in self._pages.tags.get(element.page, {}).items() if name == element.name), None
-        )
+        token = self._pages.tokens.get((element.page, element.name))
         if token is None:
             raise LocalProtocolError(f"no token for {element.name} on page {element.page}")
         if element.page != self._tag_page:

@@ -96,7 +96,7 @@ BODIES: dict[str, tuple[bytes | Callable[[Dpf], bytes], str, int]] = {
     "just over the limit": (b"<SyncML>" + b"x" * LIMIT + b"</SyncML>", XML, 413),
     "JSON": (package_1, "application/json", 415),
     "no media type": (package_1, "", 415),
-    "WBXML, not yet": (package_1, "application/vnd.syncml.dm+wbxml", 415),
+    "XML under the media type of WBXML": (package_1, "application/vnd.syncml.dm+wbxml", 400),
 }
 
 

@@ -30,7 +30,7 @@ from syncml.model import (
     SyncHdr,
     UnknownCommand,
 )
-from syncml.values import as_text, item_value, leaf_item, node_item
+from syncml.values import as_transmitted, item_value, leaf_item, node_item
 from syncml.xml_codec import decode_xml, encode_xml
 
 HEADER = SyncHdr(
@@ -217,7 +217,7 @@ def test_values() -> None:
     assert item_value(leaf_item("./A", True, format=Format.BOOL)) == "true"
     assert item_value(Item(data="QQ==\n"), Meta(format="b64")) == b"A"
     assert node_item("./A", "urn:x").meta == Meta(format="node", type="urn:x")
-    assert as_text(leaf_item("./A", b"A", format=Format.BIN)).data == "QQ=="
+    assert as_transmitted(leaf_item("./A", b"A", format=Format.BIN), Encoding.XML).data == "QQ=="
     with pytest.raises(RemoteProtocolError):
         item_value(Item(meta=Meta(format="b64"), data="*"))
 
