@@ -16,6 +16,7 @@ from dmclient.nodes import NodeMap, Path, Value
 from dmclient.objects import description
 from dmclient.objects.m2m import M2M
 from dmclient.objects.m2msim import M2MSIM
+from mo_definitions import DM_ACCOUNT, DM_ACCOUNT_BEFORE
 from mo_definitions.standard import CLCRED, SRVCRED, AccountNode, AddressNode, CredentialNode
 from syncml.accounts import ClientAccount
 from syncml.bootstrap.profile import DmBootstrap, DmCredentials
@@ -39,6 +40,8 @@ def mount_accounts(tree: ManagementTree) -> None:
     """Make `./DMAcc`, without any account."""
     tree.mount(DM_ACC, description("DMAcc"))
     tree.built_in(DM_ACC)
+    for object_type in (DM_ACCOUNT, DM_ACCOUNT_BEFORE):
+        tree.keep_objects(object_type, DM_ACC)
 
 
 def write_account(tree: ManagementTree, bootstrap: DmBootstrap) -> Path:

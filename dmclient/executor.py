@@ -13,6 +13,8 @@ from dmclient.alerts import AlertQueue, PendingAlert
 from dmclient.behaviour import USUAL, AlertRule, Behaviour, ResultsForm, Rule
 from dmclient.management_tree import ManagementTree, TreeChanged, UndoFailed
 from dmclient.nodes import Path, TreeRefusal
+from dmclient.tree_listing import is_list, list_tree
+from dmclient.tree_tnds import apply_tnds, read_tnds
 from dmclient.tree_transaction import Transaction
 from dmclient.user_interaction import UserInterface, interact
 from dmclient.value_rules import Content
@@ -212,9 +214,10 @@ class Executor:
         if item.target is None:
             raise TreeRefusal(StatusCode.INCOMPLETE_COMMAND, "no Target")
         code: int = StatusCode.OK
-        if isinstance(command, Add | Replace) and _is_tnds(command, item):
-            raise TreeRefusal(StatusCode.UNSUPPORTED_MEDIA_TYPE_OR_FORMAT, "serialised sub-trees are not supported")
         match command:
+            case Add() | Replace() if _is_tnds(command, item):
+                tnds = read_tnds(_content(command, item).value)
+                apply_tnds(transaction, item.target, tnds, replacing=isinstance(command, Replace))
             case Add():
                 transaction.add(item.target, _content(command, item))
             case Replace():
@@ -240,18 +243,21 @@ class Executor:
 
     def _get(self, transaction: Transaction, command: Get, item: Item, rule: Rule) -> CommandResult:
         uri = item.target or ""
+        if is_list(uri):
+            return self._listed(transaction, command, item, rule)
         answer = transaction.get(uri)
         value = None if answer.format is Format.NULL else answer.value
         if rule.value is not None:
             value = rule.value.encode() if isinstance(value, bytes) else rule.value
         found = leaf_item(uri, value, format=answer.format, type=answer.type)
         # In Results the node is at the sender: Source, not Target (OMA-TS-DM_RepPro-V1_2 §6.6.14).
-        items: tuple[Item, ...] = (replace(found, target=None, source=uri),)
-        if rule.results is ResultsForm.NONE:
-            items = ()
-        elif rule.results is ResultsForm.TWICE:
-            items = items * 2
-        return _item_result(command, item, StatusCode.OK, results=items)
+        return _item_result(
+            command, item, StatusCode.OK, results=_as_wanted((replace(found, target=None, source=uri),), rule)
+        )
+
+    def _listed(self, transaction: Transaction, command: Get, item: Item, rule: Rule) -> CommandResult:
+        items = list_tree(transaction, item.target or "", self._around.encoding)
+        return _item_result(command, item, StatusCode.OK, results=_as_wanted(items, rule))
 
     def _tell_later(self, rule: AlertRule, uri: str, correlator: str | None) -> None:
         """The generic alert that says how an Exec ended, with the Exec's Correlator (Protocol §8.7)."""
@@ -264,6 +270,10 @@ class Executor:
             correlator=correlator,
         )
         self._around.alerts.push(alert, at_once=rule.when == "now")
+
+
+def _as_wanted(items: tuple[Item, ...], rule: Rule) -> tuple[Item, ...]:
+    return {ResultsForm.ONCE: items, ResultsForm.NONE: (), ResultsForm.TWICE: items * 2}[rule.results]
 
 
 def uri_of(path: Path) -> str:

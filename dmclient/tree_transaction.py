@@ -14,12 +14,12 @@ from typing import Final
 
 from dmclient.management_tree import MAX_NODES, ExecRequest, ManagementTree, Place, TreeChanged, Undo, UndoFailed
 from dmclient.nodes import ROOT, Node, Path, TreeRefusal, Value
+from dmclient.objects.device import INBOX
 from dmclient.value_rules import Content, node_from
 from syncml.codes import Format, MediaType, StatusCode
 from syncml.errors import LocalProtocolError, MalformedAcl, MalformedUri
 from syncml.tree import AccessType, Acl, NodeUri, PropertyName, QueryKind, Scope, UriTooLong, split_query
 
-INBOX: Final[Path] = ("Inbox",)
 MAX_TITLE: Final = 255  # octets (OMA-TS-DM_TND-V1_2 §7.7.6)
 WRITABLE_PROPERTIES: Final = frozenset({PropertyName.ACL, PropertyName.NAME, PropertyName.TITLE})
 
@@ -96,17 +96,27 @@ class Transaction:
     def get(self, uri: str) -> Answer:
         """Value of a leaf, child names of an interior node, or a property (OMA-TS-DM_RepPro-V1_2 §6.6.7)."""
         address = self._address(uri)
-        if address.path[:1] == INBOX:
-            raise TreeRefusal(StatusCode.COMMAND_NOT_ALLOWED, "the Inbox cannot be read")
-        node = self._existing(address.path)
         if address.prop is not None:
-            return self._get_property(address.path, node, address.prop)
-        self._require_access(node, AccessType.GET)
-        self.require_right(address.path, AccessType.GET)
+            return self._get_property(address.path, address.prop)
+        node = self.nodes[self._readable(address.path)]
         if node.is_interior:
             names = self.tree.child_names(self.nodes, address.path)
             return Answer(format=Format.NODE, type=MediaType.TEXT.value, value="/".join(map(_escaped, names)))
         return Answer(format=node.format, type=node.type or MediaType.TEXT.value, value=node.value)
+
+    def readable(self, uri: str) -> Path:
+        """The node of that address, if the server may Get it."""
+        return self._readable(self.node_path(uri))
+
+    def _readable(self, path: Path) -> Path:
+        self._refuse_inbox(path)
+        self.require_access(self.existing(path), AccessType.GET)
+        self.require_right(path, AccessType.GET)
+        return path
+
+    def _refuse_inbox(self, path: Path) -> None:
+        if path[:1] == INBOX:
+            raise TreeRefusal(StatusCode.COMMAND_NOT_ALLOWED, "the Inbox cannot be read")
 
     def add(self, uri: str, content: Content) -> None:
         """Create a node, and its missing ancestors (OMA-TS-DM_RepPro-V1_2 §6.6.1; implicit creation is optional)."""
@@ -138,7 +148,7 @@ class Transaction:
     def replace(self, uri: str, content: Content) -> None:
         """Overwrite the value of a leaf, or a property (OMA-TS-DM_RepPro-V1_2 §6.6.13)."""
         address = self._address(uri)
-        node = self._existing(address.path)
+        node = self.existing(address.path)
         if address.prop is not None:
             self._replace_property(address.path, node, address.prop, content)
             return
@@ -146,10 +156,10 @@ class Transaction:
 
     def overwrite(self, path: Path, content: Content) -> None:
         """Give a leaf another value: what `replace` does once the address is known."""
-        node = self._existing(path)
+        node = self.existing(path)
         if node.is_interior:
             raise TreeRefusal(StatusCode.COMMAND_NOT_ALLOWED, "an interior node has no value")
-        self._require_access(node, AccessType.REPLACE)
+        self.require_access(node, AccessType.REPLACE)
         self.require_right(path, AccessType.REPLACE)
         place = Place(format=node.format, types=self._types(path, node))
         if self._is_free(path):
@@ -162,10 +172,10 @@ class Transaction:
         address = self._address(uri)
         if address.prop is not None:
             raise TreeRefusal(StatusCode.COMMAND_NOT_ALLOWED, "properties cannot be deleted")
-        node = self._existing(address.path)
+        node = self.existing(address.path)
         if node.scope is Scope.PERMANENT:
             raise TreeRefusal(StatusCode.COMMAND_NOT_ALLOWED, "a permanent node")
-        self._require_access(node, AccessType.DELETE)
+        self.require_access(node, AccessType.DELETE)
         self.require_right(address.path, AccessType.DELETE)
         self.discard(address.path)
 
@@ -181,7 +191,7 @@ class Transaction:
         source, target = self._address(source_uri), self._address(target_uri)
         if source.prop is not None or target.prop is not None:
             raise TreeRefusal(StatusCode.COMMAND_NOT_ALLOWED, "properties cannot be copied")
-        node = self._existing(source.path)
+        node = self.existing(source.path)
         if node.is_interior:
             raise TreeRefusal(StatusCode.FORBIDDEN, "only leaves can be copied")
         content = Content(format=node.format.value, type=node.type, value=None)
@@ -212,16 +222,18 @@ class Transaction:
         address = self._address(uri)
         if address.prop is not None:
             raise TreeRefusal(StatusCode.COMMAND_NOT_ALLOWED, "properties cannot be executed")
-        node = self._existing(address.path)
-        self._require_access(node, AccessType.EXEC)
+        node = self.existing(address.path)
+        self.require_access(node, AccessType.EXEC)
         self.require_right(address.path, AccessType.EXEC)
         return address.path
 
     # -- properties -----------------------------------------------------------------------------------------------
 
-    def _get_property(self, path: Path, node: Node, name: PropertyName) -> Answer:
+    def _get_property(self, path: Path, name: PropertyName) -> Answer:
+        self._refuse_inbox(path)
+        node = self.existing(path)
         self.require_right(path, AccessType.GET)
-        value = _READERS[name](path, node)
+        value = property_text(name, path, node)
         if value is None:
             raise TreeRefusal(StatusCode.OPTIONAL_FEATURE_NOT_SUPPORTED, "an interior node has no Size")
         if name is PropertyName.SIZE and AccessType.GET not in node.access:
@@ -249,12 +261,8 @@ class Transaction:
         self.nodes.change(path, title=text)
 
     def replace_acl(self, path: Path, text: str) -> None:
-        """A leaf's ACL belongs to who may Replace the parent; an interior node's also to who may Replace it."""
-        node = self.nodes[path]
-        on_itself = node.is_interior and self.allowed(path, AccessType.REPLACE)
-        on_parent = path != ROOT and self.allowed(path[:-1], AccessType.REPLACE)
-        if not (on_itself or on_parent):
-            raise TreeRefusal(StatusCode.PERMISSION_DENIED, "no right to change this ACL")
+        """Set the property ACL; an empty text lets the node inherit."""
+        self.require_acl_right(path)
         try:
             acl = Acl.parse(text) if text else None
         except MalformedAcl as error:
@@ -262,6 +270,13 @@ class Transaction:
         if path == ROOT and (acl is None or not acl.allows(AccessType.ADD, "*")):
             raise TreeRefusal(StatusCode.COMMAND_NOT_ALLOWED, "the root keeps Add=*")
         self.nodes.change(path, acl=acl)
+
+    def require_acl_right(self, path: Path) -> None:
+        """A leaf's ACL belongs to who may Replace the parent; an interior node's also to who may Replace it."""
+        on_itself = self.nodes[path].is_interior and self.allowed(path, AccessType.REPLACE)
+        on_parent = path != ROOT and self.allowed(path[:-1], AccessType.REPLACE)
+        if not (on_itself or on_parent):
+            raise TreeRefusal(StatusCode.PERMISSION_DENIED, "no right to change this ACL")
 
     def _rename(self, path: Path, node: Node, name: str) -> None:
         place = self.tree.place(path)
@@ -279,6 +294,13 @@ class Transaction:
             raise TreeRefusal(StatusCode.COMMAND_NOT_ALLOWED, "this name means something else here")
         self.nodes.move(path, new)
         self.nodes.change(new)
+
+    def node_path(self, uri: str) -> Path:
+        """The node that an address without query names."""
+        address = self._address(uri)
+        if address.prop is not None:
+            raise TreeRefusal(StatusCode.COMMAND_NOT_ALLOWED, "a property has no nodes below it")
+        return address.path
 
     def path_of(self, uri: str) -> Path:
         """The node that an address names, whatever its query asks for."""
@@ -309,13 +331,13 @@ class Transaction:
         except LocalProtocolError as error:
             raise TreeRefusal(StatusCode.BAD_REQUEST, "not a node name") from error
 
-    def _existing(self, path: Path) -> Node:
+    def existing(self, path: Path) -> Node:
         node = self.tree.current(self.nodes, path)
         if node is None:
             raise TreeRefusal(StatusCode.NOT_FOUND, "no such node")
         return node
 
-    def _require_access(self, node: Node, access: AccessType) -> None:
+    def require_access(self, node: Node, access: AccessType) -> None:
         if access not in node.access:
             raise TreeRefusal(StatusCode.COMMAND_NOT_ALLOWED, f"this node does not take {access.value}")
 
@@ -391,6 +413,11 @@ def _escaped(name: str) -> str:
 
 def _read_t_stamp(_: Path, node: Node) -> str:
     return "" if node.t_stamp is None else f"{node.t_stamp:%Y%m%dT%H%M%SZ}"
+
+
+def property_text(name: PropertyName, path: Path, node: Node) -> str | None:
+    """A run-time property as its Get returns it; None: the node has no such property."""
+    return _READERS[name](path, node)
 
 
 _READERS: Final[dict[PropertyName, Callable[[Path, Node], str | None]]] = {

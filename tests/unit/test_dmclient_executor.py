@@ -88,9 +88,13 @@ INCOMPLETE = {
     ),
     "XC-070 UI alert": (Alert(cmd_id="1", code=1101, items=(item(None, ""), item(None, "?"))), 406),
     "not DM": (UnknownCommand(cmd_id="1", element="Put"), 406),
-    "XC-064 TNDS": (
+    "XC-064 no TNDS": (
+        Add(cmd_id="1", items=(item("./Test/t", "<a/>", meta=Meta(type="application/vnd.syncml.dmtnds+xml")),)),
+        400,
+    ),
+    "XC-064 no Data for a TNDS": (
         Add(cmd_id="1", items=(item("./Test/t", "", meta=Meta(type="application/vnd.syncml.dmtnds+xml")),)),
-        415,
+        412,
     ),
 }
 
