@@ -230,7 +230,10 @@ def _into_inbox(transaction: Transaction, target: Path, tnds: Tnds) -> AppliedTn
     for top in taken:
         wanted = top.name or (target[1] if len(target) == 2 else "")
         path = _free_place(transaction, top, wanted, [each for each, _ in roots])
-        roots.append((path, top))
+        place = transaction.tree.place(path)
+        # The device knows the object by that identifier, its own description may have a newer one.
+        own_type = place.object_type if place is not None and place.object_type else top.object_type
+        roots.append((path, replace(top, object_type=own_type)))
         if wanted:
             moved[str(NodeUri((*INBOX, wanted)))] = str(NodeUri(path))
     nodes = {path: _relinked(node, moved) for root, top in roots for path, node in _below(root, top)}
