@@ -15,6 +15,7 @@ from mo_definitions.identifiers import (
     M2MSIM_OBJECT,
     AlertType,
 )
+from mo_definitions.vendor_ddf import parse_ddfs, read_ddf_file
 
 __all__ = [
     "ALERT_ROOT",
@@ -38,5 +39,7 @@ __all__ = [
     "check_tree",
     "load",
     "parse_ddf",
+    "parse_ddfs",
+    "read_ddf_file",
     "shipped",
 ]

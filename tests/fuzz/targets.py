@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from mo_definitions import DdfError, parse_ddfs
 from syncml.codec import Encoding, decode, encode
 from syncml.errors import LocalProtocolError, RemoteProtocolError
 from syncml.model import Message
@@ -63,4 +64,12 @@ def tnds(octets: bytes) -> None:
         assert decode_tnds(encode_tnds(strict, encoding)) == strict
 
 
-TARGETS: dict[str, Callable[[bytes], None]] = {"xml": xml, "wbxml": wbxml, "tnds": tnds}
+def ddf(octets: bytes) -> None:
+    """A vendor's device description."""
+    try:
+        parse_ddfs(octets)
+    except DdfError:
+        return
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {"xml": xml, "wbxml": wbxml, "tnds": tnds, "ddf": ddf}
