@@ -18,15 +18,20 @@ from actor_runtime.sealing import SealingKey
 from actor_runtime.tls import client_context
 from actor_runtime.trail import Trail
 from dmclient.agent import Agent, ExitStatus, RunResult
+from dmclient.behaviour import USUAL, ScriptedUser, load_behaviour
 from dmclient.bootstrap_receiver import BootstrapReceiver, Verdict, listen
 from dmclient.config import ClientSettings
-from dmclient.device import Device
+from dmclient.console import Console
+from dmclient.device import Device, DeviceSetup
 from dmclient.dm_account import server_ids
 from dmclient.http_transport import HttpTransport
+from dmclient.objects.described import DescriptionConflict
 from dmclient.objects.m2m import utc_text
 from dmclient.store.state_file import StateFile
 from dmclient.tre.base import TrustedEnvironment
 from dmclient.tre.software import SoftwareTre
+from dmclient.user_interaction import UserInterface
+from mo_definitions import Ddf, DdfError, read_ddf_file
 from syncml.bootstrap.security import BootstrapSecrets, Sec
 from syncml.errors import LocalProtocolError
 
@@ -74,7 +79,34 @@ def open_device(
     if settings.pcid_expiry is not None and settings.pcid_expiry.tzinfo is None:
         raise ConfigError("pcid_expiry needs a time zone, e.g. 2027-01-01T00:00:00Z")
     state_file = StateFile(settings.state_file, SealingKey.load(settings.seal_key_file))
-    return Device(profile=settings.profile(), tre=tre, state_file=state_file, trail=trail, now=now)
+    profile, setup = settings.profile(), _setup(settings)
+    try:
+        return Device(profile=profile, tre=tre, state_file=state_file, trail=trail, now=now, setup=setup)
+    except DescriptionConflict as error:
+        raise ConfigError(f"ddf_files: {error}") from error
+
+
+def _setup(settings: ClientSettings) -> DeviceSetup:
+    """Behaviour and described objects that the settings name."""
+    behaviour = USUAL if settings.behaviour_file is None else load_behaviour(settings.behaviour_file)
+    console = Console() if behaviour.asks_operator else None
+    users: dict[str, UserInterface | None] = {
+        "none": None,
+        "scripted": ScriptedUser(behaviour.answer),
+        "console": console,
+    }
+    ddfs: list[Ddf] = []
+    for path in settings.ddf_files:
+        try:
+            found = read_ddf_file(path)
+        except OSError as error:
+            raise ConfigError(f"ddf_files {path}: {error.strerror}") from error
+        except DdfError as error:
+            raise ConfigError(f"ddf_files {path}: {error}") from error
+        for note in found[0].tolerated:
+            _log.info("ddf.tolerated", file=str(path), note=note)
+        ddfs.extend(found)
+    return DeviceSetup(ddfs=tuple(ddfs), behaviour=behaviour, user=users[behaviour.user], operator=console)
 
 
 def load_secrets(path: Path | None) -> BootstrapSecrets:

@@ -99,10 +99,20 @@ def run(
     bootstrap_file: Annotated[
         Path | None, typer.Option(help="A bootstrap message (WAP push) instead of waiting on UDP.")
     ] = None,
+    behaviour: Annotated[
+        Path | None, typer.Option(help="Scripted behaviour (TOML), instead of behaviour_file of the settings.")
+    ] = None,
+    ddf: Annotated[
+        list[Path] | None, typer.Option(help="A device description (DDF): the device gets its objects. Repeatable.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Wait for a bootstrap if there was none, be provisioned, attach. Exit status 0 only after the attach."""
     settings = _settings(context)
+    if behaviour is not None:
+        settings = settings.model_copy(update={"behaviour_file": behaviour})
+    if ddf:
+        settings = settings.model_copy(update={"ddf_files": (*settings.ddf_files, *ddf)})
     trail = Trail("M2ME", trace_file=settings.trace_file)
     try:
         bootstrap = None if bootstrap_file is None else bootstrap_file.read_bytes()

@@ -90,6 +90,8 @@ class ClientSettings(ActorSettings):
     drop_pcid_after_attach: bool = True
     validation_mode: ValidationMode = ValidationMode.SEMI_AUTONOMOUS
     scratch_node: str = Field(default="", pattern=r"^[A-Za-z0-9_-]{0,32}$")  # ./<name> where servers may try things
+    behaviour_file: Path | None = None  # rules for single commands and nodes, for testers
+    ddf_files: tuple[Path, ...] = ()  # descriptions of further objects that the device is to have
     device: DeviceSection = DeviceSection()
     tre: TreSection = TreSection()
     bootstrap: BootstrapSection = BootstrapSection()

@@ -10,16 +10,21 @@ from typing import Any, Final
 from actor_runtime.errors import StoreError
 from actor_runtime.trail import Trail
 from dmclient.alerts import AlertQueue, nonce_renewed, provisioning_complete, registration_request
+from dmclient.behaviour import USUAL, Behaviour
 from dmclient.bootstrap_receiver import BootstrapMemory
 from dmclient.dm_account import mount_accounts
-from dmclient.executor import uri_of
+from dmclient.executor import Operator, Surroundings, uri_of
 from dmclient.management_tree import ManagementTree
+from dmclient.objects.described import DescribedObjects
 from dmclient.objects.device import DeviceFacts, build_device_objects, dev_info_of
 from dmclient.objects.m2m import M2MFacts, M2MObject
 from dmclient.objects.m2msim import M2MSIM, M2MSimObject
 from dmclient.store.state_file import StateFile
 from dmclient.tre.base import McimInfo, Registration, TrustedEnvironment
+from dmclient.user_interaction import UserInterface
 from mcim.vocabulary import ContainerState, RegistrationState, ResultCode
+from mo_definitions import Ddf
+from syncml.encoding import Encoding
 
 STEP: Final = "14"
 OPEN: Final = frozenset({RegistrationState.REQUESTED, RegistrationState.PACKAGE_RECEIVED})
@@ -36,6 +41,16 @@ class DeviceProfile:
     drop_pcid_after_attach: bool = True  # REQ-72
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceSetup:
+    """What a tester gives the device on its way: objects, behaviour, and somebody who answers."""
+
+    ddfs: tuple[Ddf, ...] = ()
+    behaviour: Behaviour = USUAL
+    user: UserInterface | None = None  # None: nobody to ask
+    operator: Operator | None = None  # None: nobody decides by hand
+
+
 class Device:
     """One M2ME. `save` writes everything that must survive; the TRE keeps its own store."""
 
@@ -47,6 +62,7 @@ class Device:
         state_file: StateFile,
         trail: Trail,
         now: Callable[[], datetime],
+        setup: DeviceSetup | None = None,
     ) -> None:
         self.profile = profile
         self.tre = tre
@@ -64,10 +80,23 @@ class Device:
         self.m2m = M2MObject(self.tree, tre, profile.m2m, package_waiting=self.m2msim.waiting)
         if profile.scratch_node:
             self.tree.free_area((profile.scratch_node,))
+        self._setup = setup if setup is not None else DeviceSetup()
+        self.described = DescribedObjects(self.tree, self._setup.ddfs)
         self.bootstrap = BootstrapMemory()
         saved = state_file.load()
         if saved is not None:
             self._restore(saved)
+        self.described.complete()
+
+    def surroundings(self, encoding: Encoding) -> Surroundings:
+        """What the executor of a session needs to know beside the tree."""
+        return Surroundings(
+            behaviour=self._setup.behaviour,
+            user=self._setup.user,
+            operator=self._setup.operator,
+            alerts=self.alerts,
+            encoding=encoding,
+        )
 
     @property
     def device_id(self) -> str:
@@ -103,6 +132,7 @@ class Device:
                 "announced": self.announced,
                 "previousNonces": {each: nonce.hex() for each, nonce in self.previous_nonces.items()},
                 "pcidDropped": self.m2m.pcid_dropped,
+                "described": self.described.known,
             }
         )
 
@@ -116,6 +146,7 @@ class Device:
             self.announced = [str(each) for each in saved["announced"]]
             self.previous_nonces = {each: bytes.fromhex(nonce) for each, nonce in saved["previousNonces"].items()}
             self.m2m.pcid_dropped = bool(saved["pcidDropped"])
+            self.described.known = [str(each) for each in saved.get("described", [])]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise StoreError("the device state is damaged", hint="was it written by another version?") from error
 

@@ -138,7 +138,7 @@ class _Runner:
         self._session = session
         self._settings = settings
         self._step = step
-        self._executor = Executor(device.tree, server_id)
+        self._executor = Executor(device.tree, server_id, device.surroundings(settings.encoding))
         self._tls_noted = False
         self._authenticated = False
         self._credentials_refused = False

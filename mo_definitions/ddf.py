@@ -433,9 +433,8 @@ def parse_ddf(octets: bytes) -> Ddf:
     tree = elements(octets)
     objects = objects_of(tree)
     if len(objects) != 1:  # not in the specification: a file of ours describes one object
-        raise DdfError(
-            "more than one top-level node", line_of([each for each in tree if local_name(each) == "Node"][1])
-        )
+        second = [each for each in tree if local_name(each) == "Node"][1]
+        raise DdfError("more than one top-level node", line_of(second))
     return objects[0]
 
 
@@ -458,12 +457,13 @@ def objects_of(tree: etree._Element, *, max_nodes: int = MAX_NODES) -> tuple[Ddf
         except MalformedUri as error:
             raise DdfError(f"Path: {error}", line_of(path)) from None
     reader = _Reader(max_nodes)
+    manufacturer, model = text_of(find(tree, "Man")), text_of(find(tree, "Mod"))
     return tuple(
         Ddf(
             root=reader.node(root, depth=0, case_sensitive=True),
             path=None if find(root, "Path") is None else text_of(find(root, "Path")),
-            manufacturer=text_of(find(tree, "Man")),
-            model=text_of(find(tree, "Mod")),
+            manufacturer=manufacturer,
+            model=model,
         )
         for root in tree
         if local_name(root) == "Node"

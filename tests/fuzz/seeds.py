@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from syncml.codec import Encoding, encode
 from syncml.codes import AuthType, Format, MediaType
 from syncml.model import (
@@ -143,4 +145,5 @@ SEEDS: dict[str, list[bytes]] = {
         document if isinstance(document := encode_tnds(TREE, encoding), bytes) else document.encode()
         for encoding in Encoding
     ],
+    "ddf": [path.read_bytes() for path in sorted((Path(__file__).parents[1] / "vectors" / "ddf").glob("*.xml"))],
 }
