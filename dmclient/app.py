@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import ssl
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,8 +23,9 @@ from dmclient.behaviour import USUAL, ScriptedUser, load_behaviour
 from dmclient.bootstrap_receiver import BootstrapReceiver, Verdict, listen
 from dmclient.config import ClientSettings
 from dmclient.console import Console
-from dmclient.device import Device, DeviceSetup
+from dmclient.device import Device
 from dmclient.dm_account import server_ids
+from dmclient.dm_device import DeviceSetup
 from dmclient.http_transport import HttpTransport
 from dmclient.objects.described import DescriptionConflict
 from dmclient.objects.m2m import utc_text
@@ -79,14 +81,14 @@ def open_device(
     if settings.pcid_expiry is not None and settings.pcid_expiry.tzinfo is None:
         raise ConfigError("pcid_expiry needs a time zone, e.g. 2027-01-01T00:00:00Z")
     state_file = StateFile(settings.state_file, SealingKey.load(settings.seal_key_file))
-    profile, setup = settings.profile(), _setup(settings)
+    profile, setup = settings.profile(), device_setup(settings)
     try:
         return Device(profile=profile, tre=tre, state_file=state_file, trail=trail, now=now, setup=setup)
     except DescriptionConflict as error:
         raise ConfigError(f"ddf_files: {error}") from error
 
 
-def _setup(settings: ClientSettings) -> DeviceSetup:
+def device_setup(settings: ClientSettings) -> DeviceSetup:
     """Behaviour and described objects that the settings name."""
     behaviour = USUAL if settings.behaviour_file is None else load_behaviour(settings.behaviour_file)
     console = Console() if behaviour.asks_operator else None
@@ -106,7 +108,13 @@ def _setup(settings: ClientSettings) -> DeviceSetup:
         for note in found[0].tolerated:
             _log.info("ddf.tolerated", file=str(path), note=note)
         ddfs.extend(found)
-    return DeviceSetup(ddfs=tuple(ddfs), behaviour=behaviour, user=users[behaviour.user], operator=console)
+    return DeviceSetup(
+        ddfs=tuple(ddfs),
+        behaviour=behaviour,
+        user=users[behaviour.user],
+        scratch_node=settings.scratch_node,
+        operator=console,
+    )
 
 
 def load_secrets(path: Path | None) -> BootstrapSecrets:
@@ -215,14 +223,20 @@ def _agent_parts(settings: ClientSettings) -> tuple[HttpTransport, PartnerClient
     if settings.session.allow_plain_http:
         _log.warning("http.plain", reason="session.allow_plain_http: credentials may travel unprotected")
     ssl_context = client_context(settings.tls_roots)
-    transport = HttpTransport(
+    return http_transport(settings, ssl_context), PartnerClient(
+        settings.network_url, ssl_context, settings.session.timeout_s
+    )
+
+
+def http_transport(settings: ClientSettings, ssl_context: ssl.SSLContext) -> HttpTransport:
+    """How messages travel, as the settings say."""
+    return HttpTransport(
         ssl_context=ssl_context,
         timeout_s=settings.session.timeout_s,
         max_answer=settings.session.max_msg_size,
         server_name=settings.tls_server_name,
         allow_plain_http=settings.session.allow_plain_http,
     )
-    return transport, PartnerClient(settings.network_url, ssl_context, settings.session.timeout_s)
 
 
 def _write_ready(path: Path, port: int) -> None:

@@ -20,12 +20,20 @@ from actor_runtime.trail import Trail
 from dmclient.agent import RunResult
 from dmclient.app import attach_device, describe, open_device, open_tre, run_device
 from dmclient.config import ClientSettings
+from dmclient.dm_sessions import open_dm_device, sessions_over_http
 from dmclient.tre.base import TreError
 from dmclient.tre.software import SoftwareTre
 
 app = typer.Typer(help="M2ME: an OMA DM 1.2 device with a trusted environment.", no_args_is_help=True)
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="TOML file; the environment (DMCLIENT_…) wins.")]
+BehaviourOption = Annotated[
+    Path | None, typer.Option("--behaviour", help="Scripted behaviour (TOML), instead of behaviour_file.")
+]
+DdfOption = Annotated[
+    list[Path] | None,
+    typer.Option("--ddf", help="A device description (DDF) to take objects from. Repeatable."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -38,6 +46,15 @@ def root(context: typer.Context, config: ConfigOption = None) -> None:
 def _settings(context: typer.Context) -> ClientSettings:
     settings = load_settings(ClientSettings, context.obj)
     configure_logs(log_format=settings.log_format, level=settings.log_level)
+    return settings
+
+
+def _with_tests(settings: ClientSettings, behaviour: Path | None, ddf: list[Path] | None) -> ClientSettings:
+    """What the command line says on top of the settings."""
+    if behaviour is not None:
+        settings = settings.model_copy(update={"behaviour_file": behaviour})
+    if ddf:
+        settings = settings.model_copy(update={"ddf_files": (*settings.ddf_files, *ddf)})
     return settings
 
 
@@ -99,20 +116,12 @@ def run(
     bootstrap_file: Annotated[
         Path | None, typer.Option(help="A bootstrap message (WAP push) instead of waiting on UDP.")
     ] = None,
-    behaviour: Annotated[
-        Path | None, typer.Option(help="Scripted behaviour (TOML), instead of behaviour_file of the settings.")
-    ] = None,
-    ddf: Annotated[
-        list[Path] | None, typer.Option(help="A device description (DDF): the device gets its objects. Repeatable.")
-    ] = None,
+    behaviour: BehaviourOption = None,
+    ddf: DdfOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Wait for a bootstrap if there was none, be provisioned, attach. Exit status 0 only after the attach."""
-    settings = _settings(context)
-    if behaviour is not None:
-        settings = settings.model_copy(update={"behaviour_file": behaviour})
-    if ddf:
-        settings = settings.model_copy(update={"ddf_files": (*settings.ddf_files, *ddf)})
+    settings = _with_tests(_settings(context), behaviour, ddf)
     trail = Trail("M2ME", trace_file=settings.trace_file)
     try:
         bootstrap = None if bootstrap_file is None else bootstrap_file.read_bytes()
@@ -122,6 +131,27 @@ def run(
         raise ConfigError(f"{error.filename}: {error.strerror}") from error
     finally:
         trail.close()
+
+
+@app.command()
+def session(
+    context: typer.Context,
+    server: Annotated[str | None, typer.Option(help="Server id of the account; default: every account.")] = None,
+    behaviour: BehaviourOption = None,
+    ddf: DdfOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run DM sessions as a plain DM device, without trusted environment. Exit status 0 only when all went well."""
+    settings = _with_tests(_settings(context), behaviour, ddf)
+    trail = Trail("M2ME", trace_file=settings.trace_file)
+    try:
+        device = open_dm_device(settings, trail)
+        status, reason = asyncio.run(sessions_over_http(settings, device, server))
+    finally:
+        trail.close()
+    cli.show({"result": status.name.lower(), "reason": reason}, as_json=as_json)
+    if status:
+        sys.exit(int(status))
 
 
 @app.command()

@@ -89,6 +89,8 @@ def write_account(tree: ManagementTree, bootstrap: DmBootstrap) -> Path:
 def grant_objects(tree: ManagementTree, server_id: str) -> None:
     """Make one server the owner of the M2M objects: others may read M2MMobj and see nothing of M2MSIMMobj."""
     everybody_reads = f"Get=*&Replace={server_id}&Exec={server_id}"
+    if M2M not in tree.nodes:
+        return  # a DM device without trusted environment has no such objects
     tree.nodes.change(M2M, acl=Acl.parse(everybody_reads))
     all_rights = {AccessType.ADD, AccessType.DELETE, AccessType.GET, AccessType.REPLACE, AccessType.EXEC}
     tree.nodes.change(M2MSIM, acl=Acl.granting(server_id, all_rights))

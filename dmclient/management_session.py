@@ -9,8 +9,8 @@ from typing import Final, Protocol
 
 import structlog
 
-from dmclient.device import Device
 from dmclient.dm_account import client_account, is_secure, store_nonce
+from dmclient.dm_device import DmDevice
 from dmclient.executor import Executor
 from dmclient.http_transport import HttpAnswer, ServerNotAuthenticated, TransportFailed
 from dmclient.message_trace import redacted, summary
@@ -68,7 +68,7 @@ class SessionReport:
 
 
 async def run_session(
-    device: Device,
+    device: DmDevice,
     server_id: str,
     transport: Transport,
     settings: SessionSettings,
@@ -130,7 +130,7 @@ class _Runner:
     """Turns the events of one session into changes of the device."""
 
     def __init__(
-        self, device: Device, server_id: str, session: ClientSession, settings: SessionSettings, step: str
+        self, device: DmDevice, server_id: str, session: ClientSession, settings: SessionSettings, step: str
     ) -> None:
         self.report = SessionReport()
         self._device = device

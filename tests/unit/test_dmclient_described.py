@@ -11,7 +11,8 @@ from actor_runtime.sealing import SealingKey
 from actor_runtime.trail import Trail
 from dmclient.app import open_device
 from dmclient.config import ClientSettings
-from dmclient.device import Device, DeviceSetup
+from dmclient.device import Device
+from dmclient.dm_device import DeviceSetup
 from dmclient.management_tree import MAX_NODES, ManagementTree
 from dmclient.objects.described import DescribedObjects, DescriptionConflict
 from dmclient.objects.device import DeviceFacts, build_device_objects
