@@ -22,7 +22,7 @@ MAX_PENDING: Final = 32  # alerts; the oldest goes first
 class PendingAlert:
     """One alert as it will be sent."""
 
-    type: AlertType
+    type: str  # `Meta/Type`: an AlertType, or whatever the object concerned calls its alerts
     source: str  # URI of the node concerned
     format: str
     data: str
@@ -37,7 +37,7 @@ class PendingAlert:
             items=(
                 Item(
                     source=self.source,
-                    meta=Meta(format=self.format, type=self.type.value, mark=self.mark),
+                    meta=Meta(format=self.format, type=str(self.type), mark=self.mark),
                     data=self.data,
                 ),
             ),
@@ -83,24 +83,36 @@ class AlertQueue:
 
     def __init__(self) -> None:
         self._pending: list[PendingAlert] = []
+        self._at_once: list[PendingAlert] = []
 
     def __len__(self) -> int:
         return len(self._pending)
 
-    def push(self, alert: PendingAlert) -> None:
-        """Queue an alert. One of the same type for the same node is outdated by it and goes."""
-        self._pending = [each for each in self._pending if (each.type, each.source) != (alert.type, alert.source)]
+    def push(self, alert: PendingAlert, *, at_once: bool = False) -> None:
+        """Queue an alert. One of the same type and Correlator for the same node is outdated by it and goes.
+
+        `at_once` says that the session under way is to carry it, if there is one still.
+        """
+        self._pending = [each for each in self._pending if _subject(each) != _subject(alert)]
         self._pending = [*self._pending, alert][-MAX_PENDING:]
+        if at_once:
+            self._at_once.append(alert)
+
+    def take_urgent(self) -> tuple[Alert, ...]:
+        """What the session under way is to carry, each once; the alerts stay queued until they are taken."""
+        urgent, self._at_once = self._at_once, []
+        return tuple(each.to_alert() for each in urgent)
 
     def alerts(self) -> tuple[Alert, ...]:
         """What the next session is to carry."""
+        self._at_once = []
         return tuple(each.to_alert() for each in self._pending)
 
-    def waits(self, alert_type: AlertType) -> bool:
+    def waits(self, alert_type: str) -> bool:
         """Whether an alert of that type is not taken yet."""
-        return any(each.type is alert_type for each in self._pending)
+        return any(each.type == alert_type for each in self._pending)
 
-    def forget(self, alert: Alert) -> AlertType | None:
+    def forget(self, alert: Alert) -> str | None:
         """The server took this alert, or never will. Returns its type, None when it is none of ours."""
         plain = replace(alert, cmd_id=UNASSIGNED)
         for each in self._pending:
@@ -119,4 +131,16 @@ class AlertQueue:
         Raises:
             KeyError, TypeError, ValueError: it is something else.
         """
-        self._pending = [PendingAlert(**{**each, "type": AlertType(each["type"])}) for each in data]
+        self._pending = [_restored(each) for each in data]
+
+
+def _subject(alert: PendingAlert) -> tuple[str, str, str | None]:
+    return alert.type, alert.source, alert.correlator
+
+
+def _restored(data: dict[str, Any]) -> PendingAlert:
+    texts = {name: data[name] for name in ("type", "source", "format", "data", "mark")}
+    correlator = data["correlator"]
+    if not all(isinstance(each, str) for each in (*texts.values(), correlator or "")):
+        raise TypeError("an alert consists of texts")
+    return PendingAlert(**texts, correlator=correlator)

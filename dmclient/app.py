@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -20,20 +21,26 @@ from actor_runtime.sealing import SealingKey
 from actor_runtime.tls import client_context
 from actor_runtime.trail import Trail
 from dmclient.agent import Agent, ExitStatus, RunResult
+from dmclient.behaviour import USUAL, ScriptedUser, load_behaviour
 from dmclient.bootstrap_fetch import fetch_bootstrap
 from dmclient.bootstrap_receiver import BootstrapReceiver, Verdict
 from dmclient.calls import CallQueue, Confirm, Consent
 from dmclient.config import ClientSettings
+from dmclient.console import Console
 from dmclient.device import Device
 from dmclient.dm_account import server_ids
+from dmclient.dm_device import DeviceSetup
 from dmclient.http_transport import HttpTransport
 from dmclient.notification_receiver import NotificationReceiver
+from dmclient.objects.described import DescriptionConflict
 from dmclient.objects.m2m import utc_text
 from dmclient.push_listeners import http_listener, udp_listener
 from dmclient.push_receiver import PushReceiver
 from dmclient.store.state_file import StateFile
 from dmclient.tre.base import TrustedEnvironment
 from dmclient.tre.software import SoftwareTre
+from dmclient.user_interaction import UserInterface
+from mo_definitions import Ddf, DdfError, read_ddf_file
 from syncml.bootstrap.security import BootstrapSecrets, Sec
 from syncml.errors import LocalProtocolError
 
@@ -84,7 +91,40 @@ def open_device(
     if settings.pcid_expiry is not None and settings.pcid_expiry.tzinfo is None:
         raise ConfigError("pcid_expiry needs a time zone, e.g. 2027-01-01T00:00:00Z")
     state_file = StateFile(settings.state_file, SealingKey.load(settings.seal_key_file))
-    return Device(profile=settings.profile(), tre=tre, state_file=state_file, trail=trail, now=now)
+    profile, setup = settings.profile(), device_setup(settings)
+    try:
+        return Device(profile=profile, tre=tre, state_file=state_file, trail=trail, now=now, setup=setup)
+    except DescriptionConflict as error:
+        raise ConfigError(f"ddf_files: {error}") from error
+
+
+def device_setup(settings: ClientSettings) -> DeviceSetup:
+    """Behaviour and described objects that the settings name."""
+    behaviour = USUAL if settings.behaviour_file is None else load_behaviour(settings.behaviour_file)
+    console = Console() if behaviour.asks_operator else None
+    users: dict[str, UserInterface | None] = {
+        "none": None,
+        "scripted": ScriptedUser(behaviour.answer),
+        "console": console,
+    }
+    ddfs: list[Ddf] = []
+    for path in settings.ddf_files:
+        try:
+            found = read_ddf_file(path)
+        except OSError as error:
+            raise ConfigError(f"ddf_files {path}: {error.strerror}") from error
+        except DdfError as error:
+            raise ConfigError(f"ddf_files {path}: {error}") from error
+        for note in found[0].tolerated:
+            _log.info("ddf.tolerated", file=str(path), note=note)
+        ddfs.extend(found)
+    return DeviceSetup(
+        ddfs=tuple(ddfs),
+        behaviour=behaviour,
+        user=users[behaviour.user],
+        scratch_node=settings.scratch_node,
+        operator=console,
+    )
 
 
 def load_secrets(settings: ClientSettings) -> BootstrapSecrets:
@@ -343,16 +383,21 @@ def _agent_parts(settings: ClientSettings, *, with_network: bool = True) -> _Age
     if settings.session.allow_plain_http:
         _log.warning("http.plain", reason="session.allow_plain_http: credentials may travel unprotected")
     ssl_context = client_context(settings.tls_roots)
-    transport = HttpTransport(
+    transport = http_transport(settings, ssl_context)
+    if settings.network_url is None:
+        return _AgentParts(transport, None)
+    return _AgentParts(transport, PartnerClient(settings.network_url, ssl_context, settings.session.timeout_s))
+
+
+def http_transport(settings: ClientSettings, ssl_context: ssl.SSLContext) -> HttpTransport:
+    """How messages travel, as the settings say."""
+    return HttpTransport(
         ssl_context=ssl_context,
         timeout_s=settings.session.timeout_s,
         max_answer=settings.session.max_msg_size,
         server_name=settings.tls_server_name,
         allow_plain_http=settings.session.allow_plain_http,
     )
-    if settings.network_url is None:
-        return _AgentParts(transport, None)
-    return _AgentParts(transport, PartnerClient(settings.network_url, ssl_context, settings.session.timeout_s))
 
 
 def _write_ready(path: Path, ports: dict[str, int]) -> None:

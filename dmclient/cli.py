@@ -22,6 +22,7 @@ from dmclient.agent import RunResult
 from dmclient.app import attach_device, describe, listen_device, open_device, open_tre, run_device
 from dmclient.config import ClientSettings
 from dmclient.device import Device
+from dmclient.dm_sessions import open_dm_device, sessions_over_http
 from dmclient.tre.base import TreError
 from dmclient.tre.software import SoftwareTre
 
@@ -29,6 +30,13 @@ app = typer.Typer(help="M2ME: an OMA DM 1.2 device with a trusted environment.",
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="TOML file; the environment (DMCLIENT_…) wins.")]
 BootstrapUrlOption = Annotated[str | None, typer.Option("--bootstrap-url", help="Fetch a bootstrap document there.")]
+BehaviourOption = Annotated[
+    Path | None, typer.Option("--behaviour", help="Scripted behaviour (TOML), instead of behaviour_file.")
+]
+DdfOption = Annotated[
+    list[Path] | None,
+    typer.Option("--ddf", help="A device description (DDF) to take objects from. Repeatable."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -41,6 +49,15 @@ def root(context: typer.Context, config: ConfigOption = None) -> None:
 def _settings(context: typer.Context) -> ClientSettings:
     settings = load_settings(ClientSettings, context.obj)
     configure_logs(log_format=settings.log_format, level=settings.log_level)
+    return settings
+
+
+def _with_tests(settings: ClientSettings, behaviour: Path | None, ddf: list[Path] | None) -> ClientSettings:
+    """What the command line says on top of the settings."""
+    if behaviour is not None:
+        settings = settings.model_copy(update={"behaviour_file": behaviour})
+    if ddf:
+        settings = settings.model_copy(update={"ddf_files": (*settings.ddf_files, *ddf)})
     return settings
 
 
@@ -103,10 +120,12 @@ def run(
         Path | None, typer.Option(help="A bootstrap message (WAP push) instead of waiting on UDP.")
     ] = None,
     bootstrap_url: BootstrapUrlOption = None,
+    behaviour: BehaviourOption = None,
+    ddf: DdfOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Wait for a bootstrap if there was none, be provisioned, attach. Exit status 0 only after the attach."""
-    settings = _settings(context)
+    settings = _with_tests(_settings(context), behaviour, ddf)
     trail = Trail("M2ME", trace_file=settings.trace_file)
     try:
         bootstrap = None if bootstrap_file is None else bootstrap_file.read_bytes()
@@ -142,6 +161,27 @@ async def _listen(settings: ClientSettings, device: Device, bootstrap_url: str |
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
+
+
+@app.command()
+def session(
+    context: typer.Context,
+    server: Annotated[str | None, typer.Option(help="Server id of the account; default: every account.")] = None,
+    behaviour: BehaviourOption = None,
+    ddf: DdfOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run DM sessions as a plain DM device, without trusted environment. Exit status 0 only when all went well."""
+    settings = _with_tests(_settings(context), behaviour, ddf)
+    trail = Trail("M2ME", trace_file=settings.trace_file)
+    try:
+        device = open_dm_device(settings, trail)
+        status, reason = asyncio.run(sessions_over_http(settings, device, server))
+    finally:
+        trail.close()
+    cli.show({"result": status.name.lower(), "reason": reason}, as_json=as_json)
+    if status:
+        sys.exit(int(status))
 
 
 @app.command()

@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Base64Bytes, Field
 from pydantic_settings import SettingsConfigDict
 
 from actor_runtime.config import ActorSettings, ListenAddress, Section
@@ -76,6 +76,21 @@ class SessionSection(Section):
     allow_plain_http: bool = False  # interoperability tests only; credentials then travel unprotected
 
 
+class AccountSection(Section):
+    """Table `[[account]]`: a DM account of a device that had no bootstrap; once it is in the tree, the tree counts."""
+
+    server_id: str = Field(min_length=1)
+    url: str = Field(min_length=1)
+    client_auth: Literal["basic", "md5", "mac"] = "md5"  # what we prove ourselves with
+    client_name: str = ""
+    client_secret_file: Path  # one line
+    client_nonce: Base64Bytes = b""  # the first one, Base64
+    server_auth: Literal["none", "basic", "md5", "mac"] = "md5"  # what the server proves itself with; none: TLS alone
+    server_name: str = ""  # empty: server_id
+    server_secret_file: Path | None = None
+    server_nonce: Base64Bytes = b""
+
+
 class RetrySection(Section):
     """Table `[retry]`: bounds of patience."""
 
@@ -105,6 +120,9 @@ class ClientSettings(ActorSettings):
     drop_pcid_after_attach: bool = True
     validation_mode: ValidationMode = ValidationMode.SEMI_AUTONOMOUS
     scratch_node: str = Field(default="", pattern=r"^[A-Za-z0-9_-]{0,32}$")  # ./<name> where servers may try things
+    behaviour_file: Path | None = None  # rules for single commands and nodes, for testers
+    ddf_files: tuple[Path, ...] = ()  # descriptions of further objects that the device is to have
+    account: tuple[AccountSection, ...] = ()  # for `session`
     device: DeviceSection = DeviceSection()
     tre: TreSection = TreSection()
     bootstrap: BootstrapSection = BootstrapSection()
@@ -115,12 +133,11 @@ class ClientSettings(ActorSettings):
     def profile(self) -> DeviceProfile:
         """The device these settings describe."""
         return DeviceProfile(
-            facts=DeviceFacts(device_id=self.m2me_id, **self.device.model_dump()),
+            facts=self.device_facts(),
             m2m=M2MFacts(
                 supplier=self.supplier, pcid=self.pcid, pcid_expiry=self.pcid_expiry, mode=self.validation_mode
             ),
             sho_id=self.sho_id,
-            scratch_node=self.scratch_node,
             drop_pcid_after_attach=self.drop_pcid_after_attach,
         )
 
@@ -145,6 +162,15 @@ class ClientSettings(ActorSettings):
     def state_file(self) -> Path:
         """The device's own memory."""
         return self.state_dir / "device.state"
+
+    @property
+    def dm_state_file(self) -> Path:
+        """Memory of the plain DM device that `session` runs."""
+        return self.state_dir / "dm-device.state"
+
+    def device_facts(self) -> DeviceFacts:
+        """What DevInfo and DevDetail show."""
+        return DeviceFacts(device_id=self.m2me_id, **self.device.model_dump())
 
     @property
     def effective_tre_id(self) -> str:

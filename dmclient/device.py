@@ -1,4 +1,4 @@
-"""The whole device between sessions: tree, objects, alerts, bootstrap memory, TRE, and the file that keeps them."""
+"""The M2ME between sessions: a DM device with a trusted environment (TRE) and the objects that show it."""
 
 from __future__ import annotations
 
@@ -7,15 +7,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from actor_runtime.errors import StoreError
 from actor_runtime.trail import Trail
-from dmclient.alerts import AlertQueue, nonce_renewed, provisioning_complete, registration_request
-from dmclient.bootstrap_receiver import BootstrapMemory
-from dmclient.calls import CallMemory
-from dmclient.dm_account import mount_accounts
+from dmclient.alerts import nonce_renewed, provisioning_complete, registration_request
+from dmclient.dm_device import DeviceSetup, DmDevice
 from dmclient.executor import uri_of
-from dmclient.management_tree import ManagementTree
-from dmclient.objects.device import DeviceFacts, build_device_objects, dev_info_of
+from dmclient.objects.device import DeviceFacts
 from dmclient.objects.m2m import M2MFacts, M2MObject
 from dmclient.objects.m2msim import M2MSIM, M2MSimObject
 from dmclient.store.state_file import StateFile
@@ -33,12 +29,11 @@ class DeviceProfile:
     facts: DeviceFacts
     m2m: M2MFacts = field(default_factory=M2MFacts)
     sho_id: str | None = None  # the subscriber's choice; None: whoever the order names
-    scratch_node: str = ""  # name of a node below the root where servers may create what they want; empty: none
     drop_pcid_after_attach: bool = True  # REQ-72
 
 
-class Device:
-    """One M2ME. `save` writes everything that must survive; the TRE keeps its own store."""
+class Device(DmDevice):
+    """One M2ME: a DM device with a trusted environment, which keeps its own store, and the objects that show it."""
 
     def __init__(
         self,
@@ -48,81 +43,31 @@ class Device:
         state_file: StateFile,
         trail: Trail,
         now: Callable[[], datetime],
+        setup: DeviceSetup | None = None,
     ) -> None:
+        super().__init__(facts=profile.facts, state_file=state_file, trail=trail, now=now, setup=setup)
         self.profile = profile
         self.tre = tre
-        self.trail = trail
-        self.now = now
-        self.alerts = AlertQueue()
-        self.sessions = 0  # sessions begun so far
-        self.previous_nonces: dict[str, bytes] = {}  # server id → server nonce before the present one
         self.announced: list[str] = []  # MCIMs whose first attach was announced
-        self._state_file = state_file
-        self.tree = ManagementTree(now=now)
-        build_device_objects(self.tree, profile.facts)
-        mount_accounts(self.tree)
         self.m2msim = M2MSimObject(self.tree, max_package=lambda: tre.facts().max_package)
         self.m2m = M2MObject(self.tree, tre, profile.m2m, package_waiting=self.m2msim.waiting)
-        if profile.scratch_node:
-            self.tree.free_area((profile.scratch_node,))
-        self.bootstrap = BootstrapMemory()
-        self.calls = CallMemory()
-        saved = state_file.load()
-        if saved is not None:
-            self._restore(saved)
+        self.remember()
 
-    @property
-    def device_id(self) -> str:
-        """Source of every message."""
-        return self.profile.facts.device_id
+    def dump(self) -> dict[str, Any]:
+        """What must survive, as plain JSON data."""
+        return {
+            **super().dump(),
+            "requests": self.m2msim.dump_requests(),
+            "announced": self.announced,
+            "pcidDropped": self.m2m.pcid_dropped,
+        }
 
-    @property
-    def dev_info(self) -> dict[str, str]:
-        """DevInfo leaves for package 1."""
-        return dev_info_of(self.profile.facts)
-
-    def next_session_id(self) -> str:
-        """A SessionID not used by the sessions before: at most four characters, saved before it is used."""
-        self.sessions += 1
-        self.save()
-        return f"{self.sessions % 0xFFFF + 1:X}"
-
-    # -- memory -----------------------------------------------------------------------------------------------------
-
-    def save(self) -> None:
-        """Write the state file.
-
-        Raises:
-            StoreError: it cannot be written; what was there before still is.
-        """
-        self._state_file.save(
-            {
-                "tree": self.tree.dump(),
-                "alerts": self.alerts.dump(),
-                "requests": self.m2msim.dump_requests(),
-                "bootstrap": self.bootstrap.dump(),
-                "calls": self.calls.dump(),
-                "sessions": self.sessions,
-                "announced": self.announced,
-                "previousNonces": {each: nonce.hex() for each, nonce in self.previous_nonces.items()},
-                "pcidDropped": self.m2m.pcid_dropped,
-            }
-        )
-
-    def _restore(self, saved: dict[str, Any]) -> None:
-        try:
-            self.tree.restore(saved["tree"])
-            self.alerts.restore(saved["alerts"])
-            self.m2msim.restore_requests(saved["requests"])
-            self.bootstrap = BootstrapMemory.load(saved["bootstrap"])
-            if "calls" in saved:  # the first version had none
-                self.calls = CallMemory.load(saved["calls"])
-            self.sessions = int(saved["sessions"])
-            self.announced = [str(each) for each in saved["announced"]]
-            self.previous_nonces = {each: bytes.fromhex(nonce) for each, nonce in saved["previousNonces"].items()}
-            self.m2m.pcid_dropped = bool(saved["pcidDropped"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise StoreError("the device state is damaged", hint="was it written by another version?") from error
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Take back what `dump` gave."""
+        super().restore(saved)
+        self.m2msim.restore_requests(saved["requests"])
+        self.announced = [str(each) for each in saved["announced"]]
+        self.m2m.pcid_dropped = bool(saved["pcidDropped"])
 
     # -- registration and provisioning ---------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from dmclient.nodes import NodeMap, Path, Value
 from dmclient.objects import description
 from dmclient.objects.m2m import M2M
 from dmclient.objects.m2msim import M2MSIM
+from mo_definitions import DM_ACCOUNT, DM_ACCOUNT_BEFORE
 from mo_definitions.standard import CLCRED, SRVCRED, AccountNode, AddressNode, CredentialNode
 from syncml.accounts import ClientAccount
 from syncml.bootstrap.profile import AUTH_NAMES, AUTH_TYPES, W7, AppAddress, DmBootstrap, DmCredentials, with_port
@@ -38,6 +39,8 @@ def mount_accounts(tree: ManagementTree) -> None:
     """Make `./DMAcc`, without any account."""
     tree.mount(DM_ACC, description("DMAcc"))
     tree.built_in(DM_ACC)
+    for object_type in (DM_ACCOUNT, DM_ACCOUNT_BEFORE):
+        tree.keep_objects(object_type, DM_ACC)
 
 
 def write_account(tree: ManagementTree, bootstrap: DmBootstrap, *, acl: Acl | None = None) -> Path:
@@ -112,6 +115,8 @@ def _put_addresses(tree: ManagementTree, base: Path, addresses: tuple[AppAddress
 def grant_objects(tree: ManagementTree, server_id: str) -> None:
     """Make one server the owner of the M2M objects: others may read M2MMobj and see nothing of M2MSIMMobj."""
     everybody_reads = f"Get=*&Replace={server_id}&Exec={server_id}"
+    if M2M not in tree.nodes:
+        return  # a DM device without trusted environment has no such objects
     tree.nodes.change(M2M, acl=Acl.parse(everybody_reads))
     all_rights = {AccessType.ADD, AccessType.DELETE, AccessType.GET, AccessType.REPLACE, AccessType.EXEC}
     tree.nodes.change(M2MSIM, acl=Acl.granting(server_id, all_rights))

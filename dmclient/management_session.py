@@ -9,12 +9,11 @@ from typing import Final, Protocol
 
 import structlog
 
-from dmclient.device import Device
 from dmclient.dm_account import client_account, is_secure, store_nonce
+from dmclient.dm_device import DmDevice
 from dmclient.executor import Executor
 from dmclient.http_transport import HttpAnswer, ServerNotAuthenticated, TransportFailed
 from dmclient.message_trace import redacted, summary
-from mo_definitions import AlertType
 from mo_definitions.standard import CLCRED, SRVCRED
 from syncml.client_session import ClientSession
 from syncml.codec import Encoding, decode
@@ -62,14 +61,14 @@ class SessionSettings:
 class SessionReport:
     """What a session brought, beside changes of the tree."""
 
-    taken: list[AlertType] = field(default_factory=list)  # alerts the server answered with 200
+    taken: list[str] = field(default_factory=list)  # alerts the server answered with 200
     refused: list[tuple[str, int]] = field(default_factory=list)  # alerts (type or code) it refused, with the Status
     commands: int = 0  # commands executed
     failure: str = ""  # why the session ended other than well; empty: it did not
 
 
 async def run_session(
-    device: Device,
+    device: DmDevice,
     server_id: str,
     transport: Transport,
     settings: SessionSettings,
@@ -118,7 +117,7 @@ async def run_session(
             runner.sent(body)
             answer = await transport.post(session.target_uri, body, settings.encoding, session.mac_header)
             runner.tls_passed()
-            runner.receive(answer)
+            await runner.receive(answer)
             body = session.reply()
             device.save()  # tree, nonces and alerts are on disk before the answer that depends on them leaves
     except ServerNotAuthenticated:
@@ -137,7 +136,7 @@ class _Runner:
     """Turns the events of one session into changes of the device."""
 
     def __init__(
-        self, device: Device, server_id: str, session: ClientSession, settings: SessionSettings, step: str
+        self, device: DmDevice, server_id: str, session: ClientSession, settings: SessionSettings, step: str
     ) -> None:
         self.report = SessionReport()
         self._device = device
@@ -145,7 +144,7 @@ class _Runner:
         self._session = session
         self._settings = settings
         self._step = step
-        self._executor = Executor(device.tree, server_id)
+        self._executor = Executor(device.tree, server_id, device.surroundings(settings.encoding))
         self._tls_noted = False
         self._authenticated = False
         self._credentials_refused = False
@@ -167,7 +166,7 @@ class _Runner:
             body=redacted(message),
         )
 
-    def receive(self, answer: HttpAnswer) -> None:
+    async def receive(self, answer: HttpAnswer) -> None:
         """Take a message of the server and do what it asks."""
         message = decode(answer.body, answer.encoding, max_size=self._settings.max_msg_size)
         self._device.trail.message(
@@ -177,11 +176,13 @@ class _Runner:
             octets=len(answer.body),
             body=redacted(message),
         )
+        self._executor.begin_message()
         for event in self._session.receive(message, self._device.now(), raw=answer.body, mac=answer.mac):
             match event:
                 case CommandReceived():
                     self.report.commands += 1
-                    self._session.answer(event.command, self._executor.execute(event.command))
+                    self._session.answer(event.command, await self._executor.execute(event.command))
+                    self._session.announce(*self._device.alerts.take_urgent())
                 case ServerAuthenticated():
                     self._authenticated = True
                     self._device.trail.check("dm-server-authenticated", True, req=("REQ-09",), step="7")

@@ -10,7 +10,7 @@ import base64
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from dmclient.nodes import ALL_ACCESS, ROOT, Node, NodeMap, Path, Value
 from syncml.codes import Format
@@ -39,18 +39,32 @@ class ExecRequest:
     argument: Value | None = field(default=None, repr=False)
 
 
+class UndoFailed(Exception):
+    """What a command did outside the tree cannot be taken back."""
+
+
+class TreeChanged(Exception):
+    """The device changed its tree while a transaction was open, which therefore cannot become the tree any more."""
+
+
+Undo: TypeAlias = Callable[[], None]
+"""Takes an effect back; raises `UndoFailed` when that is not possible any more."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hooks:
     """What the device does by itself at a node. All may raise `TreeRefusal`; what they raise undoes the command.
 
     `added`, `replaced` and `deleting` work on the tree of the transaction under way, so that an Atomic that fails
-    takes their changes back too. `execute` acts on the world and cannot be taken back.
+    takes their changes back too. `effect` acts on the world after an Add or Replace and says how to take that back.
+    `execute` acts on the world and cannot be taken back; no Atomic can hold it.
     """
 
     read: Callable[[], Value | None] | None = None  # value now; None: there is no such node at the moment
     added: Callable[[NodeMap, Path], None] | None = None
     replaced: Callable[[NodeMap, Path], None] | None = None
     deleting: Callable[[NodeMap, Path], None] | None = None
+    effect: Callable[[NodeMap, Path], Undo] | None = None
     execute: Callable[[NodeMap, ExecRequest], int] | None = None  # returns the Status code
 
 
@@ -91,13 +105,26 @@ class ManagementTree:
         self._mounts: dict[Path, Ddf] = {}
         self._free: list[Path] = []
         self._hooks: dict[Path, Hooks] = {}
-        self._checked_out = False
+        self._base: tuple[NodeMap, int] | None = None  # what the open transaction began with
+        self._homes: dict[str, Path] = {}
 
     # -- set-up ---------------------------------------------------------------------------------------------------
 
     def mount(self, path: Path, ddf: Ddf) -> None:
         """Say that a management object of this description lives at `path`."""
         self._mounts[path] = ddf
+
+    def mounted(self, path: Path) -> Ddf | None:
+        """The description of the object that lives at `path`."""
+        return self._mounts.get(path)
+
+    def keep_objects(self, object_type: str, parent: Path) -> None:
+        """Say where the device puts objects of that identifier that come through `./Inbox`."""
+        self._homes[object_type] = parent
+
+    def home_of(self, object_type: str) -> Path | None:
+        """Parent of the objects of that identifier; None: this device has no place for them."""
+        return self._homes.get(object_type)
 
     def free_area(self, path: Path) -> None:
         """Make an interior node below which a server may create whatever it wants."""
@@ -121,7 +148,7 @@ class ManagementTree:
         for area in self._free:
             if len(path) > len(area) and path[: len(area)] == area:
                 return FREE_PLACE
-        for length in range(len(path), 0, -1):
+        for length in range(len(path), -1, -1):
             ddf = self._mounts.get(path[:length])
             if ddf is not None:
                 definition = ddf.node_for(path[length:])
@@ -197,16 +224,23 @@ class ManagementTree:
         Raises:
             RuntimeError: another copy is still out; that is a mistake in this package.
         """
-        if self._checked_out:
+        if self._base is not None:
             raise RuntimeError("a transaction is open already")
-        self._checked_out = True
+        self._base = (self.nodes, self.nodes.revision)
         return self.nodes.copy()
 
     def check_in(self, nodes: NodeMap | None) -> None:
-        """End a transaction: `nodes` is the tree from now on, None leaves everything as it was."""
-        self._checked_out = False
-        if nodes is not None:
-            self.nodes = nodes
+        """End a transaction: `nodes` is the tree from now on, None leaves everything as it was.
+
+        Raises:
+            TreeChanged: an account came in by bootstrap, say, while a user was being asked; `nodes` is dropped.
+        """
+        base, self._base = self._base, None
+        if nodes is None:
+            return
+        if base is not None and (self.nodes is not base[0] or self.nodes.revision != base[1]):
+            raise TreeChanged
+        self.nodes = nodes
 
     # -- accounts and persistence ----------------------------------------------------------------------------------
 

@@ -70,6 +70,7 @@ class NodeMap:
     def __init__(self, now: Callable[[], datetime], nodes: dict[Path, Node] | None = None) -> None:
         self._now = now
         self.nodes: dict[Path, Node] = {} if nodes is None else nodes
+        self.revision = 0  # changes made to this map so far
 
     def copy(self) -> NodeMap:
         """An independent map with the same nodes."""
@@ -107,10 +108,12 @@ class NodeMap:
 
     def create(self, path: Path, node: Node) -> None:
         """Put a node at a free place."""
+        self.revision += 1
         self.nodes[path] = node if node.t_stamp is not None else replace(node, t_stamp=self._now())
 
     def change(self, path: Path, **properties: object) -> None:
         """Change properties or the value of a node; VerNo and TStamp follow (OMA-TS-DM_TND-V1_2 §7.7.7, §7.7.8)."""
+        self.revision += 1
         node = self.nodes[path]
         changed = replace(node, **properties)  # type: ignore[arg-type]  # keys are field names of Node
         self.nodes[path] = replace(changed, t_stamp=self._now(), ver_no=(node.ver_no + 1) % VER_NO_MODULUS)
@@ -125,11 +128,13 @@ class NodeMap:
 
     def remove(self, path: Path) -> None:
         """Take a node and everything below it away; nothing happens when there is none."""
+        self.revision += 1
         for each in self.subtree(path):
             del self.nodes[each]
 
     def move(self, old: Path, new: Path) -> None:
         """Give a sub-tree another address."""
+        self.revision += 1
         moved: dict[Path, Node] = {}
         for path, node in self.nodes.items():
             moved[new + path[len(old) :] if path[: len(old)] == old else path] = node

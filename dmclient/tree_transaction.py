@@ -8,32 +8,20 @@ what nobody may do is no matter of rights: a write-only node answers 405 to ever
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from dmclient.management_tree import MAX_NODES, ExecRequest, ManagementTree, Place
+from dmclient.management_tree import MAX_NODES, ExecRequest, ManagementTree, Place, TreeChanged, Undo, UndoFailed
 from dmclient.nodes import ROOT, Node, Path, TreeRefusal, Value
+from dmclient.objects.device import INBOX
+from dmclient.value_rules import Content, node_from
 from syncml.codes import Format, MediaType, StatusCode
 from syncml.errors import LocalProtocolError, MalformedAcl, MalformedUri
 from syncml.tree import AccessType, Acl, NodeUri, PropertyName, QueryKind, Scope, UriTooLong, split_query
 
-INBOX: Final[Path] = ("Inbox",)
 MAX_TITLE: Final = 255  # octets (OMA-TS-DM_TND-V1_2 §7.7.6)
-TNDS_TYPES: Final = frozenset({MediaType.TNDS_XML.value, MediaType.TNDS_WBXML.value})
 WRITABLE_PROPERTIES: Final = frozenset({PropertyName.ACL, PropertyName.NAME, PropertyName.TITLE})
-INT_PATTERN: Final = re.compile(r"[+-]?[0-9]{1,10}")
-FLOAT_PATTERN: Final = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?|-?INF|NaN")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Content:
-    """What an Add or Replace brings; None stands for an element that was absent."""
-
-    format: str | None = None
-    type: str | None = None
-    value: Value | None = field(default=None, repr=False)  # may be a secret; Base64 is decoded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,56 +42,101 @@ class _Address:
 class Transaction:
     """A piece of work of one server on the tree: all of it becomes the tree, or nothing.
 
+    Without a server (`server_id` None) it is the device that works, on a bootstrap for instance: no ACL is asked, none
+    is made, and nodes may be added where the description lets no server add one.
+
     Every method raises `TreeRefusal` with the Status code when the command is not to be done; the work done before
     stays in the transaction, so that the caller decides between `commit` and `rollback`.
     """
 
-    def __init__(self, tree: ManagementTree, server_id: str) -> None:
-        self._tree = tree
-        self._server_id = server_id
+    def __init__(self, tree: ManagementTree, server_id: str | None) -> None:
+        self.tree = tree
+        self.server_id = server_id
         self.nodes = tree.check_out()
+        self.effects: list[tuple[Path, Undo]] = []  # what was done outside the tree, in the order it was done
 
     def commit(self) -> None:
-        """Make the work the device's tree."""
-        self._tree.check_in(self.nodes)
+        """Make the work the device's tree.
 
-    def rollback(self) -> None:
-        """Drop the work: the tree is what it was."""
-        self._tree.check_in(None)
+        Raises:
+            TreeChanged: the tree is not any more what the work began with; it is dropped, effects are taken back.
+        """
+        try:
+            self.tree.check_in(self.nodes)
+        except TreeChanged:
+            self._take_back()
+            raise
+
+    def rollback(self) -> frozenset[int]:
+        """Drop the work: the tree is what it was, except for what cannot be taken back.
+
+        Returns which of `effects` stayed. The tree tells the truth about them: their nodes keep the value that the
+        world has taken over.
+        """
+        self.tree.check_in(None)
+        return self._take_back()
+
+    def _take_back(self) -> frozenset[int]:
+        stayed = set()
+        for index in range(len(self.effects) - 1, -1, -1):
+            path, undo = self.effects[index]
+            try:
+                undo()
+            except UndoFailed:
+                stayed.add(index)
+        for index in sorted(stayed):
+            path, _ = self.effects[index]
+            node = self.nodes.get(path)
+            if node is not None and path[:-1] in self.tree.nodes:
+                self.tree.nodes.nodes[path] = node
+        return frozenset(stayed)
 
     # -- commands -------------------------------------------------------------------------------------------------
 
     def get(self, uri: str) -> Answer:
         """Value of a leaf, child names of an interior node, or a property (OMA-TS-DM_RepPro-V1_2 §6.6.7)."""
         address = self._address(uri)
-        if address.path[:1] == INBOX:
-            raise TreeRefusal(StatusCode.COMMAND_NOT_ALLOWED, "the Inbox cannot be read")
-        node = self._existing(address.path)
         if address.prop is not None:
-            return self._get_property(address.path, node, address.prop)
-        self._require_access(node, AccessType.GET)
-        self._require_right(address.path, AccessType.GET)
+            return self._get_property(address.path, address.prop)
+        node = self.nodes[self._readable(address.path)]
         if node.is_interior:
-            names = self._tree.child_names(self.nodes, address.path)
+            names = self.tree.child_names(self.nodes, address.path)
             return Answer(format=Format.NODE, type=MediaType.TEXT.value, value="/".join(map(_escaped, names)))
         return Answer(format=node.format, type=node.type or MediaType.TEXT.value, value=node.value)
+
+    def readable(self, uri: str) -> Path:
+        """The node of that address, if the server may Get it."""
+        return self._readable(self.node_path(uri))
+
+    def _readable(self, path: Path) -> Path:
+        self._refuse_inbox(path)
+        self.require_access(self.existing(path), AccessType.GET)
+        self.require_right(path, AccessType.GET)
+        return path
+
+    def _refuse_inbox(self, path: Path) -> None:
+        if path[:1] == INBOX:
+            raise TreeRefusal(StatusCode.COMMAND_NOT_ALLOWED, "the Inbox cannot be read")
 
     def add(self, uri: str, content: Content) -> None:
         """Create a node, and its missing ancestors (OMA-TS-DM_RepPro-V1_2 §6.6.1; implicit creation is optional)."""
         address = self._address(uri)
         if address.prop is not None:
             raise TreeRefusal(StatusCode.COMMAND_NOT_ALLOWED, "properties cannot be added")
-        path = address.path
+        self.create(address.path, content)
+
+    def create(self, path: Path, content: Content) -> None:
+        """What `add` does once the address is known."""
         if path == ROOT:
             raise TreeRefusal(StatusCode.COMMAND_NOT_ALLOWED, "the root is there already")
-        self._refuse_tnds(content)
+        self._require_within_limits(path)
         parent = path[:-1]
         while parent not in self.nodes:
             parent = parent[:-1]
         if not self.nodes[parent].is_interior:
             raise TreeRefusal(StatusCode.COMMAND_NOT_ALLOWED, "a leaf has no children")
         place = self._addable(path)
-        self._require_right(parent, AccessType.ADD)
+        self.require_right(parent, AccessType.ADD)
         if path in self.nodes:
             raise TreeRefusal(StatusCode.ALREADY_EXISTS, "there is such a node")
         if len(self.nodes.nodes) + len(path) - len(parent) > MAX_NODES:
@@ -115,51 +148,59 @@ class Transaction:
     def replace(self, uri: str, content: Content) -> None:
         """Overwrite the value of a leaf, or a property (OMA-TS-DM_RepPro-V1_2 §6.6.13)."""
         address = self._address(uri)
-        node = self._existing(address.path)
+        node = self.existing(address.path)
         if address.prop is not None:
             self._replace_property(address.path, node, address.prop, content)
             return
-        self._refuse_tnds(content)
+        self.overwrite(address.path, content)
+
+    def overwrite(self, path: Path, content: Content) -> None:
+        """Give a leaf another value: what `replace` does once the address is known."""
+        node = self.existing(path)
         if node.is_interior:
             raise TreeRefusal(StatusCode.COMMAND_NOT_ALLOWED, "an interior node has no value")
-        self._require_access(node, AccessType.REPLACE)
-        self._require_right(address.path, AccessType.REPLACE)
-        place = Place(format=node.format, types=self._types(address.path, node))
-        if self._is_free(address.path):
+        self.require_access(node, AccessType.REPLACE)
+        self.require_right(path, AccessType.REPLACE)
+        place = Place(format=node.format, types=self._types(path, node))
+        if self._is_free(path):
             place = Place()  # Format and Type follow the new value where no description fixes them
             content = replace(content, format=content.format or node.format.value, type=content.type or node.type)
-        self._put(address.path, place, content)
+        self._put(path, place, content)
 
     def delete(self, uri: str) -> None:
         """Remove a node and what is below it, whatever stands in the way further down (§6.6.6)."""
         address = self._address(uri)
         if address.prop is not None:
             raise TreeRefusal(StatusCode.COMMAND_NOT_ALLOWED, "properties cannot be deleted")
-        node = self._existing(address.path)
+        node = self.existing(address.path)
         if node.scope is Scope.PERMANENT:
             raise TreeRefusal(StatusCode.COMMAND_NOT_ALLOWED, "a permanent node")
-        self._require_access(node, AccessType.DELETE)
-        self._require_right(address.path, AccessType.DELETE)
-        deleting = self._tree.hooks_of(address.path).deleting
+        self.require_access(node, AccessType.DELETE)
+        self.require_right(address.path, AccessType.DELETE)
+        self.discard(address.path)
+
+    def discard(self, path: Path) -> None:
+        """Take a node and what is below it away, if its own code agrees; rights are the caller's matter."""
+        deleting = self.tree.hooks_of(path).deleting
         if deleting is not None:
-            deleting(self.nodes, address.path)
-        self.nodes.remove(address.path)
+            deleting(self.nodes, path)
+        self.nodes.remove(path)
 
     def copy(self, source_uri: str, target_uri: str) -> None:
         """Copy the value of a leaf to another; needs what the Get and the Replace or Add would need (§6.6.4)."""
         source, target = self._address(source_uri), self._address(target_uri)
         if source.prop is not None or target.prop is not None:
             raise TreeRefusal(StatusCode.COMMAND_NOT_ALLOWED, "properties cannot be copied")
-        node = self._existing(source.path)
+        node = self.existing(source.path)
         if node.is_interior:
             raise TreeRefusal(StatusCode.FORBIDDEN, "only leaves can be copied")
         content = Content(format=node.format.value, type=node.type, value=None)
         if node.format is not Format.NULL:
             content = replace(content, value=node.value)
-        destination = self._tree.current(self.nodes, target.path)
+        destination = self.tree.current(self.nodes, target.path)
         if AccessType.GET not in node.access:
             raise TreeRefusal(StatusCode.FORBIDDEN, "the source cannot be read")
-        self._require_right(source.path, AccessType.GET)
+        self.require_right(source.path, AccessType.GET)
         if destination is None:
             self.add(target_uri, content)
             return
@@ -169,23 +210,30 @@ class Transaction:
 
     def execute(self, uri: str, *, correlator: str | None, argument: Value | None) -> int:
         """Run a node; returns 200 when it is done and 202 when an alert will tell (§6.6.5)."""
+        path = self.executable(uri)
+        run = self.tree.hooks_of(path).execute
+        if run is None:
+            raise TreeRefusal(StatusCode.COMMAND_NOT_ALLOWED, "nothing to run here")
+        server_id = self.server_id or ""
+        return run(self.nodes, ExecRequest(path=path, server_id=server_id, correlator=correlator, argument=argument))
+
+    def executable(self, uri: str) -> Path:
+        """The node that an Exec of that address would run, after all checks but that there is something to run."""
         address = self._address(uri)
         if address.prop is not None:
             raise TreeRefusal(StatusCode.COMMAND_NOT_ALLOWED, "properties cannot be executed")
-        node = self._existing(address.path)
-        self._require_access(node, AccessType.EXEC)
-        run = self._tree.hooks_of(address.path).execute
-        if run is None:
-            raise TreeRefusal(StatusCode.COMMAND_NOT_ALLOWED, "nothing to run here")
-        self._require_right(address.path, AccessType.EXEC)
-        request = ExecRequest(path=address.path, server_id=self._server_id, correlator=correlator, argument=argument)
-        return run(self.nodes, request)
+        node = self.existing(address.path)
+        self.require_access(node, AccessType.EXEC)
+        self.require_right(address.path, AccessType.EXEC)
+        return address.path
 
     # -- properties -----------------------------------------------------------------------------------------------
 
-    def _get_property(self, path: Path, node: Node, name: PropertyName) -> Answer:
-        self._require_right(path, AccessType.GET)
-        value = _READERS[name](path, node)
+    def _get_property(self, path: Path, name: PropertyName) -> Answer:
+        self._refuse_inbox(path)
+        node = self.existing(path)
+        self.require_right(path, AccessType.GET)
+        value = property_text(name, path, node)
         if value is None:
             raise TreeRefusal(StatusCode.OPTIONAL_FEATURE_NOT_SUPPORTED, "an interior node has no Size")
         if name is PropertyName.SIZE and AccessType.GET not in node.access:
@@ -199,21 +247,22 @@ class Transaction:
         if isinstance(text, bytes):
             raise TreeRefusal(StatusCode.UNSUPPORTED_MEDIA_TYPE_OR_FORMAT, "properties are text")
         if name is PropertyName.ACL:
-            self._replace_acl(path, node, text)
+            self.replace_acl(path, text)
         elif name is PropertyName.NAME:
             self._rename(path, node, text)
         else:
-            self._require_right(path, AccessType.REPLACE)
-            if len(text.encode()) > MAX_TITLE:
-                raise TreeRefusal(StatusCode.REQUEST_ENTITY_TOO_LARGE, "Title is limited to 255 octets")
-            self.nodes.change(path, title=text)
+            self.require_right(path, AccessType.REPLACE)
+            self.replace_title(path, text)
 
-    def _replace_acl(self, path: Path, node: Node, text: str) -> None:
-        """A leaf's ACL belongs to who may Replace the parent; an interior node's also to who may Replace it."""
-        on_itself = node.is_interior and self._allowed(path, AccessType.REPLACE)
-        on_parent = path != ROOT and self._allowed(path[:-1], AccessType.REPLACE)
-        if not (on_itself or on_parent):
-            raise TreeRefusal(StatusCode.PERMISSION_DENIED, "no right to change this ACL")
+    def replace_title(self, path: Path, text: str) -> None:
+        """Set the property Title; rights are the caller's matter."""
+        if len(text.encode()) > MAX_TITLE:
+            raise TreeRefusal(StatusCode.REQUEST_ENTITY_TOO_LARGE, "Title is limited to 255 octets")
+        self.nodes.change(path, title=text)
+
+    def replace_acl(self, path: Path, text: str) -> None:
+        """Set the property ACL; an empty text lets the node inherit."""
+        self.require_acl_right(path)
         try:
             acl = Acl.parse(text) if text else None
         except MalformedAcl as error:
@@ -222,11 +271,18 @@ class Transaction:
             raise TreeRefusal(StatusCode.COMMAND_NOT_ALLOWED, "the root keeps Add=*")
         self.nodes.change(path, acl=acl)
 
+    def require_acl_right(self, path: Path) -> None:
+        """A leaf's ACL belongs to who may Replace the parent; an interior node's also to who may Replace it."""
+        on_itself = self.nodes[path].is_interior and self.allowed(path, AccessType.REPLACE)
+        on_parent = path != ROOT and self.allowed(path[:-1], AccessType.REPLACE)
+        if not (on_itself or on_parent):
+            raise TreeRefusal(StatusCode.PERMISSION_DENIED, "no right to change this ACL")
+
     def _rename(self, path: Path, node: Node, name: str) -> None:
-        place = self._tree.place(path)
+        place = self.tree.place(path)
         if path == ROOT or node.scope is Scope.PERMANENT or place is None or place.named:
             raise TreeRefusal(StatusCode.COMMAND_NOT_ALLOWED, "the name of this node is fixed")
-        self._require_right(path, AccessType.REPLACE)
+        self.require_right(path, AccessType.REPLACE)
         new = (*path[:-1], name)
         for each in self.nodes.subtree(path):
             self._require_within_limits(new + each[len(path) :])
@@ -234,23 +290,34 @@ class Transaction:
             return
         if new in self.nodes:
             raise TreeRefusal(StatusCode.ALREADY_EXISTS, "a sibling has this name")
-        if self._tree.place(new) != place:
+        if self.tree.place(new) != place:
             raise TreeRefusal(StatusCode.COMMAND_NOT_ALLOWED, "this name means something else here")
         self.nodes.move(path, new)
         self.nodes.change(new)
+
+    def node_path(self, uri: str) -> Path:
+        """The node that an address without query names."""
+        address = self._address(uri)
+        if address.prop is not None:
+            raise TreeRefusal(StatusCode.COMMAND_NOT_ALLOWED, "a property has no nodes below it")
+        return address.path
+
+    def path_of(self, uri: str) -> Path:
+        """The node that an address names, whatever its query asks for."""
+        return self._address(uri).path
 
     # -- rules ----------------------------------------------------------------------------------------------------
 
     def _address(self, uri: str) -> _Address:
         try:
             node_uri, query = split_query(uri)
-            self._tree.limits.check(node_uri)
+            self.tree.limits.check(node_uri)
         except MalformedUri as error:
             raise TreeRefusal(error.code, "malformed or too long") from error
         if query is None:
             return _Address(path=node_uri.segments, prop=None)
         if query.kind is QueryKind.LIST:
-            raise TreeRefusal(StatusCode.OPTIONAL_FEATURE_NOT_SUPPORTED, "?list= is not supported")
+            raise TreeRefusal(StatusCode.OPTIONAL_FEATURE_NOT_SUPPORTED, "?list= is for Get")
         try:
             return _Address(path=node_uri.segments, prop=PropertyName(query.value))
         except ValueError:
@@ -258,39 +325,41 @@ class Transaction:
 
     def _require_within_limits(self, path: Path) -> None:
         try:
-            self._tree.limits.check(NodeUri(path))
+            self.tree.limits.check(NodeUri(path))
         except UriTooLong as error:
             raise TreeRefusal(error.code, "beyond DevDetail/URI") from error
         except LocalProtocolError as error:
             raise TreeRefusal(StatusCode.BAD_REQUEST, "not a node name") from error
 
-    def _existing(self, path: Path) -> Node:
-        node = self._tree.current(self.nodes, path)
+    def existing(self, path: Path) -> Node:
+        node = self.tree.current(self.nodes, path)
         if node is None:
             raise TreeRefusal(StatusCode.NOT_FOUND, "no such node")
         return node
 
-    def _require_access(self, node: Node, access: AccessType) -> None:
+    def require_access(self, node: Node, access: AccessType) -> None:
         if access not in node.access:
             raise TreeRefusal(StatusCode.COMMAND_NOT_ALLOWED, f"this node does not take {access.value}")
 
-    def _allowed(self, path: Path, access: AccessType) -> bool:
+    def allowed(self, path: Path, access: AccessType) -> bool:
         """The nearest ACL counts as a whole; nothing is merged (OMA-TS-DM_TND-V1_2 §7.7.1.3)."""
+        if self.server_id is None:
+            return True
         while path not in self.nodes or self.nodes[path].acl is None:
             path = path[:-1]
         acl = self.nodes[path].acl
-        return acl is not None and acl.allows(access, self._server_id)
+        return acl is not None and acl.allows(access, self.server_id)
 
-    def _require_right(self, path: Path, access: AccessType) -> None:
-        if not self._allowed(path, access):
+    def require_right(self, path: Path, access: AccessType) -> None:
+        if not self.allowed(path, access):
             raise TreeRefusal(StatusCode.PERMISSION_DENIED, f"the ACL gives no {access.value}")
 
     def _addable(self, path: Path, *, ancestor: Path | None = None) -> Place:
-        place = self._tree.place(path)
-        if place is None or AccessType.ADD not in place.access:
+        place = self.tree.place(path)
+        if place is None or (AccessType.ADD not in place.access and self.server_id is not None):
             raise TreeRefusal(StatusCode.COMMAND_NOT_ALLOWED, "nothing can be added there", ancestor=ancestor)
         if place.maximum is not None and not place.named:
-            alike = [each for each in self.nodes.children(path[:-1]) if self._tree.place((*path[:-1], each)) == place]
+            alike = [each for each in self.nodes.children(path[:-1]) if self.tree.place((*path[:-1], each)) == place]
             if len(alike) >= place.maximum:
                 raise TreeRefusal(StatusCode.COMMAND_NOT_ALLOWED, "no more of these", ancestor=ancestor)
         return place
@@ -303,36 +372,39 @@ class Transaction:
             raise TreeRefusal(error.code, str(error), ancestor=path) from error
 
     def _create(self, path: Path, place: Place, content: Content) -> None:
-        node = _node_from(place, content)
-        if node.is_interior and not self._allowed(path[:-1], AccessType.REPLACE):
+        node = node_from(place, content)
+        if node.is_interior and self.server_id is not None and not self.allowed(path[:-1], AccessType.REPLACE):
             # Who may add here but not write would lose what it made (OMA-TS-DM_TND-V1_2 §7.7.1.3).
-            own = Acl.granting(self._server_id, {AccessType.ADD, AccessType.DELETE, AccessType.REPLACE})
+            own = Acl.granting(self.server_id, {AccessType.ADD, AccessType.DELETE, AccessType.REPLACE})
             node = replace(node, acl=own)
         self.nodes.create(path, node)
-        added = self._tree.hooks_of(path).added
+        added = self.tree.hooks_of(path).added
         if added is not None:
             added(self.nodes, path)
+        self._act(path)
 
     def _put(self, path: Path, place: Place, content: Content) -> None:
-        node = _node_from(place, content)
+        node = node_from(place, content)
         if node.is_interior:
             raise TreeRefusal(StatusCode.COMMAND_NOT_ALLOWED, "a leaf does not become an interior node")
         self.nodes.change(path, format=node.format, type=node.type, value=node.value)
-        replaced = self._tree.hooks_of(path).replaced
+        replaced = self.tree.hooks_of(path).replaced
         if replaced is not None:
             replaced(self.nodes, path)
+        self._act(path)
+
+    def _act(self, path: Path) -> None:
+        effect = self.tree.hooks_of(path).effect
+        if effect is not None:
+            self.effects.append((path, effect(self.nodes, path)))
 
     def _is_free(self, path: Path) -> bool:
-        place = self._tree.place(path)
+        place = self.tree.place(path)
         return place is not None and place.format is None
 
     def _types(self, path: Path, node: Node) -> tuple[str, ...]:
-        place = self._tree.place(path)
+        place = self.tree.place(path)
         return place.types if place is not None and place.types else (node.type,)
-
-    def _refuse_tnds(self, content: Content) -> None:
-        if content.type is not None and content.type.strip().lower() in TNDS_TYPES:
-            raise TreeRefusal(StatusCode.UNSUPPORTED_MEDIA_TYPE_OR_FORMAT, "serialised sub-trees are not supported")
 
 
 def _escaped(name: str) -> str:
@@ -341,6 +413,11 @@ def _escaped(name: str) -> str:
 
 def _read_t_stamp(_: Path, node: Node) -> str:
     return "" if node.t_stamp is None else f"{node.t_stamp:%Y%m%dT%H%M%SZ}"
+
+
+def property_text(name: PropertyName, path: Path, node: Node) -> str | None:
+    """A run-time property as its Get returns it; None: the node has no such property."""
+    return _READERS[name](path, node)
 
 
 _READERS: Final[dict[PropertyName, Callable[[Path, Node], str | None]]] = {
@@ -353,70 +430,3 @@ _READERS: Final[dict[PropertyName, Callable[[Path, Node], str | None]]] = {
     PropertyName.TYPE: lambda _, node: node.type,
     PropertyName.VER_NO: lambda _, node: str(node.ver_no),
 }
-
-
-def _node_from(place: Place, content: Content) -> Node:
-    """The node an Add or Replace describes, checked against its place (412, 415)."""
-    declared = _format_of(content.format, place)
-    media_type = content.type.strip() if content.type is not None else None
-    if declared is Format.NODE:
-        if content.value:
-            raise TreeRefusal(StatusCode.UNSUPPORTED_MEDIA_TYPE_OR_FORMAT, "an interior node has no value")
-        if place.object_type and media_type and media_type != place.object_type:
-            raise TreeRefusal(StatusCode.UNSUPPORTED_MEDIA_TYPE_OR_FORMAT, "another management object belongs here")
-        object_type = media_type or place.object_type
-        return Node(format=declared, type=object_type, access=place.access, scope=place.scope)
-    if not media_type:
-        media_type = place.types[0] if place.types else MediaType.TEXT.value
-    if place.types and media_type.lower() not in {each.lower() for each in place.types}:
-        raise TreeRefusal(StatusCode.UNSUPPORTED_MEDIA_TYPE_OR_FORMAT, "wrong Type for this node")
-    if declared is Format.B64 and place.format is None and not media_type.lower().startswith("text/"):
-        declared = Format.BIN  # a binary that came over XML is a binary (OMA-TS-DM_RepPro-V1_2 §7)
-    return Node(
-        format=declared,
-        type=media_type,
-        value=_checked_value(declared, content.value),
-        access=place.access,
-        scope=place.scope,
-    )
-
-
-def _format_of(text: str | None, place: Place) -> Format:
-    if text is None or not text.strip():
-        return place.format if place.format is not None else Format.CHR
-    try:
-        declared = Format(text.strip().lower())
-    except ValueError:
-        raise TreeRefusal(StatusCode.UNSUPPORTED_MEDIA_TYPE_OR_FORMAT, "unknown Format") from None
-    if place.format is None or declared is place.format:
-        return declared
-    if {declared, place.format} == {Format.B64, Format.BIN}:
-        return place.format
-    raise TreeRefusal(StatusCode.UNSUPPORTED_MEDIA_TYPE_OR_FORMAT, "wrong Format for this node")
-
-
-def _checked_value(declared: Format, value: Value | None) -> Value:
-    if declared is Format.NULL:
-        if value:
-            raise TreeRefusal(StatusCode.UNSUPPORTED_MEDIA_TYPE_OR_FORMAT, "a null node has no value")
-        return ""
-    if value is None:
-        raise TreeRefusal(StatusCode.INCOMPLETE_COMMAND, "Data is missing")
-    binary = declared in (Format.BIN, Format.B64)
-    if binary and value == "":
-        return b""
-    if binary is not isinstance(value, bytes):
-        raise TreeRefusal(StatusCode.UNSUPPORTED_MEDIA_TYPE_OR_FORMAT, "Data do not have the Format declared")
-    if isinstance(value, str) and not _well_formed(declared, value):
-        raise TreeRefusal(StatusCode.UNSUPPORTED_MEDIA_TYPE_OR_FORMAT, f"not a value of Format {declared.value}")
-    return value
-
-
-def _well_formed(declared: Format, text: str) -> bool:
-    if declared is Format.INT:
-        return INT_PATTERN.fullmatch(text) is not None and -(2**31) <= int(text) < 2**31
-    if declared is Format.BOOL:
-        return text in ("true", "false")
-    if declared is Format.FLOAT:
-        return FLOAT_PATTERN.fullmatch(text) is not None
-    return declared not in (Format.DATE, Format.TIME) or bool(text)

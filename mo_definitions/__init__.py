@@ -9,16 +9,21 @@ from mo_definitions.identifiers import (
     DEV_DETAIL,
     DEV_INFO,
     DM_ACCOUNT,
+    DM_ACCOUNT_BEFORE,
+    INBOX,
     M2M_OBJECT,
     M2MSIM_OBJECT,
     AlertType,
 )
+from mo_definitions.vendor_ddf import parse_ddfs, read_ddf_file
 
 __all__ = [
     "ALERT_ROOT",
     "DEV_DETAIL",
     "DEV_INFO",
     "DM_ACCOUNT",
+    "DM_ACCOUNT_BEFORE",
+    "INBOX",
     "M2MSIM_OBJECT",
     "M2M_OBJECT",
     "WILDCARD",
@@ -34,5 +39,7 @@ __all__ = [
     "check_tree",
     "load",
     "parse_ddf",
+    "parse_ddfs",
+    "read_ddf_file",
     "shipped",
 ]

@@ -94,6 +94,7 @@ class Ddf:
     path: str | None = None  # URI of the parent of the root as the file gives it
     manufacturer: str = ""
     model: str = ""
+    tolerated: tuple[str, ...] = ()  # what the file has otherwise than the rules say, with line numbers
 
     def node_for(self, segments: Sequence[str]) -> DdfNode | None:
         """Description of the node at that address relative to the root; None when there can be none."""
@@ -118,15 +119,15 @@ def _walk(path: Path, node: DdfNode) -> Iterator[tuple[Path, DdfNode]]:
 # -- content model (DM_DDF-V1_2 DTD): children in their order, "!" once, "?" at most once, "+" and "*" as usual ------
 
 _FORMATS: Final = frozenset(each.value for each in Format)
-_COUNTED: Final = {
+COUNTED: Final = {
     "One": Occurrence(1, 1),
     "ZeroOrOne": Occurrence(0, 1),
     "ZeroOrMore": Occurrence(0, None),
     "OneOrMore": Occurrence(1, None),
 }
-_N_COUNTED: Final = {"ZeroOrN": 0, "OneOrN": 1}
+N_COUNTED: Final = {"ZeroOrN": 0, "OneOrN": 1}
 
-_SEQUENCES: Final[dict[str, tuple[tuple[str, str], ...]]] = {
+SEQUENCES: Final[dict[str, tuple[tuple[str, str], ...]]] = {
     "MgmtTree": (("VerDTD", "!"), ("Man", "?"), ("Mod", "?"), ("Node", "+")),
     "Node": (
         ("NodeName", "!"), ("Path", "?"), ("RTProperties", "?"), ("DFProperties", "!"), ("Node", "*"), ("Value", "?"),
@@ -141,10 +142,10 @@ _SEQUENCES: Final[dict[str, tuple[tuple[str, str], ...]]] = {
     ),
     "AccessType": tuple((each.value, "?") for each in AccessType),
 }  # fmt: skip
-_CHOICES: Final[dict[str, frozenset[str]]] = {
+CHOICES: Final[dict[str, frozenset[str]]] = {
     "Format": _FORMATS,
     "DFFormat": _FORMATS,
-    "Occurrence": frozenset(_COUNTED) | frozenset(_N_COUNTED),
+    "Occurrence": frozenset(COUNTED) | frozenset(N_COUNTED),
     "Scope": frozenset(each.value for each in Scope),
     "CaseSense": frozenset({"CS", "CIS"}),
 }  # exactly one child, out of these
@@ -154,27 +155,24 @@ _TEXT: Final = frozenset({
 })  # fmt: skip  # "Type" and "DFType" have a rule of their own below; what is left is empty
 _REPEATS: Final = {"!": (1, 1), "?": (0, 1), "+": (1, None), "*": (0, None)}
 
-_ALIEN_MARKUP: Final = re.compile(rb"<!(?!DOCTYPE\s|--|\[CDATA\[)")
 _ENCODING: Final = re.compile(rb"""\A<\?xml[^>]*?\bencoding\s*=\s*["']([^"']*)["']""")
 
 
-def _elements(octets: bytes) -> etree._Element:
+def elements(octets: bytes, *, max_size: int = MAX_SIZE) -> etree._Element:
     """Parse with nothing a document could use against us.
 
     A plain DOCTYPE line is common in published files and harmless: nothing is loaded for it. Declarations inside it
     (entities above all) refuse the file before the parser sees it, which needs an encoding in which they can be seen.
     """
-    if len(octets) > MAX_SIZE:
-        raise DdfError(f"more than {MAX_SIZE} octets")
+    if len(octets) > max_size:
+        raise DdfError(f"more than {max_size} octets")
     text = octets.removeprefix(b"\xef\xbb\xbf")
     if not text.lstrip().startswith(b"<") or b"\0" in text:
         raise DdfError("not XML in UTF-8")
     declared = _ENCODING.match(text)
     if declared is not None and declared[1].upper() not in (b"UTF-8", b"US-ASCII", b"ASCII"):
         raise DdfError("not XML in UTF-8", 1)
-    alien = _ALIEN_MARKUP.search(text)
-    if alien is not None:
-        raise DdfError("a declaration inside the DOCTYPE", text.count(b"\n", 0, alien.start()) + 1)
+    _refuse_declarations(text)
     parser = etree.XMLParser(
         resolve_entities=False,
         load_dtd=False,
@@ -191,100 +189,142 @@ def _elements(octets: bytes) -> etree._Element:
         raise DdfError(f"not well-formed: {error.msg}", error.lineno or 0) from None
 
 
-def _line(element: etree._Element) -> int:
+def _refuse_declarations(text: bytes) -> None:
+    """A document type that says more than its name and where it could be found ends the reading here.
+
+    Only comments and processing instructions may stand in its internal subset; nothing else in a document can declare.
+    """
+    position = _after_misc(text, 0)
+    if not text.startswith(b"<!DOCTYPE", position):
+        return
+    position += len(b"<!DOCTYPE")
+    while position < len(text):
+        octet = text[position : position + 1]
+        if octet in (b'"', b"'"):
+            end = text.find(octet, position + 1)
+            position = len(text) if end < 0 else end + 1
+        elif octet == b"[":
+            position = _after_misc(text, position + 1)
+            if text[position : position + 1] != b"]":
+                raise DdfError("a declaration inside the DOCTYPE", text.count(b"\n", 0, position) + 1)
+            position += 1
+        elif octet == b">":
+            return
+        else:
+            position += 1
+    raise DdfError("not well-formed: a DOCTYPE without end", text.count(b"\n") + 1)
+
+
+def _after_misc(text: bytes, position: int) -> int:
+    """Behind white space, comments and processing instructions."""
+    while True:
+        while text[position : position + 1].isspace():
+            position += 1
+        for start, end in ((b"<?", b"?>"), (b"<!--", b"-->")):
+            if text.startswith(start, position):
+                found = text.find(end, position + len(start))
+                if found < 0:
+                    raise DdfError("not well-formed: a comment without end", text.count(b"\n", 0, position) + 1)
+                position = found + len(end)
+                break
+        else:
+            return position
+
+
+def line_of(element: etree._Element) -> int:
     line: int | None = element.sourceline  # type: ignore[assignment]  # lxml-stubs leave its type out
     return line or 0
 
 
-def _local(element: etree._Element) -> str:
+def local_name(element: etree._Element) -> str:
     """Name without its namespace, which is the DDF one or, in older files, none."""
     tag = element.tag
     if not isinstance(tag, str):  # an entity reference, which the parser left alone
-        raise DdfError("entity reference", _line(element))
+        raise DdfError("entity reference", line_of(element))
     name = etree.QName(element)
     if name.namespace not in (None, NS_DDF):
-        raise DdfError(f"element of the foreign namespace {name.namespace}", _line(element))
+        raise DdfError(f"element of the foreign namespace {name.namespace}", line_of(element))
     return name.localname
 
 
-def _validate(element: etree._Element, depth: int = 0) -> None:
+def validate(element: etree._Element, depth: int = 0) -> None:
     """Hold an element and all below it against the content model."""
     if depth > 2 * MAX_DEPTH:
-        raise DdfError("nodes too deep", _line(element))
-    name = _local(element)
-    names = [_local(child) for child in element]
+        raise DdfError("nodes too deep", line_of(element))
+    name = local_name(element)
+    names = [local_name(child) for child in element]
     if element.attrib:
-        raise DdfError(f"{name} has an attribute", _line(element))
+        raise DdfError(f"{name} has an attribute", line_of(element))
     if name in _TEXT:
         if names:
-            raise DdfError(f"{name} holds text and no elements", _line(element))
+            raise DdfError(f"{name} holds text and no elements", line_of(element))
         return
     if any((text or "").strip() for text in (element.text, *(child.tail for child in element))):
-        raise DdfError(f"text inside {name}", _line(element))
-    if name in _SEQUENCES:
+        raise DdfError(f"text inside {name}", line_of(element))
+    if name in SEQUENCES:
         _validate_sequence(element, name, names)
-    elif name in _CHOICES:
-        if len(names) != 1 or names[0] not in _CHOICES[name]:
-            raise DdfError(f"{name} holds exactly one of {', '.join(sorted(_CHOICES[name]))}", _line(element))
+    elif name in CHOICES:
+        if len(names) != 1 or names[0] not in CHOICES[name]:
+            raise DdfError(f"{name} holds exactly one of {', '.join(sorted(CHOICES[name]))}", line_of(element))
     elif name in ("Type", "DFType"):
         only_mime = bool(names) and set(names) == {"MIME"} and (name == "DFType" or len(names) == 1)
         if not only_mime and names != ["DDFName"]:
-            raise DdfError(f"{name} holds media types or one DDFName", _line(element))
+            raise DdfError(f"{name} holds media types or one DDFName", line_of(element))
     elif names:
-        raise DdfError(f"{name} is empty", _line(element))
+        raise DdfError(f"{name} is empty", line_of(element))
     for child in element:
-        _validate(child, depth + 1)
+        validate(child, depth + 1)
 
 
 def _validate_sequence(element: etree._Element, name: str, names: list[str]) -> None:
     position = 0
-    for wanted, repeats in _SEQUENCES[name]:
+    for wanted, repeats in SEQUENCES[name]:
         minimum, maximum = _REPEATS[repeats]
         start = position
         while position < len(names) and names[position] == wanted and (maximum is None or position - start < maximum):
             position += 1
         if position - start < minimum:
             if position < len(names):
-                raise DdfError(f"{names[position]} in {name} where {wanted} belongs", _line(element[position]))
-            raise DdfError(f"{name} without {wanted}", _line(element))
+                raise DdfError(f"{names[position]} in {name} where {wanted} belongs", line_of(element[position]))
+            raise DdfError(f"{name} without {wanted}", line_of(element))
     if position < len(names):
-        raise DdfError(f"{names[position]} is not expected here in {name}", _line(element[position]))
+        raise DdfError(f"{names[position]} is not expected here in {name}", line_of(element[position]))
 
 
 # -- from elements to values ------------------------------------------------------------------------------------------
 
 
-def _find(element: etree._Element, name: str) -> etree._Element | None:
-    return next((child for child in element if _local(child) == name), None)
+def find(element: etree._Element, name: str) -> etree._Element | None:
+    return next((child for child in element if local_name(child) == name), None)
 
 
 def _need(element: etree._Element, name: str) -> etree._Element:
     """A child that the content model has already proved to be there."""
-    child = _find(element, name)
+    child = find(element, name)
     if child is None:
-        raise DdfError(f"{_local(element)} without {name}", _line(element))
+        raise DdfError(f"{local_name(element)} without {name}", line_of(element))
     return child
 
 
-def _text(element: etree._Element | None) -> str:
+def text_of(element: etree._Element | None) -> str:
     return "" if element is None else (element.text or "").strip()
 
 
 def _occurrence(element: etree._Element | None) -> Occurrence:
     if element is None:
         return Occurrence()
-    choice = _local(element[0])
-    if choice in _COUNTED:
-        return _COUNTED[choice]
-    digits = _text(element[0])
+    choice = local_name(element[0])
+    if choice in COUNTED:
+        return COUNTED[choice]
+    digits = text_of(element[0])
     if not re.fullmatch(r"[0-9]{1,5}", digits) or not 2 <= int(digits) <= MAX_N:
-        raise DdfError(f"N of {choice} is a number from 2 to {MAX_N}", _line(element))
-    return Occurrence(_N_COUNTED[choice], int(digits))
+        raise DdfError(f"N of {choice} is a number from 2 to {MAX_N}", line_of(element))
+    return Occurrence(N_COUNTED[choice], int(digits))
 
 
 _INT32_MAX: Final = 2**31 - 1
 _FLOAT: Final = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?|-?INF|NaN")
-_VALUE_RULES: Final[dict[Format, Callable[[str], bool]]] = {
+VALUE_RULES: Final[dict[Format, Callable[[str], bool]]] = {
     Format.INT: lambda text: (
         re.fullmatch(r"[+-]?[0-9]{1,10}", text) is not None and -_INT32_MAX - 1 <= int(text) <= _INT32_MAX
     ),
@@ -298,88 +338,90 @@ def _value(element: etree._Element | None, value_format: Format) -> str | None:
     if element is None:
         return None
     text = element.text or ""
-    rule = _VALUE_RULES.get(value_format)
+    rule = VALUE_RULES.get(value_format)
     if rule is not None and not rule(text):
-        raise DdfError(f"value does not fit format {value_format}", _line(element))
+        raise DdfError(f"value does not fit format {value_format}", line_of(element))
     return text
 
 
 class _Reader:
     """Makes values of validated elements, counting the nodes."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_nodes: int) -> None:
+        self._max_nodes = max_nodes
         self._nodes = 0
 
     def node(self, element: etree._Element, *, depth: int, case_sensitive: bool) -> DdfNode:
         self._nodes += 1
-        if self._nodes > MAX_NODES or depth > MAX_DEPTH:
-            raise DdfError("more nodes or levels than any object has", _line(element))
+        if self._nodes > self._max_nodes or depth > MAX_DEPTH:
+            raise DdfError("more nodes or levels than any object has", line_of(element))
         properties = _need(element, "DFProperties")
         name = self._name(element)
-        node_format = Format(_local(_need(properties, "DFFormat")[0]))
-        case_sense = _find(properties, "CaseSense")
+        node_format = Format(local_name(_need(properties, "DFFormat")[0]))
+        case_sense = find(properties, "CaseSense")
         if case_sense is not None:
-            case_sensitive = _local(case_sense[0]) == "CS"
-        occurrence = _occurrence(_find(properties, "Occurrence"))
+            case_sensitive = local_name(case_sense[0]) == "CS"
+        occurrence = _occurrence(find(properties, "Occurrence"))
         if name and occurrence.maximum != 1:
-            raise DdfError(f"{name} cannot occur more than once under one parent", _line(element))
-        scope = _find(properties, "Scope")
+            raise DdfError(f"{name} cannot occur more than once under one parent", line_of(element))
+        scope = find(properties, "Scope")
         types, object_type = self._types(_need(properties, "DFType"), node_format)
-        default = _find(properties, "DefaultValue")
-        value = _find(element, "Value")
-        child_elements = [child for child in element if _local(child) == "Node"]
+        default = find(properties, "DefaultValue")
+        value = find(element, "Value")
+        child_elements = [child for child in element if local_name(child) == "Node"]
         if node_format is Format.NODE and (default is not None or value is not None):
-            raise DdfError(f"interior node {name or '<X>'} with a value", _line(element))
+            raise DdfError(f"interior node {name or '<X>'} with a value", line_of(element))
         if node_format is not Format.NODE and child_elements:
-            raise DdfError(f"leaf {name or '<X>'} with child nodes", _line(child_elements[0]))
+            raise DdfError(f"leaf {name or '<X>'} with child nodes", line_of(child_elements[0]))
         children = tuple(self.node(child, depth=depth + 1, case_sensitive=case_sensitive) for child in child_elements)
         self._reject_duplicates(element, children, case_sensitive=case_sensitive)
         default_value = _value(default, node_format)
         return DdfNode(
             name=name,
-            access=frozenset(AccessType(_local(each)) for each in _need(properties, "AccessType")),
+            access=frozenset(AccessType(local_name(each)) for each in _need(properties, "AccessType")),
             format=node_format,
             occurrence=occurrence,
-            scope=Scope.DYNAMIC if scope is None else Scope(_local(scope[0])),
+            scope=Scope.DYNAMIC if scope is None else Scope(local_name(scope[0])),
             types=types,
             object_type=object_type,
             default=_value(value, node_format) if value is not None else default_value,
-            description=_text(_find(properties, "Description")),
-            title=_text(_find(properties, "DFTitle")),
+            description=text_of(find(properties, "Description")),
+            title=text_of(find(properties, "DFTitle")),
             case_sensitive=case_sensitive,
             children=children,
         )
 
     @staticmethod
     def _name(element: etree._Element) -> str:
-        name = _text(_need(element, "NodeName"))
+        name = text_of(_need(element, "NodeName"))
         if name:
             try:
                 NodeUri((name,))
             except LocalProtocolError as error:
-                raise DdfError(f"NodeName: {error}", _line(element)) from None
+                raise DdfError(f"NodeName: {error}", line_of(element)) from None
         return name
 
     @staticmethod
     def _types(element: etree._Element, node_format: Format) -> tuple[tuple[str, ...], str]:
         """Media types and object identifier. An Exec target without a value may have either form."""
-        if _local(element[0]) == "DDFName":
+        if local_name(element[0]) == "DDFName":
             if node_format not in (Format.NODE, Format.NULL):
-                raise DdfError("a leaf has a media type, not a DDFName", _line(element))
-            return (), _text(element[0])
+                raise DdfError("a leaf has a media type, not a DDFName", line_of(element))
+            return (), text_of(element[0])
         if node_format is Format.NODE:
-            raise DdfError("an interior node has a DDFName, not a media type", _line(element))
-        types = tuple(_text(each) for each in element)
+            raise DdfError("an interior node has a DDFName, not a media type", line_of(element))
+        types = tuple(text_of(each) for each in element)
         if not all(re.fullmatch(r"[^\s/;]+/[^\s/;]+.*", each) for each in types):
-            raise DdfError("not a media type", _line(element))
+            raise DdfError("not a media type", line_of(element))
         return types, ""
 
     @staticmethod
     def _reject_duplicates(element: etree._Element, children: tuple[DdfNode, ...], *, case_sensitive: bool) -> None:
-        names = [each.name if case_sensitive else each.name.casefold() for each in children]
-        for name in names:
-            if names.count(name) > 1:
-                raise DdfError(f"two children named {name or '<X>'}", _line(element))
+        seen: set[str] = set()
+        for name in (each.name if case_sensitive else each.name.casefold() for each in children):
+            if name in seen:
+                raise DdfError(f"two children named {name or '<X>'}", line_of(element))
+            seen.add(name)
 
 
 def parse_ddf(octets: bytes) -> Ddf:
@@ -388,28 +430,43 @@ def parse_ddf(octets: bytes) -> Ddf:
     Raises:
         DdfError: the file is not well-formed, declares entities, or breaks a rule; the error names the line.
     """
-    tree = _elements(octets)
-    if _local(tree) != "MgmtTree":
-        raise DdfError("the document element is not MgmtTree", _line(tree))
-    _validate(tree)
+    tree = elements(octets)
+    objects = objects_of(tree)
+    if len(objects) != 1:  # not in the specification: a file of ours describes one object
+        second = [each for each in tree if local_name(each) == "Node"][1]
+        raise DdfError("more than one top-level node", line_of(second))
+    return objects[0]
+
+
+def objects_of(tree: etree._Element, *, max_nodes: int = MAX_NODES) -> tuple[Ddf, ...]:
+    """The objects that a document describes, one for each top-level node.
+
+    Raises:
+        DdfError: it breaks a rule.
+    """
+    if local_name(tree) != "MgmtTree":
+        raise DdfError("the document element is not MgmtTree", line_of(tree))
+    validate(tree)
     version = _need(tree, "VerDTD")
-    if _text(version) != VER_DTD:
-        raise DdfError(f"VerDTD is not {VER_DTD}", _line(version))
-    roots = [child for child in tree if _local(child) == "Node"]
-    if len(roots) != 1:  # not in the specification: a file of ours describes one object
-        raise DdfError("more than one top-level node", _line(roots[1]))
-    paths = [each for each in tree.iter() if _local(each) == "Path"]
+    if text_of(version) != VER_DTD:
+        raise DdfError(f"VerDTD is not {VER_DTD}", line_of(version))
+    paths = [each for each in tree.iter() if local_name(each) == "Path"]
     for path in paths:
         try:
-            NodeUri.parse(_text(path))
+            NodeUri.parse(text_of(path))
         except MalformedUri as error:
-            raise DdfError(f"Path: {error}", _line(path)) from None
-    root_path = _find(roots[0], "Path")
-    return Ddf(
-        root=_Reader().node(roots[0], depth=0, case_sensitive=True),
-        path=None if root_path is None else _text(root_path),
-        manufacturer=_text(_find(tree, "Man")),
-        model=_text(_find(tree, "Mod")),
+            raise DdfError(f"Path: {error}", line_of(path)) from None
+    reader = _Reader(max_nodes)
+    manufacturer, model = text_of(find(tree, "Man")), text_of(find(tree, "Mod"))
+    return tuple(
+        Ddf(
+            root=reader.node(root, depth=0, case_sensitive=True),
+            path=None if find(root, "Path") is None else text_of(find(root, "Path")),
+            manufacturer=manufacturer,
+            model=model,
+        )
+        for root in tree
+        if local_name(root) == "Node"
     )
 
 

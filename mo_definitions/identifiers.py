@@ -15,6 +15,8 @@ M2MSIM_OBJECT: Final = "urn:oma:mo:ext-3gpp-m2msim:0.1"
 DEV_INFO: Final = "urn:oma:mo:oma-dm-devinfo:1.0"
 DEV_DETAIL: Final = "urn:oma:mo:oma-dm-devdetail:1.0"
 DM_ACCOUNT: Final = "urn:oma:mo:oma-dm-dmacc:1.0"
+DM_ACCOUNT_BEFORE: Final = "org.openmobilealliance/1.0/w7"  # identifier of the account in older examples
+INBOX: Final = "urn:oma:mo:oma-dm-inbox:1.0"
 
 ALERT_ROOT: Final = "urn:oma:at:ext-3gpp-m2msim:0.1"
 

@@ -13,6 +13,7 @@ from actor_runtime.sealing import SealingKey
 from actor_runtime.trail import Trail, TrailRecord
 from dmclient.device import Device, DeviceProfile
 from dmclient.dm_account import write_account
+from dmclient.dm_device import DeviceSetup
 from dmclient.http_transport import HttpAnswer
 from dmclient.management_tree import ManagementTree
 from dmclient.nodes import Path
@@ -235,7 +236,12 @@ def bootstrap_push(profile: DmBootstrap | None = None, *, secret: str = SECRET, 
 
 
 def make_device(
-    directory: FilePath, *, tre: FakeTre | None = None, clock: Clock | None = None, **profile: object
+    directory: FilePath,
+    *,
+    tre: FakeTre | None = None,
+    clock: Clock | None = None,
+    setup: DeviceSetup | None = None,
+    **profile: object,
 ) -> tuple[Device, list[TrailRecord]]:
     """A device with its state in `directory`, and the records of its trail."""
     records: list[TrailRecord] = []
@@ -246,6 +252,7 @@ def make_device(
         state_file=StateFile(directory / "device.state", SealingKey(b"k" * 32)),
         trail=Trail("M2ME", sink=records.append, now=clock),
         now=clock,
+        setup=setup,
     )
     return device, records
 

@@ -14,6 +14,7 @@ from aiohttp.test_utils import TestServer
 
 from dmclient.device import Device
 from dmclient.dm_account import write_account
+from dmclient.dm_device import DeviceSetup
 from dmclient.http_transport import HttpTransport
 from dmclient.management_session import SessionReport, SessionSettings, run_session
 from dmserver.app import dm_application
@@ -85,7 +86,12 @@ class Site:
 
 
 @asynccontextmanager
-async def site(directory: Path, encoding: Encoding, auth: AuthType) -> AsyncIterator[Site]:
+async def site(
+    directory: Path,
+    encoding: Encoding = Encoding.XML,
+    auth: AuthType = AuthType.MD5,
+    setup: DeviceSetup | None = None,
+) -> AsyncIterator[Site]:
     dpf = Dpf(directory, max_message=MESSAGE_SIZE, max_object=512 * 1024)
     dpf.add_device(DEVICE_ID, with_account=False)
     account = Account(
@@ -101,7 +107,7 @@ async def site(directory: Path, encoding: Encoding, auth: AuthType) -> AsyncIter
         server_auth=auth,
     )
     dpf.store.write_sync(lambda c: put_account(c, dpf.key, account, dpf.clock()))
-    device, _ = make_device(directory, scratch_node="Scratch")
+    device, _ = make_device(directory, setup=setup or DeviceSetup(scratch_node="Scratch"))
     made = Site(dpf, device, encoding)
 
     @web.middleware

@@ -1,4 +1,4 @@
-"""DevInfo and DevDetail: what the device tells about itself (OMA-TS-DM_StdObj-V1_2 §5.3.1, §5.3.2)."""
+"""DevInfo, DevDetail and Inbox: what every device has (OMA-TS-DM_StdObj-V1_2 §5.3)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from dmclient.objects import description
 
 DEV_INFO: Final[Path] = ("DevInfo",)
 DEV_DETAIL: Final[Path] = ("DevDetail",)
+INBOX: Final[Path] = ("Inbox",)
 DM_VERSION: Final = "1.2"
 
 
@@ -30,7 +31,7 @@ class DeviceFacts:
 
 
 def build_device_objects(tree: ManagementTree, facts: DeviceFacts) -> None:
-    """Mount DevInfo and DevDetail and fill them."""
+    """Mount DevInfo, DevDetail and the Inbox, and fill them."""
     tree.mount(DEV_INFO, description("DevInfo"))
     tree.built_in(DEV_INFO)
     for name, value in _dev_info_leaves(facts).items():
@@ -51,6 +52,8 @@ def build_device_objects(tree: ManagementTree, facts: DeviceFacts) -> None:
     }
     for path, value in details.items():
         tree.built_in((*DEV_DETAIL, *path), value)
+    tree.mount(INBOX, description("Inbox"))
+    tree.built_in(INBOX)
 
 
 def dev_info_of(facts: DeviceFacts) -> dict[str, str]:

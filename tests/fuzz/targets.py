@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from syncml.wbxml.syncml_pages import SYNCML_1_2
-from tests.fuzz import message_seeds, message_targets, push_targets
+from tests.fuzz import ddf_target, message_seeds, message_targets, push_targets
 
 
 def _push(name: str) -> str:
@@ -15,10 +15,12 @@ def _push(name: str) -> str:
 
 TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
     **message_targets.TARGETS,
+    "ddf": ddf_target.ddf,
     **{_push(name): getattr(push_targets, name) for name in push_targets.PUSH_SEEDS},
 }
 SEEDS: Final[dict[str, list[bytes]]] = {
     **message_seeds.SEEDS,
+    "ddf": ddf_target.DDF_SEEDS,
     **{_push(name): seeds for name, seeds in push_targets.PUSH_SEEDS.items()},
 }
 
@@ -29,6 +31,7 @@ WORDS: Final[dict[str, tuple[str, ...]]] = {
     for name, tags in (
         ("xml", _NAMES),
         ("tnds", _NAMES),
+        ("ddf", _NAMES),
         ("cp-xml", ("wap-provisioningdoc", "characteristic", "parm")),
     )
 }

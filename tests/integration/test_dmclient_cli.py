@@ -20,12 +20,12 @@ from dmclient.agent import ExitStatus, RunResult
 from dmclient.app import open_device, open_tre
 from dmclient.config import ClientSettings
 from dmclient.dm_account import write_account
-from dmclient.executor import Executor
 from m2m_ca.directory import CaDirectory, read_request, write_tre_certificates
 from mcim.evidence import verify_evidence
 from mo_definitions import check_tree, load
 from syncml.model import Exec, Get, Item, Meta, Replace
 from tests.support_dmclient import DEVICE_ID, DPF, Clock, bootstrap_profile, bootstrap_push
+from tests.support_executor import Commands
 
 TRE_ID = "urn:m2m:tre:imei:004999010640000"
 
@@ -113,7 +113,7 @@ def test_live_tree_of_the_real_tre(tmp_path, certificates):
     assert check_tree(load("M2MMobj"), device.tree.facts(("M2MMobj",))) == []
     assert device.dev_info["./DevInfo/DevId"] == DEVICE_ID
     write_account(device.tree, bootstrap_profile())
-    executor = Executor(device.tree, DPF)
+    executor = Commands(device.tree, DPF)
     challenge = Item(target="./M2MMobj/Attestation/Challenge", meta=Meta(format="bin"), data=b"c" * 32)
     assert executor.execute(Replace(cmd_id="1", items=(challenge,)))[0].code == 200
     generate = Exec(cmd_id="2", items=(Item(target="./M2MMobj/Attestation/Generate"),))

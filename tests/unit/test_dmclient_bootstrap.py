@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from dmclient.bootstrap_receiver import MAX_BOOTSTRAP, BootstrapReceiver, Verdict
 from dmclient.calls import CallQueue
 from dmclient.dm_account import DM_ACC, client_account, server_ids, store_nonce
-from dmclient.executor import Executor
 from dmclient.notification_receiver import NotificationReceiver
 from dmclient.objects.m2msim import M2MSIM
 from dmclient.push_listeners import udp_listener
@@ -37,6 +36,7 @@ from tests.support_dmclient import (
     bootstrap_push,
     make_device,
 )
+from tests.support_executor import Commands
 
 
 def receiver_of(device, **changes) -> BootstrapReceiver:
@@ -55,7 +55,7 @@ def device(tmp_path, clock):
 
 
 def get(device, server, uri):
-    (result,) = Executor(device.tree, server).execute(Get(cmd_id="1", items=(Item(target=uri),)))
+    (result,) = Commands(device.tree, server).execute(Get(cmd_id="1", items=(Item(target=uri),)))
     return result
 
 
@@ -80,7 +80,7 @@ def test_secrets_of_the_account_are_not_readable(device):
         assert get(device, DPF, f"./DMAcc/1/AppAuth/1/{leaf}").code == 405
         assert get(device, DPF, f"./DMAcc/1/AppAuth/1/{leaf}?prop=Size").code == 405
     secret = Item(target="./DMAcc/1/AppAuth/1/AAuthSecret", meta=Meta(format="chr"), data="renewed")
-    assert Executor(device.tree, DPF).execute(Replace(cmd_id="1", items=(secret,)))[0].code == 200
+    assert Commands(device.tree, DPF).execute(Replace(cmd_id="1", items=(secret,)))[0].code == 200
     assert client_account(device.tree.nodes, DPF, tls=True).client_secret == "renewed"
 
 
@@ -91,8 +91,8 @@ def test_the_first_server_owns_the_m2m_objects(device):
     assert receiver.receive(bootstrap_push(bootstrap_profile(OTHER))) is Verdict.APPLIED
     assert server_ids(device.tree.nodes) == (DPF, OTHER)
     container = Add(cmd_id="1", items=(Item(target="./M2MSIMMobj/c1", meta=Meta(format="node")),))
-    assert Executor(device.tree, OTHER).execute(container)[0].code == 425
-    assert Executor(device.tree, DPF).execute(container)[0].code == 200
+    assert Commands(device.tree, OTHER).execute(container)[0].code == 425
+    assert Commands(device.tree, DPF).execute(container)[0].code == 200
     assert get(device, OTHER, "./M2MMobj/TRE/Id").code == 200
     assert get(device, OTHER, "./DMAcc/1/AppAddr/1/Addr").code == 425
 

@@ -6,12 +6,12 @@ import hashlib
 
 import pytest
 
-from dmclient.executor import Executor
 from dmclient.objects.m2msim import M2MSIM
 from dmclient.tre.base import Outcome
 from mcim.vocabulary import ContainerState, ResultCode
 from syncml.model import Add, Delete, Exec, Get, Item, Meta, Replace
 from tests.support_dmclient import DPF, MCIM_ID, NOW, DeviceTree, device_tree, installed
+from tests.support_executor import Commands
 
 CONTAINER = "./M2MSIMMobj/c1"
 NODE, CHR, BIN = Meta(format="node"), Meta(format="chr"), Meta(format="b64")
@@ -22,7 +22,7 @@ class Server:
 
     def __init__(self, device: DeviceTree) -> None:
         self.device = device
-        self.executor = Executor(device.tree, DPF)
+        self.executor = Commands(device.tree, DPF)
 
     def add(self, name: str, data: str | bytes | None = None, meta: Meta = CHR) -> int:
         uri = f"{CONTAINER}/{name}" if name else CONTAINER

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from dmclient.executor import Executor
 from dmclient.objects.m2msim import MAX_CONTAINERS
 from syncml.client_session import CommandResult
 from syncml.model import Add, Alert, Atomic, Copy, Delete, Exec, Get, Item, Meta, Replace, Sequence, UnknownCommand
 from tests.support_dmclient import DPF, FREE, DeviceTree, device_tree
+from tests.support_executor import Commands
 
 TEXT = Meta(format="chr", type="text/plain")
 
@@ -35,8 +35,8 @@ def device() -> DeviceTree:
 
 
 @pytest.fixture
-def executor(device) -> Executor:
-    executor = Executor(device.tree, DPF)
+def executor(device) -> Commands:
+    executor = Commands(device.tree, DPF)
     assert executor.execute(add(1, "leaf"))[0].code == 200
     return executor
 
@@ -88,9 +88,13 @@ INCOMPLETE = {
     ),
     "XC-070 UI alert": (Alert(cmd_id="1", code=1101, items=(item(None, ""), item(None, "?"))), 406),
     "not DM": (UnknownCommand(cmd_id="1", element="Put"), 406),
-    "XC-064 TNDS": (
+    "XC-064 no TNDS": (
+        Add(cmd_id="1", items=(item("./Test/t", "<a/>", meta=Meta(type="application/vnd.syncml.dmtnds+xml")),)),
+        400,
+    ),
+    "XC-064 no Data for a TNDS": (
         Add(cmd_id="1", items=(item("./Test/t", "", meta=Meta(type="application/vnd.syncml.dmtnds+xml")),)),
-        415,
+        412,
     ),
 }
 

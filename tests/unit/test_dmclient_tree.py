@@ -14,7 +14,8 @@ from dmclient.management_tree import MAX_NODES, ManagementTree
 from dmclient.nodes import Node, TreeRefusal
 from dmclient.objects.m2m import M2M
 from dmclient.objects.m2msim import M2MSIM
-from dmclient.tree_transaction import Content, Transaction
+from dmclient.tree_transaction import Transaction
+from dmclient.value_rules import Content
 from mo_definitions import check_tree, load
 from syncml.codes import Format
 from syncml.tree import AccessType, Acl, Scope
@@ -101,7 +102,6 @@ TABLE = {
     "REQ-05 container of another server": (OTHER, "add", "./M2MSIMMobj/c2", NODE, 425),
     "REQ-05 leaf by another server":      (OTHER, "add", f"{CONTAINER}/SHOId", TEXT, 425),
     "REQ-05 existing, another server":    (OTHER, "add", CONTAINER, NODE, 425),
-    "XC-064 TNDS":                        (DPF, "add", "./Test/t", Content(format="xml", type="application/vnd.syncml.dmtnds+xml", value="<a/>"), 415),
     "no Data":                            (DPF, "add", "./Test/new", Content(format="chr"), 412),
     "interior node with Data":            (DPF, "add", "./Test/new", Content(format="node", value="x"), 415),
     "unknown Format":                     (DPF, "add", "./Test/new", Content(format="blob", value="x"), 415),

@@ -12,6 +12,7 @@ from mo_definitions import (
     DEV_DETAIL,
     DEV_INFO,
     DM_ACCOUNT,
+    INBOX,
     M2M_OBJECT,
     M2MSIM_OBJECT,
     WILDCARD,
@@ -34,7 +35,7 @@ X = "any name"
 
 def test_what_ships() -> None:
     """REQ-06: the descriptions of all objects are part of the product."""
-    assert shipped() == ("DMAcc", "DevDetail", "DevInfo", "M2MMobj", "M2MSIMMobj")
+    assert shipped() == ("DMAcc", "DevDetail", "DevInfo", "Inbox", "M2MMobj", "M2MSIMMobj")
 
 
 @pytest.mark.parametrize("name", shipped())
@@ -59,6 +60,7 @@ IDENTIFIERS = {
     "DevInfo": ((), DEV_INFO),
     "DevDetail": ((), DEV_DETAIL),
     "DMAcc": ((X,), DM_ACCOUNT),
+    "Inbox": ((), INBOX),
 }
 
 
