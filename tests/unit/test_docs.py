@@ -7,31 +7,92 @@ from pathlib import Path
 
 import pytest
 
+from syncml.peer_profile import PROFILES
+
 ROOT = Path(__file__).parents[2]
 CONFORMANCE = (ROOT / "docs/conformance.md").read_text()
-ROWS = dict(re.findall(r"^\| REQ-(\d\d) \|(.*)\|$", CONFORMANCE, re.MULTILINE))
+INTEROP = (ROOT / "docs/interop.md").read_text()
+SCHEME = dict(re.findall(r"^\| REQ-(\d\d) \|(.*)\|$", CONFORMANCE, re.MULTILINE))
+PROTOCOL = dict(re.findall(r"^\| ((?:RP|SL|XC|XS|XI)-\d+) \|(.*)\|$", CONFORMANCE, re.MULTILINE))
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
+DEVICE_ROWS = [
+    *range(1, 14), *range(20, 32), *range(40, 67), *range(70, 77), *range(80, 85), *range(90, 98), 100,
+]  # fmt: skip
 
-def test_every_requirement_has_a_row() -> None:
-    assert list(ROWS) == [f"{number:02}" for number in range(1, 73)]
 
-
-@pytest.mark.parametrize("number", ROWS)
-def test_done_means_a_test_that_exists_and_a_later_one_says_when(number: str) -> None:
-    _, status, code, tests = (cell.strip() for cell in ROWS[number].split(" | "))
-    if status != "done":
-        assert status.startswith("later:")
-        assert len(status) > len("later: ")
-        return
-    named = re.findall(r"`(tests/[^`]+)`", tests)
-    assert named
+def _named_tests(cell: str) -> list[str]:
+    named = re.findall(r"`(tests/[^`]+)`", cell)
     for test in named:
         path, _, function = test.partition("::")
         assert (ROOT / path).is_file(), test
         assert not function or re.search(rf"def {function}\b", (ROOT / path).read_text()), test
-    for module in re.findall(r"`([a-z0-9_/]+\.py|[a-z0-9_/]+/)`", code):
+    return named
+
+
+def _check_code(cell: str) -> None:
+    for module in re.findall(r"`([a-z0-9_/]+\.py|[a-z0-9_/]+/)`", cell):
         assert (ROOT / module).exists(), module
+
+
+def test_every_requirement_of_the_scheme_has_a_row() -> None:
+    assert list(SCHEME) == [f"{number:02}" for number in range(1, 73)]
+
+
+@pytest.mark.parametrize("number", SCHEME)
+def test_done_means_a_test_that_exists_and_a_later_one_says_when(number: str) -> None:
+    _, status, code, tests = (cell.strip() for cell in SCHEME[number].split(" | "))
+    if status != "done":
+        assert status.startswith("later:")
+        assert len(status) > len("later: ")
+        return
+    assert _named_tests(tests)
+    _check_code(code)
+
+
+def test_every_row_of_the_protocol_is_there() -> None:
+    assert list(PROTOCOL) == [
+        *(f"RP-{number:02}" for number in range(1, 23)),
+        *(f"SL-{number:02}" for number in range(1, 17)),
+        *(f"XC-{number:03}" for number in DEVICE_ROWS),
+        *(f"XS-{number:03}" for number in range(1, 40)),
+        *(f"XI-{number}" for number in range(1, 13)),
+    ]
+
+
+@pytest.mark.parametrize("row", PROTOCOL)
+def test_a_row_of_the_protocol_is_done_and_a_test_has_its_id(row: str) -> None:
+    _, _, status, code, tests = (cell.strip() for cell in PROTOCOL[row].split(" | "))
+    assert status == "done"
+    assert code
+    _check_code(code)
+    named = _named_tests(tests)
+    assert named
+    if row.startswith("X"):
+        assert any(row in _ids((ROOT / test.partition("::")[0]).read_text()) for test in named)
+
+
+def _ids(text: str) -> set[str]:
+    """Ids in a test module; `XC-071 to XC-076` and `XC-071, 075` stand for several."""
+    found = set()
+    for kind, first, last, others in re.findall(
+        r"\b(X[CSI])-(\d+)(?: to (?:X[CSI]-)?(\d+))?((?:(?:, | and )\d{3}\b)*)", text
+    ):
+        numbers = [*range(int(first), int(last or first) + 1), *map(int, re.findall(r"\d{3}", others))]
+        found |= {f"{kind}-{number:0{len(first)}}" for number in numbers}
+    return found
+
+
+def test_every_tolerance_has_a_test() -> None:
+    rows = [line for line in INTEROP.splitlines() if line.startswith("| ") and line.count("|") == 4]
+    tolerances = [line for line in rows if not line.startswith(("| What ", "| Name ", "| `", "| Tool "))]
+    assert len(tolerances) > 50
+    for line in tolerances:
+        assert _named_tests(line.split("|")[3]), line
+
+
+def test_every_peer_profile_is_described() -> None:
+    assert re.findall(r"^\| `([a-z-]+)` \|", INTEROP, re.MULTILINE) == list(PROFILES)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

@@ -289,6 +289,21 @@ def test_large_result_comes_in_chunks() -> None:
     assert max(run.client_sizes) <= 4096
 
 
+def test_results_that_are_whole_get_no_status() -> None:
+    """XS-024: only what is no success is said of Results: each chunk 213, the whole nothing."""
+
+    def execute(command: object) -> list[object]:
+        assert isinstance(command, Get)
+        found = [Item(source=item.target, data="v" * 6000 if item.target == "./L" else "v") for item in command.items]
+        return [replace(each, item=item) for each, item in zip(answer_all(command), found, strict=True)]
+
+    run = pump(client_session(), server_session(max_msg_size=4096), [Continue((get("./S"), get("./L")))], execute)  # type: ignore[arg-type]
+    said = [c.code for m in run.server_messages for c in m.commands if isinstance(c, Status) and c.cmd == "Results"]
+    chunks = [c for m in run.client_messages for c in m.commands if isinstance(c, Results) and c.items[0].more_data]
+    assert said == [213] * len(chunks) != []
+    assert [sorted(answer.values()) for answer in run.answers] == [["./S"], ["./L"]]
+
+
 def test_generic_alerts_reach_the_policy_and_get_its_status() -> None:
     """XS-020, XS-022: several Items, 200; a status the policy chose instead."""
     alert = Alert(code=AlertCode.GENERIC_ALERT, items=(Item(source="./A", data="1"), Item(source="./B", data="2")))
