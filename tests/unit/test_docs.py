@@ -6,7 +6,13 @@ import re
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
+from actor_runtime.config import ActorSettings
+from dmclient.config import ClientSettings
+from dmserver.config import DmServerSettings
+from pva.config import PvaSettings
+from sho.config import ShoSettings
 from syncml.peer_profile import PROFILES
 
 ROOT = Path(__file__).parents[2]
@@ -93,6 +99,36 @@ def test_every_tolerance_has_a_test() -> None:
 
 def test_every_peer_profile_is_described() -> None:
     assert re.findall(r"^\| `([a-z-]+)` \|", INTEROP, re.MULTILINE) == list(PROFILES)
+
+
+def _keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+    """Keys of a settings class as the file has them, those of all actors left out."""
+    found = []
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            found += _keys(kind, f"{prefix}{name}.")
+        elif prefix or model is ActorSettings or name not in ActorSettings.model_fields:
+            found.append(prefix + name)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("title", "model"),
+    [
+        ("All actors", ActorSettings),
+        ("`dmserver`", DmServerSettings),
+        ("`dmclient`", ClientSettings),
+        ("`sho`", ShoSettings),
+        ("`pva`", PvaSettings),
+    ],
+)
+def test_every_setting_is_described(title: str, model: type[BaseModel]) -> None:
+    section = re.split(r"^## ", (ROOT / "docs/settings.md").read_text(), flags=re.MULTILINE)
+    (page,) = [each for each in section if each.startswith(title)]
+    described = dict(re.findall(r"^\| `([a-z0-9_.]+)` \| [^|]+ \| ([^|]+) \|$", page, re.MULTILINE))
+    assert list(described) == _keys(model)
+    assert all(described.values())
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
