@@ -2,8 +2,9 @@
 
 Each target runs in a process of its own, as many at a time as there are processors, with bounds on time and memory for
 one input: going over them is a finding, like an exception that is none of the decoder's own. The corpus of a target is
-kept in `tests/fuzz/corpus/TARGET`: libFuzzer adds what reaches code that nothing before reached, and the ordinary test
-suite replays it. A finding goes to `tests/fuzz/findings/`, the input beside the log.
+kept in `tests/fuzz/corpus/TARGET`: after a run it is the smallest set that reaches all the code that was reached, and
+what a person put there under a name. The ordinary test suite replays it. A finding goes to `tests/fuzz/findings/`, the
+input beside the log.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -25,6 +28,7 @@ INPUT_SECONDS: Final = 5  # for one input; decoders need milliseconds
 MEMORY_MB: Final = 1024  # of the whole process, the instrumented interpreter included
 INPUT_OCTETS: Final = 8192
 _CHILD: Final = "--child"  # what follows is for libFuzzer
+_SELF: Final = "M2M_FUZZ_SELF"  # what libFuzzer starts in order to start itself
 _INSTRUMENTED: Final = ["syncml", "mo_definitions"]
 
 
@@ -68,8 +72,8 @@ def _run_all(names: list[str], seconds: int, jobs: int) -> int:
 def _start(name: str, seconds: int, scratch: Path) -> subprocess.Popen[bytes]:
     from tests.fuzz.targets import SEEDS, WORDS
 
-    seeds, kept = scratch / f"{name}.seeds", CORPUS / name
-    for directory in (seeds, kept):
+    fresh, seeds, kept = scratch / name, scratch / f"{name}.seeds", CORPUS / name
+    for directory in (fresh, seeds, kept):
         directory.mkdir(parents=True, exist_ok=True)
     for seed in SEEDS[name]:
         (seeds / hashlib.sha256(seed).hexdigest()[:16]).write_bytes(seed)
@@ -78,7 +82,7 @@ def _start(name: str, seconds: int, scratch: Path) -> subprocess.Popen[bytes]:
         f"-max_total_time={seconds}", f"-timeout={INPUT_SECONDS}", f"-rss_limit_mb={MEMORY_MB}",
         *_dictionary(scratch / f"{name}.words", WORDS.get(name, ())),
         f"-max_len={INPUT_OCTETS}", f"-artifact_prefix={FINDINGS}/{name}-", "-print_final_stats=1",
-        str(kept), str(seeds),
+        str(fresh), str(seeds), str(kept),
     ]  # fmt: skip
     with (scratch / f"{name}.log").open("wb") as log:
         return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=HERE.parents[1])
@@ -99,7 +103,36 @@ def _outcome(name: str, status: int, scratch: Path) -> str:
     if status:
         (FINDINGS / f"{name}.log").write_text(log)
         return f"FINDING, see {FINDINGS / name}.log"
-    return f"no finding in {runs} inputs, {len(list((CORPUS / name).iterdir()))} are in its corpus"
+    return f"no finding in {runs} inputs, {_keep(name, scratch)} are in its corpus"
+
+
+def _keep(name: str, scratch: Path) -> int:
+    """Make the corpus anew from the old one and what the run found; how many inputs it has now.
+
+    For the merge libFuzzer starts itself again by the first word of its command line, hence the script.
+    """
+    kept, smallest, itself = CORPUS / name, scratch / f"{name}.smallest", scratch / f"{name}.sh"
+    smallest.mkdir()
+    itself.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m tests.fuzz {_CHILD} {name} "$@"\n')
+    itself.chmod(0o700)
+    inputs = [str(directory) for directory in (smallest, kept, scratch / name, scratch / f"{name}.seeds")]
+    merge = [
+        sys.executable,
+        "-m",
+        "tests.fuzz",
+        _CHILD,
+        name,
+        "-set_cover_merge=1",
+        f"-max_len={INPUT_OCTETS}",
+        *inputs,
+    ]
+    subprocess.run(merge, check=True, capture_output=True, cwd=HERE.parents[1], env=os.environ | {_SELF: str(itself)})
+    for path in kept.iterdir():
+        if re.fullmatch("[0-9a-f]{40}", path.name):
+            path.unlink()
+    for path in smallest.iterdir():
+        shutil.copy(path, kept)
+    return len(list(kept.iterdir()))
 
 
 def _fuzz(name: str, flags: list[str]) -> int:
@@ -108,7 +141,7 @@ def _fuzz(name: str, flags: list[str]) -> int:
 
     with atheris.instrument_imports(include=_INSTRUMENTED):
         from tests.fuzz.targets import TARGETS
-    atheris.Setup([f"fuzz-{name}", *flags], TARGETS[name])
+    atheris.Setup([os.environ.get(_SELF, f"fuzz-{name}"), *flags], TARGETS[name])
     atheris.Fuzz()
     return 0
 
