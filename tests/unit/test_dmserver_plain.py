@@ -1,4 +1,4 @@
-"""A DM server that manages devices and provisions none: what it needs, what it refuses, and that nobody waits for ever."""
+"""A DM server that manages devices and provisions none: what it needs, what it refuses."""
 
 from __future__ import annotations
 
