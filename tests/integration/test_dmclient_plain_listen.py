@@ -15,6 +15,7 @@ from dmclient import cli
 from dmclient.called_sessions import CalledSessions, RetryPolicy
 from dmclient.calls import Call, CallQueue, Consent
 from dmclient.console import Console
+from dmclient.dm_account import server_ids
 from dmclient.dm_sessions import PlainService, listen_plainly, open_dm_device, sessions_over_http
 from dmclient.http_transport import TransportFailed
 from syncml.model import Exec, Get, Item
@@ -22,7 +23,7 @@ from syncml.notification import UiMode
 from syncml.policy import Decision, Finish
 from syncml.session import SessionOpened
 from tests.integration.test_dmclient_plain_device import Once, account, settings
-from tests.support_dmclient import DPF, Clock, MemoryDpf
+from tests.support_dmclient import DPF, SECRET, Clock, MemoryDpf, bootstrap_profile, bootstrap_push
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "ddf"
 RESET = "./Device/Vendor/Example/Gadget/Reset"
@@ -148,6 +149,19 @@ async def test_a_bootstrap_that_is_refused_ends_it(tmp_path):
         await listen_plainly(made, device, stop=asyncio.Event(), bootstrap=b"no push at all")
     status, reason = await sessions_over_http(made, device, None, bootstrap=b"no push at all")
     assert (int(status), reason) == (2, "the bootstrap was refused: refused")
+
+
+async def test_a_bootstrap_in_a_file_is_used_at_once(tmp_path):
+    """XC-094: the session that a new account asks for is the one of this command; no call is left for the next."""
+    (tmp_path / "secret").write_text(SECRET + "\n")
+    made = settings(tmp_path, bootstrap_secret_file=tmp_path / "secret")
+    device = open_dm_device(made, Trail("M2ME"), now=Clock())
+    nowhere = bootstrap_push(bootstrap_profile(addr="https://127.0.0.1:1/dm"))
+    status, reason = await sessions_over_http(made, device, None, bootstrap=nowhere)
+    assert (int(status), reason.partition(":")[0]) == (1, DPF)
+    again = open_dm_device(made, Trail("M2ME"), now=Clock())
+    assert server_ids(again.tree.nodes) == (DPF,)
+    assert again.calls.waiting == []
 
 
 async def test_it_stops_when_told(tmp_path):
