@@ -14,15 +14,16 @@ from typing import Final
 import structlog
 
 from dmclient.alerts import network_attach
+from dmclient.called_sessions import CalledSessions, RetryPolicy
 from dmclient.calls import Call, CallQueue, Consent
 from dmclient.device import Device
 from dmclient.http_transport import ServerNotAuthenticated
-from dmclient.management_session import SessionFailed, SessionReport, SessionSettings, Transport, run_session
+from dmclient.management_session import SessionFailed, SessionSettings, Transport
 from dmclient.network import AttachCode, AttachResult, Network, attach
 from dmclient.tre.base import McimInfo, TreError
 from mcim.vocabulary import ResultCode
 from mo_definitions import AlertType
-from syncml.codes import AlertCode, StatusCode
+from syncml.codes import StatusCode
 
 _log = structlog.get_logger(__name__)
 SUCCESSFUL: Final = frozenset({ResultCode.SUCCESS, ResultCode.ALREADY_DONE})
@@ -45,21 +46,6 @@ class RunResult:
     imsi_mask: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetryPolicy:
-    """How often and how patiently. Every number is a bound: no run goes on for ever."""
-
-    attempts: int = 5  # sessions in a row that may fail
-    polls: int = 5  # sessions in a row that may bring nothing
-    attach_attempts: int = 3
-    first_delay_s: float = 1.0
-    max_delay_s: float = 60.0
-
-    def delay_s(self, failures: int) -> float:
-        """Seconds to wait after that many failures in a row: doubled each time, up to the bound."""
-        return float(min(self.first_delay_s * 2 ** max(failures - 1, 0), self.max_delay_s))
-
-
 class Agent:
     """Drives one device to the network."""
 
@@ -76,13 +62,19 @@ class Agent:
         consent: Consent | None = None,
     ) -> None:
         self._device = device
-        self._transport = transport
         self._network = network
-        self._settings = settings
         self._policy = policy
         self._sleep = sleep
         self._calls = calls
-        self._consent = consent or Consent()
+        self._sessions = CalledSessions(
+            device=device,
+            transport=transport,
+            settings=settings,
+            policy=policy,
+            sleep=sleep,
+            calls=calls,
+            consent=consent,
+        )
         self._failures = 0  # sessions in a row that failed
         self._polls = 0  # sessions in a row that left us nothing to do
         self._refusal: ResultCode | None = None  # why the TRE refused the last package
@@ -150,14 +142,14 @@ class Agent:
         call = await self._next_call(server_id)
         failed = True
         try:
-            report = await self._one_session(server_id, call)
+            report = await self._sessions.once(server_id, call, step=self._step())
             failed = bool(report.failure)
         except ServerNotAuthenticated as error:
             return _refused(f"the server is not authenticated: {error}")
         except SessionFailed as error:
             return await self._failed(str(error))
         finally:
-            self._settle(call, failed=failed)
+            self._sessions.settle(call, failed=failed)
         if self._attached is None and any(code == StatusCode.FORBIDDEN for _, code in report.refused):
             names = ", ".join(name for name, code in report.refused if code == StatusCode.FORBIDDEN)
             return _refused(f"the server answered 403 to {names}: no open order for this device")
@@ -172,51 +164,21 @@ class Agent:
     async def _next_call(self, server_id: str) -> Call | None:
         """The call of that server that the user has nothing against."""
         while self._calls is not None and (call := self._calls.first(server_id)) is not None:
-            if await self._consent.given(call):
+            if await self._sessions.wanted(call):
                 return call
-            self._calls.done(call)
         return None
-
-    async def _one_session(self, server_id: str, call: Call | None) -> SessionReport:
-        """One session: Alert 1200 and the SessionID of the notification, or Alert 1201 (OMA-TS-DM_Protocol-V1_2 §8.4).
-
-        Raises:
-            ServerNotAuthenticated, SessionFailed: see `run_session`.
-        """
-        session_id = None if call is None else call.session_id
-        return await run_session(
-            self._device,
-            server_id,
-            self._transport,
-            self._settings,
-            step=self._step(),
-            start=AlertCode.CLIENT_INITIATED_MGMT if session_id is None else AlertCode.SERVER_INITIATED_MGMT,
-            session_id=session_id,
-            resync=call is not None and call.resync,
-        )
-
-    def _settle(self, call: Call | None, *, failed: bool) -> None:
-        """After the session of a call: it is done with, or the server may make it again."""
-        if call is not None and self._calls is not None:
-            (self._calls.failed if failed else self._calls.done)(call)
 
     async def serve(self, call: Call) -> str:
         """The session that was asked for, and what follows from it: provisioning, attach, news of them.
 
         Returns why it failed; empty when it did not, also when the user did not want it.
         """
-        if not await self._consent.given(call):
-            self._settle(call, failed=False)
+        if not await self._sessions.wanted(call):
             return ""
         attached = False
         try:
             self._device.renew_expired()
-            try:
-                await self._patient_session(call.server_id, call)
-            except (ServerNotAuthenticated, SessionFailed):
-                self._settle(call, failed=True)
-                raise
-            self._settle(call, failed=False)
+            await self._sessions.called_for(call, step=self._step())
             for _ in range(self._policy.polls):
                 news = bool(self._device.provision_ready())
                 mcim = self._device.usable_mcim()
@@ -225,7 +187,7 @@ class Agent:
                     attached = news = True
                 if not news:  # alerts that the server did not take wait for its next call
                     break
-                await self._patient_session(call.server_id, None)
+                await self._sessions.patiently(call.server_id, None, step=self._step())
         except TreError as error:
             return f"the TRE refused: {error.code.name.lower()}"
         except (ServerNotAuthenticated, SessionFailed) as error:
@@ -235,27 +197,6 @@ class Agent:
     def _is_new(self, mcim: McimInfo) -> bool:
         """Whether an MCIM is to be attached with: it never was, and the server knows that it is there."""
         return self._told() and str(mcim.mcim_id) not in self._device.announced
-
-    async def _patient_session(self, server_id: str, call: Call | None) -> None:
-        """One session, tried again when it breaks.
-
-        Raises:
-            ServerNotAuthenticated: not tried again.
-            SessionFailed: the last attempt did, too.
-        """
-        for attempt in range(1, self._policy.attempts + 1):
-            try:
-                report = await self._one_session(server_id, call)
-            except SessionFailed as error:
-                failure = str(error)
-            else:
-                failure = report.failure
-            if not failure:
-                return
-            _log.warning("session.failed", attempt=attempt, reason=failure)
-            if attempt < self._policy.attempts:
-                await self._sleep(self._policy.delay_s(attempt))
-        raise SessionFailed(failure)
 
     def _step(self) -> str:
         if self._attached is not None:

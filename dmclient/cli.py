@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 import sys
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Annotated
 
@@ -21,14 +22,17 @@ from actor_runtime.trail import Trail
 from dmclient.agent import RunResult
 from dmclient.app import attach_device, describe, listen_device, open_device, open_tre, run_device
 from dmclient.config import ClientSettings
-from dmclient.device import Device
-from dmclient.dm_sessions import open_dm_device, sessions_over_http
+from dmclient.console import Console
+from dmclient.dm_sessions import listen_plainly, open_dm_device, sessions_over_http
 from dmclient.tre.base import TreError
 from dmclient.tre.software import SoftwareTre
 
 app = typer.Typer(help="M2ME: an OMA DM 1.2 device with a trusted environment.", no_args_is_help=True)
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="TOML file; the environment (DMCLIENT_…) wins.")]
+BootstrapFileOption = Annotated[
+    Path | None, typer.Option("--bootstrap-file", help="A bootstrap message (WAP push) in a file.")
+]
 BootstrapUrlOption = Annotated[str | None, typer.Option("--bootstrap-url", help="Fetch a bootstrap document there.")]
 BehaviourOption = Annotated[
     Path | None, typer.Option("--behaviour", help="Scripted behaviour (TOML), instead of behaviour_file.")
@@ -128,36 +132,71 @@ def run(
     settings = _with_tests(_settings(context), behaviour, ddf)
     trail = Trail("M2ME", trace_file=settings.trace_file)
     try:
-        bootstrap = None if bootstrap_file is None else bootstrap_file.read_bytes()
+        bootstrap = _bootstrap(bootstrap_file, bootstrap_url)
         device = open_device(settings, trail)
-        if bootstrap is not None and bootstrap_url is not None:
-            raise ActorError("one bootstrap at a time", hint="--bootstrap-file or --bootstrap-url")
         ended = asyncio.run(run_device(settings, device, bootstrap=bootstrap, bootstrap_url=bootstrap_url))
         _end(ended, as_json=as_json)
-    except OSError as error:
-        raise ConfigError(f"{error.filename}: {error.strerror}") from error
     finally:
         trail.close()
 
 
 @app.command()
-def listen(context: typer.Context, bootstrap_url: BootstrapUrlOption = None) -> None:
-    """Wait for pushes and run the sessions they ask for, until SIGTERM or SIGINT."""
-    settings = _settings(context)
+def listen(
+    context: typer.Context,
+    plain: Annotated[
+        bool | None,
+        typer.Option(
+            "--plain/--m2me",
+            help="As a plain DM device (like `session`), or as the M2ME with its trusted environment. "
+            "Default: the M2ME if one was manufactured in state_dir, else plain.",
+        ),
+    ] = None,
+    bootstrap_file: BootstrapFileOption = None,
+    bootstrap_url: BootstrapUrlOption = None,
+    behaviour: BehaviourOption = None,
+    ddf: DdfOption = None,
+) -> None:
+    """Wait for bootstraps and notifications, and run the sessions they ask for, until SIGTERM or SIGINT.
+
+    When a server wants the user asked, whoever sits at the terminal is; else push.user_interaction decides.
+    """
+    settings = _with_tests(_settings(context), behaviour, ddf)
+    bootstrap = _bootstrap(bootstrap_file, bootstrap_url)
     trail = Trail("M2ME", trace_file=settings.trace_file)
+    console = Console() if sys.stdin.isatty() else None
+    confirm = None if console is None else console.confirm
+    stop = asyncio.Event()
+    listening: Coroutine[None, None, None]
     try:
-        asyncio.run(_listen(settings, open_device(settings, trail), bootstrap_url))
+        if plain if plain is not None else not settings.tre_dir.exists():
+            listening = listen_plainly(
+                settings,
+                open_dm_device(settings, trail, console=console),
+                stop=stop,
+                bootstrap=bootstrap,
+                bootstrap_url=bootstrap_url,
+                confirm=confirm,
+            )
+        else:
+            listening = listen_device(
+                settings,
+                open_device(settings, trail, console=console),
+                stop=stop,
+                bootstrap=bootstrap,
+                bootstrap_url=bootstrap_url,
+                confirm=confirm,
+            )
+        asyncio.run(_until_signalled(listening, stop))
     finally:
         trail.close()
 
 
-async def _listen(settings: ClientSettings, device: Device, bootstrap_url: str | None) -> None:
-    stop = asyncio.Event()
+async def _until_signalled(listening: Coroutine[None, None, None], stop: asyncio.Event) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     try:
-        await listen_device(settings, device, stop=stop, bootstrap_url=bootstrap_url)
+        await listening
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
@@ -167,21 +206,42 @@ async def _listen(settings: ClientSettings, device: Device, bootstrap_url: str |
 def session(
     context: typer.Context,
     server: Annotated[str | None, typer.Option(help="Server id of the account; default: every account.")] = None,
+    bootstrap_file: BootstrapFileOption = None,
+    bootstrap_url: BootstrapUrlOption = None,
     behaviour: BehaviourOption = None,
     ddf: DdfOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run DM sessions as a plain DM device, without trusted environment. Exit status 0 only when all went well."""
     settings = _with_tests(_settings(context), behaviour, ddf)
+    bootstrap = _bootstrap(bootstrap_file, bootstrap_url)
     trail = Trail("M2ME", trace_file=settings.trace_file)
     try:
         device = open_dm_device(settings, trail)
-        status, reason = asyncio.run(sessions_over_http(settings, device, server))
+        status, reason = asyncio.run(
+            sessions_over_http(settings, device, server, bootstrap=bootstrap, bootstrap_url=bootstrap_url)
+        )
     finally:
         trail.close()
     cli.show({"result": status.name.lower(), "reason": reason}, as_json=as_json)
     if status:
         sys.exit(int(status))
+
+
+def _bootstrap(file: Path | None, url: str | None) -> bytes | None:
+    """The bootstrap message in a file.
+
+    Raises:
+        ActorError: there is a URL, too, or the file cannot be read.
+    """
+    if file is None:
+        return None
+    if url is not None:
+        raise ActorError("one bootstrap at a time", hint="--bootstrap-file or --bootstrap-url")
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror}") from error
 
 
 @app.command()

@@ -10,7 +10,7 @@ from pydantic import Base64Bytes, Field
 from pydantic_settings import SettingsConfigDict
 
 from actor_runtime.config import ActorSettings, ListenAddress, Section
-from dmclient.agent import RetryPolicy
+from dmclient.called_sessions import RetryPolicy
 from dmclient.device import DeviceProfile
 from dmclient.management_session import SessionSettings
 from dmclient.objects.device import DeviceFacts

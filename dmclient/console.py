@@ -123,10 +123,7 @@ class Console:
 
     def _reply(self, question: Question, line: str) -> Reply | None:
         if question.code is AlertCode.CONFIRM_OR_REJECT:
-            answer = line.strip().lower()
-            if answer in ("y", "yes"):
-                return Accepted()
-            return Rejected() if answer in ("n", "no") else None
+            return {True: Accepted(), False: Rejected(), None: None}[_yes_or_no(line)]
         if question.code is AlertCode.TEXT_INPUT:
             text = line or question.options.default or ""
             fault = question.fault(text)
@@ -138,6 +135,18 @@ class Console:
         numbers = numbers_of(question, parts)
         single = question.code is AlertCode.SINGLE_CHOICE
         return None if numbers is None or (single and len(numbers) != 1) else Chosen(numbers)
+
+    async def confirm(self, text: str) -> bool | None:
+        """A question of the device itself, yes or no (`dmclient.calls.Confirm`); None at the end of the input."""
+        self._write(f"[device] {shown(text)}")
+        while True:
+            self._write("yes or no")
+            line = await self._lines.read()
+            if line is None:
+                return None
+            answer = _yes_or_no(line)
+            if answer is not None:
+                return answer
 
     async def status_for(self, command: str, uri: str) -> int | None:
         """Let the tester decide on a command: a Status code, or None to do it as usual."""
@@ -156,6 +165,13 @@ _HELP: Final = {
     AlertCode.SINGLE_CHOICE: "a number, or ! to cancel",
     AlertCode.MULTIPLE_CHOICE: "numbers, or ! to cancel",
 }
+
+
+def _yes_or_no(line: str) -> bool | None:
+    answer = line.strip().lower()
+    if answer in ("y", "yes"):
+        return True
+    return False if answer in ("n", "no") else None
 
 
 def shown(text: str) -> str:

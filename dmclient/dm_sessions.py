@@ -1,7 +1,11 @@
-"""Management sessions of a plain DM device, one after the other: what testers of other servers need."""
+"""A plain DM device, without trusted environment: its sessions, one after the other or whenever a server calls.
+
+It is what testers of other servers need.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import Callable
 from datetime import datetime
@@ -16,10 +20,15 @@ from actor_runtime.sealing import SealingKey
 from actor_runtime.tls import client_context
 from actor_runtime.trail import Trail
 from dmclient.app import device_setup, http_transport, utc_now
+from dmclient.bootstrap_receiver import Verdict
+from dmclient.called_sessions import CalledSessions
+from dmclient.calls import Call, Confirm
 from dmclient.config import AccountSection, ClientSettings
+from dmclient.console import Console
 from dmclient.dm_account import account_path, server_ids, write_account
 from dmclient.dm_device import DmDevice
-from dmclient.http_transport import ServerNotAuthenticated
+from dmclient.http_transport import HttpTransport, ServerNotAuthenticated
+from dmclient.listening import Ears, consent_of, listening, push_receivers, serve_until, take_bootstrap
 from dmclient.management_session import SessionFailed, SessionSettings, Transport, run_session
 from dmclient.objects.described import DescriptionConflict
 from dmclient.store.state_file import StateFile
@@ -29,6 +38,7 @@ from syncml.errors import LocalProtocolError
 
 _AUTH_TYPES: Final = {"basic": AuthType.BASIC, "md5": AuthType.MD5, "mac": AuthType.MAC}
 MAX_SESSIONS: Final = 10  # with one server, while alerts wait
+STEP: Final = "7"  # of the scheme: what a plain device does is what comes before everything else
 
 _log = structlog.get_logger(__name__)
 
@@ -41,8 +51,16 @@ class SessionStatus(IntEnum):
     REFUSED = 2  # one side does not accept the other
 
 
-def open_dm_device(settings: ClientSettings, trail: Trail, *, now: Callable[[], datetime] = utc_now) -> DmDevice:
+def open_dm_device(
+    settings: ClientSettings,
+    trail: Trail,
+    *,
+    now: Callable[[], datetime] = utc_now,
+    console: Console | None = None,
+) -> DmDevice:
     """The plain device with what it remembers, and the accounts of the settings that it does not have yet.
+
+    `console` is where somebody sits, None when that is not known.
 
     Raises:
         ConfigError, UnsealError, StoreError: something of it is missing or damaged.
@@ -55,7 +73,7 @@ def open_dm_device(settings: ClientSettings, trail: Trail, *, now: Callable[[], 
             state_file=StateFile(settings.dm_state_file, seal_key),
             trail=trail,
             now=now,
-            setup=device_setup(settings),
+            setup=device_setup(settings, console),
         )
         device.remember()
     except DescriptionConflict as error:
@@ -120,7 +138,7 @@ async def _one(
     device: DmDevice, server_id: str, transport: Transport, settings: SessionSettings
 ) -> tuple[SessionStatus, str]:
     try:
-        report = await run_session(device, server_id, transport, settings, step="7")
+        report = await run_session(device, server_id, transport, settings, step=STEP)
     except ServerNotAuthenticated as error:
         return SessionStatus.REFUSED, f"the server is not authenticated: {error}"
     except SessionFailed as error:
@@ -130,20 +148,113 @@ async def _one(
 
 
 async def sessions_over_http(
-    settings: ClientSettings, device: DmDevice, server_id: str | None
+    settings: ClientSettings,
+    device: DmDevice,
+    server_id: str | None,
+    *,
+    bootstrap: bytes | None = None,
+    bootstrap_url: str | None = None,
 ) -> tuple[SessionStatus, str]:
-    """Sessions with the server given, or with all that have an account.
+    """Sessions with the server given, or with all that have an account; first the bootstrap, if there is one.
 
     Raises:
-        ConfigError: there is no such account.
+        ConfigError: there is no such account, or a setting is missing.
+        FetchFailed: there is no document at the URL.
+        StoreError: the device cannot save what it must not forget.
     """
+    if bootstrap is not None or bootstrap_url is not None:
+        ears = push_receivers(settings, device)
+        refusal = await _bootstrapped(settings, ears, bootstrap, bootstrap_url)
+        if refusal:
+            return SessionStatus.REFUSED, refusal
     servers = server_ids(device.tree.nodes)
     if server_id is not None:
         servers = tuple(each for each in servers if each == server_id)
     if not servers:
-        raise ConfigError(f"no account for {server_id or 'any server'}", hint="[[account]] in the settings")
-    # Without roots of their own, servers are trusted as the system trusts them: they belong to somebody else.
+        raise ConfigError(
+            f"no account for {server_id or 'any server'}",
+            hint="[[account]] in the settings, --bootstrap-url or --bootstrap-file",
+        )
+    async with _transport(settings) as transport:
+        ended = await run_sessions(device, servers, transport, settings.session_settings())
+    if bootstrap is not None or bootstrap_url is not None:
+        for each in servers:  # the session that a new account asks for took place just now
+            ears.calls.done(Call(server_id=each))
+    return ended
+
+
+async def listen_plainly(
+    settings: ClientSettings,
+    device: DmDevice,
+    *,
+    stop: asyncio.Event,
+    bootstrap: bytes | None = None,
+    bootstrap_url: str | None = None,
+    confirm: Confirm | None = None,
+) -> None:
+    """Wait for pushes, and run the sessions they ask for, one after the other, until `stop` is set.
+
+    Raises:
+        ConfigError: a setting is missing, or an address cannot be bound.
+        FetchFailed: there is no document at the URL.
+        StoreError: the device cannot save what it must not forget.
+    """
+    async with listening(settings, device) as ears, _transport(settings) as transport:
+        refusal = await _bootstrapped(settings, ears, bootstrap, bootstrap_url)
+        if refusal:
+            raise ConfigError(refusal)
+        service = PlainService(
+            device,
+            transport,
+            settings.session_settings(),
+            CalledSessions(
+                device=device,
+                transport=transport,
+                settings=settings.session_settings(),
+                policy=settings.retry_policy(),
+                sleep=asyncio.sleep,
+                calls=ears.calls,
+                consent=consent_of(settings, confirm),
+            ),
+        )
+        await serve_until(stop, service, ears.calls)
+
+
+class PlainService:
+    """Serves calls with sessions and nothing else (`dmclient.listening.ServesCalls`)."""
+
+    def __init__(
+        self, device: DmDevice, transport: Transport, settings: SessionSettings, sessions: CalledSessions
+    ) -> None:
+        self._device = device
+        self._transport = transport
+        self._settings = settings
+        self._sessions = sessions
+
+    async def serve(self, call: Call) -> str:
+        """The session of the call, and more with its server while alerts wait to be told."""
+        if not await self._sessions.wanted(call):
+            return ""
+        try:
+            await self._sessions.called_for(call, step=STEP)
+        except (ServerNotAuthenticated, SessionFailed) as error:
+            return str(error)
+        if not len(self._device.alerts):
+            return ""
+        status, reason = await run_sessions(self._device, (call.server_id,), self._transport, self._settings)
+        return reason if status else ""
+
+
+async def _bootstrapped(settings: ClientSettings, ears: Ears, message: bytes | None, url: str | None) -> str:
+    """Take the bootstrap there may be; why it was refused, or nothing."""
+    verdict = await take_bootstrap(settings, ears, message, url)
+    good = (None, Verdict.APPLIED, Verdict.UNCHANGED)
+    return "" if verdict in good else f"the bootstrap was refused: {verdict}"
+
+
+def _transport(settings: ClientSettings) -> HttpTransport:
+    """Servers belong to somebody else: without roots of their own they are trusted as the system trusts them."""
     roots = settings.tls_roots
-    context = client_context(roots) if roots is not None else ssl.create_default_context()
-    async with http_transport(settings, context) as transport:
-        return await run_sessions(device, servers, transport, settings.session_settings())
+    if settings.session.allow_plain_http:
+        _log.warning("http.plain", reason="session.allow_plain_http: credentials may travel unprotected")
+    return http_transport(settings, client_context(roots) if roots is not None else ssl.create_default_context())

@@ -64,6 +64,11 @@ def order_open(
 ) -> None:
     """Open an order by hand; usually the home operator does it."""
     settings = _settings(context)
+    if settings.provisioning() is None:
+        raise ConfigError(
+            "this server provisions no devices, so there are no orders",
+            hint="pva_url and what goes with it make it a DPF; devices add --managed needs no order",
+        )
     if sho not in settings.shos:
         raise ConfigError(f"{sho} is no partner", hint="add its URL to [shos] in the settings")
     with _database(settings) as store:

@@ -18,6 +18,7 @@ import typer
 
 from actor_runtime import cli as habits
 from actor_runtime.errors import ActorError, ConfigError
+from actor_runtime.store import Store
 from dmserver import operator_service as service
 from dmserver.cli_context import as_json, open_database, open_sealed_database, read_octets, settings_of
 from dmserver.operator_commands import (
@@ -284,17 +285,26 @@ def list_all(context: typer.Context) -> None:
 @device_app.command("show")
 def show(
     context: typer.Context,
-    request_id: Annotated[str, typer.Argument(help="The request.")],
+    request_id: Annotated[str | None, typer.Argument(help="The request; the newest without it.")] = None,
     wait: Wait = False,
     wait_s: WaitS = 300.0,
 ) -> None:
     """Show one request: Statuses and values. Credentials are withheld."""
+    device = context.obj[2]
     with open_sealed_database(settings_of(context)) as (store, key):
+        shown = request_id or _newest(store, device)
 
         def read() -> OperatorRequest:
-            return store.read_sync(lambda c: service.request_of(c, key, context.obj[2], request_id))
+            return store.read_sync(lambda c: service.request_of(c, key, device, shown))
 
         _print(context, _until_over(read, wait_s) if wait else read())
+
+
+def _newest(store: Store, device: str) -> str:
+    rows = store.read_sync(lambda c: service.requests_of(c, device))
+    if not rows:
+        raise ActorError(f"nothing was asked of {device} yet", hint="dmserver device DEVICE --help")
+    return str(rows[0]["id"])
 
 
 @device_app.command("cancel")

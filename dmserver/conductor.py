@@ -69,18 +69,20 @@ class Conductor:
         store: Store,
         trail: Trail,
         partners: Partners,
-        rules: Rules,
+        rules: Rules | None,
         now: Callable[[], datetime] = _utc_now,
     ) -> None:
         self._store = store
         self._trail = trail
         self._partners = partners
-        self._rules = rules
+        self._rules = rules  # None: nobody is provisioned
         self.now = now
 
     async def policy_for(self, device_id: str) -> Provisioning | None:
-        """The policy for an authenticated device; None when it has no ongoing order (REQ-13)."""
-        now = self.now()
+        """The policy for an authenticated device; None when it has no ongoing order (REQ-13), or nobody has one."""
+        rules, now = self._rules, self.now()
+        if rules is None:
+            return None
 
         def load(connection: Connection) -> tuple[Order, bytes | None, frozenset[str]] | None:
             order = ongoing_order(connection, device_id, now)
@@ -92,7 +94,7 @@ class Conductor:
         if found is None:
             return None
         order, package, former = found
-        return Provisioning(self._rules, order, package=package, former_requests=former)
+        return Provisioning(rules, order, package=package, former_requests=former)
 
     async def begin(
         self, policy: Provisioning, alerts: tuple[DeviceAlert, ...]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
@@ -14,6 +16,18 @@ from dmserver.news import AlertRules, UnknownTypes, plain_type
 from mcim.vocabulary import ValidationMode
 
 DM_PATH = "/dm"
+
+_OF_PROVISIONING: Final = (
+    "tls_ca",
+    "manufacturer_anchors",
+    "pva_anchors",
+    "pva_id",
+    "crl_files",
+    "shos",
+    "validation_mode",
+    "partner",
+)
+"""Settings without meaning for a server that provisions nobody."""
 
 
 class DmAddress(ListenAddress):
@@ -53,8 +67,24 @@ class OperatorAddress(ListenAddress):
     token_file: Path | None = None  # the bearer token, one line of 16 or more printable characters
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProvisioningSettings:
+    """What a server needs to provision devices, all of it there."""
+
+    pva_url: str
+    tls_cert: Path
+    tls_key: Path
+    tls_ca: Path
+    manufacturer_anchors: Path
+    pva_anchors: Path
+
+
 class DmServerSettings(ActorSettings):
-    """What a DPF must know. Trust anchors are configured out of band and typed by purpose (REQ-43)."""
+    """What a DPF must know. Trust anchors are configured out of band and typed by purpose (REQ-43).
+
+    Without `pva_url` this is a DM server that manages devices and provisions none: no orders, no partners, and nothing
+    of what is marked with (P) is needed.
+    """
 
     model_config = SettingsConfigDict(env_prefix="DMSERVER_")
 
@@ -63,20 +93,65 @@ class DmServerSettings(ActorSettings):
     database_url: str = "sqlite:///dmserver.sqlite"
     seal_key: Path = Path("dmserver-seal.key")  # made when it is missing and nothing is sealed yet
     dm: DmAddress = DmAddress()  # TLS, for devices
-    partner: ListenAddress = ListenAddress()  # mutual TLS, for home operators that open orders
+    partner: ListenAddress = ListenAddress()  # (P) mutual TLS, for home operators that open orders
     operator: OperatorAddress = OperatorAddress()  # operator API
     alerts: AlertSettings = AlertSettings()
-    tls_cert: Path  # PEM chain; server on all listeners, client towards PVA and home operators
-    tls_key: Path
-    tls_ca: Path  # anchors of the partners' TLS certificates, both directions
-    manufacturer_anchors: Path  # PEM, for platform and attestation certificates
-    pva_anchors: Path  # PEM, for the signers of tickets
-    pva_url: str
-    pva_id: str | None = None  # accept tickets of this PVA only; None: of any under the anchors
-    crl_files: tuple[Path, ...] = ()  # PEM or DER, of the manufacturers
-    shos: dict[str, str] = Field(default_factory=dict)  # SHO id (DNS name in its certificate) → URL
-    validation_mode: ValidationMode = ValidationMode.SEMI_AUTONOMOUS
+    tls_cert: Path | None = None  # PEM chain; server on all listeners with TLS, client towards PVA and home operators
+    tls_key: Path | None = None
+    tls_ca: Path | None = None  # (P) anchors of the partners' TLS certificates, both directions
+    manufacturer_anchors: Path | None = None  # (P) PEM, for platform and attestation certificates
+    pva_anchors: Path | None = None  # (P) PEM, for the signers of tickets
+    pva_url: str | None = None  # None: devices are managed, not provisioned
+    pva_id: str | None = None  # (P) accept tickets of this PVA only; None: of any under the anchors
+    crl_files: tuple[Path, ...] = ()  # (P) PEM or DER, of the manufacturers
+    shos: dict[str, str] = Field(default_factory=dict)  # (P) SHO id (DNS name in its certificate) → URL
+    validation_mode: ValidationMode = ValidationMode.SEMI_AUTONOMOUS  # (P)
     limits: Limits = Limits()
+
+    def provisioning(self) -> ProvisioningSettings | None:
+        """What provisioning needs; None for a server without it.
+
+        Raises:
+            ConfigError: a part of it is missing. Half of it is a mistake, not a plain DM server.
+        """
+        if self.pva_url is None:
+            stray = [name for name in _OF_PROVISIONING if name in self.model_fields_set]
+            if stray:
+                raise ConfigError(
+                    f"pva_url is missing, without which there is no use for {', '.join(stray)}",
+                    hint="set pva_url, or remove them for a server that provisions no devices",
+                )
+            return None
+        cert, key = self.tls_files()
+        ca, manufacturers, pvas = self.tls_ca, self.manufacturer_anchors, self.pva_anchors
+        if ca is None or manufacturers is None or pvas is None:
+            names = ("tls_ca", "manufacturer_anchors", "pva_anchors")
+            missing = [name for name in names if getattr(self, name) is None]
+            raise ConfigError(
+                f"{', '.join(missing)}: missing, and needed for provisioning",
+                hint="without pva_url the server manages devices and provisions none",
+            )
+        return ProvisioningSettings(
+            pva_url=self.pva_url,
+            tls_cert=cert,
+            tls_key=key,
+            tls_ca=ca,
+            manufacturer_anchors=manufacturers,
+            pva_anchors=pvas,
+        )
+
+    def tls_files(self) -> tuple[Path, Path]:
+        """Certificate chain and key of the listeners with TLS.
+
+        Raises:
+            ConfigError: one of them is not set.
+        """
+        if self.tls_cert is None or self.tls_key is None:
+            missing = "tls_cert" if self.tls_cert is None else "tls_key"
+            raise ConfigError(
+                f"{missing} is missing", hint="`m2m-ca issue tls` makes both; for tests without TLS: dm.plain_http"
+            )
+        return self.tls_cert, self.tls_key
 
     def dm_url(self, port: int) -> str:
         """URL devices are to use when the DM listener is bound to `port`."""

@@ -62,6 +62,20 @@ class Partners(Protocol):
     async def ask(self, ask: Ask) -> Outcome:
         """The partner's answer; `PartnerDown` when there is none that can be used."""
 
+    async def close(self) -> None:
+        """Let go of all connections."""
+
+
+class NoPartners:
+    """A server that provisions nobody has none; whatever waits for one goes on waiting."""
+
+    async def ask(self, ask: Ask) -> Outcome:
+        """No answer, of whomever."""
+        return PartnerDown(reason=f"no partner is configured for {type(ask).__name__}")
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
 
 class HttpPartners:
     """PVA and home operators over mutual TLS."""

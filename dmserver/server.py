@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from datetime import UTC, datetime
 from ipaddress import ip_address
 from pathlib import Path
 
+import structlog
 from cryptography import x509
 
 from actor_runtime.errors import ConfigError
@@ -21,11 +23,11 @@ from dmserver.admission import Admission
 from dmserver.app import dm_application, partner_application
 from dmserver.bootstrap_pull import add_pull_route
 from dmserver.conductor import Conductor
-from dmserver.config import DmServerSettings
+from dmserver.config import DmServerSettings, ProvisioningSettings
 from dmserver.conversation import Conversation
 from dmserver.endpoint import Announced, DmEndpoint
 from dmserver.operator_api import OperatorToken, operator_application
-from dmserver.partners import HttpPartners
+from dmserver.partners import HttpPartners, NoPartners, Partners
 from dmserver.policy import Rules
 from dmserver.sessions import SessionRegistry
 from dmserver.store import MIGRATIONS, tables
@@ -33,6 +35,8 @@ from dmserver.store.accounts import list_devices
 from mcim.certificates import TrustAnchors, load_pem_chain
 from mcim.errors import CertificateRefused
 from mo_definitions import load
+
+_log = structlog.get_logger(__name__)
 
 
 def open_store(settings: DmServerSettings) -> Store:
@@ -66,17 +70,20 @@ def open_trail(settings: DmServerSettings, store: Store) -> Trail:
     return Trail("DPF", sink=keep, trace_file=settings.trace_file)
 
 
-def load_rules(settings: DmServerSettings) -> Rules:
-    """What is trusted and demanded.
+def load_rules(settings: DmServerSettings) -> Rules | None:
+    """What is trusted and demanded of devices that are provisioned; None when none are.
 
     Raises:
-        ConfigError: an anchor or CRL file is missing or broken.
+        ConfigError: a setting is missing, or an anchor or CRL file is missing or broken.
     """
+    provisioning = settings.provisioning()
+    if provisioning is None:
+        return None
     return Rules(
         server_id=settings.server_id,
         mode=settings.validation_mode,
-        manufacturers=_anchors(settings.manufacturer_anchors, "manufacturer"),
-        pvas=_anchors(settings.pva_anchors, "pva"),
+        manufacturers=_anchors(provisioning.manufacturer_anchors, "manufacturer"),
+        pvas=_anchors(provisioning.pva_anchors, "pva"),
         pva_id=settings.pva_id,
         crls=tuple(crl for path in settings.crl_files for crl in _crls(path)),
         ddf=load("M2MMobj"),
@@ -89,22 +96,26 @@ async def run(settings: DmServerSettings, *, stop: asyncio.Event | None = None) 
     Raises:
         ActorError: a setting, file or address cannot be used.
     """
-    rules = load_rules(settings)
+    provisioning, rules = settings.provisioning(), load_rules(settings)
     token = OperatorToken.load(settings.operator.token_file) if settings.operator.token_file is not None else None
-    dm_tls = None if settings.dm.plain_http else server_context(settings.tls_cert, settings.tls_key)
-    partner_tls = server_context(settings.tls_cert, settings.tls_key, client_ca=settings.tls_ca)
-    outward_tls = client_context(settings.tls_ca, cert=settings.tls_cert, key=settings.tls_key)
+    dm_tls = None if settings.dm.plain_http else server_context(*settings.tls_files())
+    outward_tls, partner_tls = (None, None) if provisioning is None else _partner_tls(provisioning)
+    if token is not None:
+        _operator_tls(settings)  # so that a missing file is told before anything is opened
     limits = settings.limits
     store = open_store(settings)
     seal_key = open_seal_key(settings, store)
     trail = open_trail(settings, store)
-    partners = HttpPartners(
-        pva=PartnerClient(settings.pva_url, outward_tls, limits.partner_timeout_s),
-        shos={
-            sho_id: PartnerClient(url, outward_tls, limits.partner_timeout_s) for sho_id, url in settings.shos.items()
-        },
-        trail=trail,
-    )
+    partners: Partners = NoPartners()
+    if provisioning is not None and outward_tls is not None:
+        partners = HttpPartners(
+            pva=PartnerClient(provisioning.pva_url, outward_tls, limits.partner_timeout_s),
+            shos={
+                sho_id: PartnerClient(url, outward_tls, limits.partner_timeout_s)
+                for sho_id, url in settings.shos.items()
+            },
+            trail=trail,
+        )
     conductor = Conductor(store=store, trail=trail, partners=partners, rules=rules)
     registry = SessionRegistry(
         max_sessions=limits.max_sessions, idle_s=limits.session_idle_s, dead_s=limits.session_dead_s
@@ -130,13 +141,6 @@ async def run(settings: DmServerSettings, *, stop: asyncio.Event | None = None) 
     )
     dm_app = dm_application(endpoint, dm_url=settings.dm_url)
     add_pull_route(dm_app, store=store, key=seal_key, now=lambda: datetime.now(UTC))
-    partner_app = partner_application(
-        store=store,
-        trail=trail,
-        shos=settings.shos,
-        order_lifetime_s=limits.order_lifetime_s,
-        now=lambda: datetime.now(UTC),
-    )
     tidying = asyncio.create_task(conductor.tidy_for_ever(limits.report_retry_s))
 
     async def close() -> None:
@@ -149,14 +153,11 @@ async def run(settings: DmServerSettings, *, stop: asyncio.Event | None = None) 
 
     listeners = [
         Listener(name="dm", app=dm_app, host=settings.dm.host, port=settings.dm.port, ssl_context=dm_tls),
-        Listener(
-            name="partner",
-            app=partner_app,
-            host=settings.partner.host,
-            port=settings.partner.port,
-            ssl_context=partner_tls,
-        ),
     ]
+    if partner_tls is None:
+        _log.info("provisioning.off", reason="no pva_url: devices are managed, orders cannot be opened")
+    else:
+        listeners.append(_partner_listener(settings, partner_tls, store, trail))
     if token is not None:
         listeners.append(operator_listener(settings, store, seal_key, token))
     await serve(
@@ -167,19 +168,47 @@ async def run(settings: DmServerSettings, *, stop: asyncio.Event | None = None) 
     )
 
 
-def operator_listener(settings: DmServerSettings, store: Store, seal_key: SealingKey, token: OperatorToken) -> Listener:
-    """The operator API: plain HTTP on loopback, where the token cannot be overheard, TLS on any other address."""
-    address = settings.operator
+def _partner_tls(provisioning: ProvisioningSettings) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Towards PVA and home operators, and for home operators that come to us: mutual in both directions."""
+    cert, key, ca = provisioning.tls_cert, provisioning.tls_key, provisioning.tls_ca
+    return client_context(ca, cert=cert, key=key), server_context(cert, key, client_ca=ca)
+
+
+def _partner_listener(settings: DmServerSettings, tls: ssl.SSLContext, store: Store, trail: Trail) -> Listener:
+    """Where home operators open orders."""
+    return Listener(
+        name="partner",
+        app=partner_application(
+            store=store,
+            trail=trail,
+            shos=settings.shos,
+            order_lifetime_s=settings.limits.order_lifetime_s,
+            now=lambda: datetime.now(UTC),
+        ),
+        host=settings.partner.host,
+        port=settings.partner.port,
+        ssl_context=tls,
+    )
+
+
+def _operator_tls(settings: DmServerSettings) -> ssl.SSLContext | None:
+    """Plain HTTP on loopback, where the token cannot be overheard, TLS on any other address."""
+    host = settings.operator.host
     try:
-        loopback = address.host == "localhost" or ip_address(address.host).is_loopback
+        loopback = host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         loopback = False
+    return None if loopback else server_context(*settings.tls_files())
+
+
+def operator_listener(settings: DmServerSettings, store: Store, seal_key: SealingKey, token: OperatorToken) -> Listener:
+    """The operator API."""
     return Listener(
         name="operator",
         app=operator_application(store=store, seal_key=seal_key, token=token, now=lambda: datetime.now(UTC)),
-        host=address.host,
-        port=address.port,
-        ssl_context=None if loopback else server_context(settings.tls_cert, settings.tls_key),
+        host=settings.operator.host,
+        port=settings.operator.port,
+        ssl_context=_operator_tls(settings),
     )
 
 

@@ -20,9 +20,10 @@ from actor_runtime.sealing import SealingKey
 from actor_runtime.tls import client_context, server_context
 from actor_runtime.trail import Trail
 from dmclient.agent import ExitStatus
-from dmclient.app import _write_ready, open_device, run_device
+from dmclient.app import open_device, run_device
 from dmclient.config import ClientSettings
 from dmclient.http_transport import MAX_URL, HttpTransport, ServerNotAuthenticated, TransportFailed
+from dmclient.listening import _write_ready
 from m2m_ca.directory import CaDirectory
 from syncml.codec import Encoding
 from tests.integration.test_dmclient_agent import Provisioning
@@ -264,7 +265,7 @@ async def test_from_a_udp_bootstrap_to_the_attach(pki, tmp_path, monkeypatch):
         _write_ready(path, port)
         up.set_result(json.loads(path.read_text())["ports"]["bootstrap"])
 
-    monkeypatch.setattr("dmclient.app._write_ready", ready)
+    monkeypatch.setattr("dmclient.listening._write_ready", ready)
     policy, tls = Provisioning(b"good" * 3000), context_of(pki, "good")
     dpf = MemoryDpf(policy)
     async with served(dm_endpoint(dpf), tls) as dm_url, served(network(), tls, "/v1/{tail:.*}") as network_url:

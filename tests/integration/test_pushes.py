@@ -18,11 +18,12 @@ from actor_runtime.errors import ConfigError
 from actor_runtime.sealing import SealingKey
 from actor_runtime.trail import Trail
 from dmclient.agent import Agent
-from dmclient.app import _write_ready, listen_device, open_device, run_device
+from dmclient.app import listen_device, open_device, run_device
 from dmclient.bootstrap_fetch import MAX_DOCUMENT, FetchFailed, fetch_bootstrap
 from dmclient.calls import Call
 from dmclient.config import ClientSettings
 from dmclient.dm_account import server_ids, store_nonce
+from dmclient.listening import _write_ready
 from dmserver.app import dm_application
 from dmserver.bootstrap import BootstrapForm, Profile, prepare_bootstrap
 from dmserver.bootstrap_pull import add_pull_route, offer, pull_url
@@ -160,7 +161,7 @@ async def listening(settings: ClientSettings, monkeypatch, **options: object) ->
         _write_ready(path, ports)
         up.set_result(json.loads(path.read_text())["ports"])
 
-    monkeypatch.setattr("dmclient.app._write_ready", ready)
+    monkeypatch.setattr("dmclient.listening._write_ready", ready)
     device = open_device(settings, Trail("M2ME"), tre=FakeTre())
     stop = asyncio.Event()
     serve = Agent.serve
