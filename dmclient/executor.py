@@ -261,6 +261,7 @@ class Executor:
             data=rule.data,
             mark=rule.mark,
             correlator=correlator,
+            server_id=self._server_id,
         )
         self._around.alerts.push(alert, at_once=rule.when == "now")
 
