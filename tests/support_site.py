@@ -129,8 +129,9 @@ async def site(
     *,
     profile: str | None = None,
     message_size: int = MESSAGE_SIZE,
+    server_size: int = MESSAGE_SIZE,
 ) -> AsyncIterator[Site]:
-    dpf = Dpf(directory, max_message=MESSAGE_SIZE, max_object=512 * 1024)
+    dpf = Dpf(directory, max_message=server_size, max_object=512 * 1024)
     dpf.add_device(DEVICE_ID, with_account=False)
     account = Account(
         device_id=DEVICE_ID,
