@@ -1,7 +1,7 @@
 """Generic alerts that wait until the server has taken them (OMA-TS-DM_Protocol-V1_2 §8.7; REQ-67).
 
 An alert only announces; the proof is the receipt the server reads afterwards. So sending one twice does no harm,
-and losing one would: an alert leaves the queue when the server answered it with 200, not when it was sent.
+and losing one would: an alert leaves the queue when the server has taken it, not when it was sent.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ class PendingAlert:
     data: str
     mark: str = "informational"
     correlator: str | None = None
+    server_id: str | None = None  # of the server that asked for it; None: any server may have it
 
     def to_alert(self) -> Alert:
         """The command for package 1."""
@@ -103,10 +104,11 @@ class AlertQueue:
         urgent, self._at_once = self._at_once, []
         return tuple(each.to_alert() for each in urgent)
 
-    def alerts(self) -> tuple[Alert, ...]:
-        """What the next session is to carry."""
+    def alerts(self, server_id: str | None = None) -> tuple[Alert, ...]:
+        """What the next session with that server is to carry; None: all that waits."""
         self._at_once = []
-        return tuple(each.to_alert() for each in self._pending)
+        meant = (each for each in self._pending if server_id is None or each.server_id in (None, server_id))
+        return tuple(each.to_alert() for each in meant)
 
     def waits(self, alert_type: str) -> bool:
         """Whether an alert of that type is not taken yet."""
@@ -134,13 +136,18 @@ class AlertQueue:
         self._pending = [_restored(each) for each in data]
 
 
-def _subject(alert: PendingAlert) -> tuple[str, str, str | None]:
-    return alert.type, alert.source, alert.correlator
+def is_foreign(alert: Alert) -> bool:
+    """Whether an alert is none of the scheme's own, so that nothing is proved by its being taken."""
+    return all(item.meta is None or item.meta.type not in tuple(AlertType) for item in alert.items)
+
+
+def _subject(alert: PendingAlert) -> tuple[str, str, str | None, str | None]:
+    return alert.type, alert.source, alert.correlator, alert.server_id
 
 
 def _restored(data: dict[str, Any]) -> PendingAlert:
     texts = {name: data[name] for name in ("type", "source", "format", "data", "mark")}
-    correlator = data["correlator"]
-    if not all(isinstance(each, str) for each in (*texts.values(), correlator or "")):
+    correlator, server_id = data["correlator"], data.get("server_id")  # the first version had no server_id
+    if not all(isinstance(each, str) for each in (*texts.values(), correlator or "", server_id or "")):
         raise TypeError("an alert consists of texts")
-    return PendingAlert(**texts, correlator=correlator)
+    return PendingAlert(**texts, correlator=correlator, server_id=server_id)

@@ -5,7 +5,6 @@ One transaction per Item: each Item of a command has its own Status. An Atomic i
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol, TypeAlias
 
@@ -27,8 +26,6 @@ from syncml.tree import NodeUri
 from syncml.values import item_value, leaf_item
 
 _ItemCommand: TypeAlias = Add | Replace | Delete | Copy | Get | Exec
-Fits: TypeAlias = Callable[[list[CommandResult]], bool]
-"""Whether all these results have room in one answer."""
 
 TNDS_TYPES: Final = frozenset({MediaType.TNDS_XML.value, MediaType.TNDS_WBXML.value})
 STOPS: Final = frozenset({StatusCode.NOT_MODIFIED, StatusCode.OPERATION_CANCELLED, StatusCode.REQUEST_TIMEOUT})
@@ -74,26 +71,26 @@ class Executor:
         """A new message: what a user cancelled in the one before is over."""
         self._cancelled = False
 
-    async def execute(self, command: Command, *, fits: Fits | None = None) -> list[CommandResult]:
+    async def execute(self, command: Command) -> list[CommandResult]:
         """Do a command; results in the order the answer has them: a Sequence or Atomic before its children.
 
-        `fits` is asked once before an Atomic becomes the tree; when it says no, the Atomic is rolled back (517).
+        That the answer to an Atomic has room in one message (517) is seen to before it comes here.
         """
         if self._cancelled:
             return _not_executed(command)
-        results = await self._execute(command, fits)
+        results = await self._execute(command)
         if isinstance(command, Alert) and results[0].code == StatusCode.OPERATION_CANCELLED:
             # Directly in the SyncBody a cancelled alert stops the message (RepPro §8.2).
             self._cancelled = True
         return results
 
-    async def _execute(self, command: Command, fits: Fits | None) -> list[CommandResult]:
+    async def _execute(self, command: Command) -> list[CommandResult]:
         if isinstance(command, Sequence | Atomic):
             status = self._around.behaviour.rule_for(command.name).status
             if status is not None:
                 inner = [each for child in command.commands for each in _not_executed(child)]
                 return [_whole(command, status), *inner]
-            return await (self._sequence(command) if isinstance(command, Sequence) else self._atomic(command, fits))
+            return await (self._sequence(command) if isinstance(command, Sequence) else self._atomic(command))
         if isinstance(command, Alert):
             return [await self._alert(command)]
         if not isinstance(command, _ItemCommand):
@@ -110,7 +107,7 @@ class Executor:
             if stopped:
                 results += _not_executed(child)
                 continue
-            found = await self._execute(child, None)
+            found = await self._execute(child)
             results += found
             stopped = isinstance(child, Alert) and found[0].code in STOPS
         return results
@@ -148,7 +145,7 @@ class Executor:
             return rule, await self._around.operator.status_for(command.name, item.target or "")
         return rule, rule.status
 
-    async def _atomic(self, atomic: Atomic, fits: Fits | None) -> list[CommandResult]:
+    async def _atomic(self, atomic: Atomic) -> list[CommandResult]:
         """All children or none: the failing one keeps its code, those before are 216, those after 215."""
         transaction = Transaction(self._tree, self._server_id)
         done: list[_Done] = []
@@ -179,20 +176,16 @@ class Executor:
                         done.append(_Done(result, range(before, len(transaction.effects))))
                     else:
                         failed = result
-            complete = [_whole(atomic, StatusCode.OK), *(each.result for each in done)]
-            code: int = StatusCode.ATOMIC_FAILED
-            if failed is None and fits is not None and not fits(complete):
-                code = StatusCode.ATOMIC_RESPONSE_TOO_LARGE
-            elif failed is None:
+            if failed is None:
                 transaction.commit()
-                return complete
+                return [_whole(atomic, StatusCode.OK), *(each.result for each in done)]
         except TreeChanged:
             return [_whole(atomic, StatusCode.ATOMIC_FAILED), *_undone(done, frozenset())]
         except BaseException:
             transaction.rollback()
             raise
         undone = _undone(done, transaction.rollback())
-        return [_whole(atomic, code), *undone, *([failed] if failed is not None else []), *skipped]
+        return [_whole(atomic, StatusCode.ATOMIC_FAILED), *undone, failed, *skipped]
 
     async def _part(self, transaction: Transaction, command: _ItemCommand, item: Item) -> CommandResult:
         """One Item inside an Atomic."""
@@ -268,6 +261,7 @@ class Executor:
             data=rule.data,
             mark=rule.mark,
             correlator=correlator,
+            server_id=self._server_id,
         )
         self._around.alerts.push(alert, at_once=rule.when == "now")
 

@@ -9,6 +9,7 @@ from typing import Final, Protocol
 
 import structlog
 
+from dmclient.alerts import is_foreign
 from dmclient.dm_account import client_account, is_secure, store_nonce
 from dmclient.dm_device import DmDevice
 from dmclient.executor import Executor
@@ -61,7 +62,7 @@ class SessionSettings:
 class SessionReport:
     """What a session brought, beside changes of the tree."""
 
-    taken: list[str] = field(default_factory=list)  # alerts the server answered with 200
+    taken: list[str] = field(default_factory=list)  # types of the alerts the server took
     refused: list[tuple[str, int]] = field(default_factory=list)  # alerts (type or code) it refused, with the Status
     commands: int = 0  # commands executed
     failure: str = ""  # why the session ended other than well; empty: it did not
@@ -102,7 +103,7 @@ async def run_session(
         session_id=session_id or device.next_session_id(),
         dev_info=device.dev_info,
         start=start,
-        alerts=device.alerts.alerts(),
+        alerts=device.alerts.alerts(server_id),
         max_msg_size=settings.max_msg_size,
         max_obj_size=settings.max_obj_size,
         encoding=settings.encoding,
@@ -218,11 +219,14 @@ class _Runner:
             store_nonce(nodes, self._server_id, SRVCRED, nonce)
 
     def _alert_answered(self, event: StatusReceived) -> None:
-        """REQ-67: an alert stays until the server took it with 200."""
-        if event.code == StatusCode.OK or event.code in UNWELCOME:
-            taken = self._device.alerts.forget(event.alert)
-            if taken is not None and event.code == StatusCode.OK:
-                self.report.taken.append(taken)
+        """REQ-67: an alert stays until the server took it: with 200, and what is no report of ours with 202 as well."""
+        taken = event.code == StatusCode.OK or (
+            event.code == StatusCode.ACCEPTED_FOR_PROCESSING and is_foreign(event.alert)
+        )
+        if taken or event.code in UNWELCOME:
+            forgotten = self._device.alerts.forget(event.alert)
+            if forgotten is not None and taken:
+                self.report.taken.append(forgotten)
         elif event.code >= StatusCode.BAD_REQUEST and event.code not in (
             StatusCode.INVALID_CREDENTIALS,
             StatusCode.MISSING_CREDENTIALS,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from dmclient.executor import Executor, Fits, Surroundings
+from dmclient.executor import Executor, Surroundings
 from dmclient.management_tree import ManagementTree
 from syncml.client_session import CommandResult
 from syncml.model import Command
@@ -19,8 +19,8 @@ class Commands:
     def begin_message(self) -> None:
         self._executor.begin_message()
 
-    def execute(self, command: Command, *, fits: Fits | None = None) -> list[CommandResult]:
-        return asyncio.run(self._executor.execute(command, fits=fits))
+    def execute(self, command: Command) -> list[CommandResult]:
+        return asyncio.run(self._executor.execute(command))
 
 
 def codes(results: list[CommandResult]) -> list[tuple[str, int]]:

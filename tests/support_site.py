@@ -5,9 +5,9 @@ from __future__ import annotations
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from aiohttp import web
 from aiohttp.test_utils import TestServer
@@ -21,13 +21,15 @@ from dmserver.app import dm_application
 from dmserver.operator_commands import parse_request
 from dmserver.operator_outcomes import show_request
 from dmserver.operator_service import queue_request, request_of
-from dmserver.store.accounts import Account, put_account
+from dmserver.store.accounts import Account, change_device, put_account
 from syncml.bootstrap import DmBootstrap, DmCredentials
 from syncml.codec import Encoding, decode
 from syncml.codes import AuthType
-from syncml.model import Message, Status
+from syncml.model import Alert, Command, Message, Replace, Results, Status, walk
 from tests.support_dmclient import DEVICE_ID, make_device
 from tests.support_dmserver import DPF_ID, Dpf
+
+AnyCommand = TypeVar("AnyCommand", bound=Command)
 
 MESSAGE_SIZE = 4096  # octets announced by both sides
 
@@ -55,7 +57,10 @@ class Site:
     device: Device
     encoding: Encoding
     port: int = 0  # of the DPF
+    message_size: int = MESSAGE_SIZE  # octets the device announces
     wire: list[Exchanged] = field(default_factory=list)
+    loses: set[int] = field(default_factory=set)  # exchanges (from 1, of all sessions) whose answer gets lost
+    exchanges: int = 0
 
     def queue(self, *commands: dict[str, Any], **options: object) -> str:
         request = parse_request({"commands": list(commands), **options})
@@ -68,11 +73,41 @@ class Site:
         return show_request(self.dpf.store.read_sync(lambda c: request_of(c, self.dpf.key, DEVICE_ID, request_id)))
 
     async def session(self) -> SessionReport:
-        settings = SessionSettings(encoding=self.encoding, max_msg_size=MESSAGE_SIZE)
+        settings = SessionSettings(encoding=self.encoding, max_msg_size=self.message_size)
         async with HttpTransport(
-            ssl_context=ssl.create_default_context(), timeout_s=20, max_answer=MESSAGE_SIZE, allow_plain_http=True
+            ssl_context=ssl.create_default_context(), timeout_s=20, max_answer=self.message_size, allow_plain_http=True
         ) as transport:
             return await run_session(self.device, DPF_ID, transport, settings, step="7")
+
+    async def ask(self, *commands: dict[str, Any], **options: object) -> dict[str, Any]:
+        """Queue a request, hold a session, and return the outcome."""
+        request_id = self.queue(*commands, **options)
+        report = await self.session()
+        assert report.failure == ""
+        return self.outcome(request_id)
+
+    def sent(self, sender: str, kind: type[AnyCommand]) -> list[AnyCommand]:
+        """Commands of one kind that left that side, those in groups included, in their order."""
+        messages = [each.message for each in self.wire if each.sender == sender]
+        return [command for message in messages for command in walk(message.commands) if isinstance(command, kind)]
+
+    def change_account(self, **changes: Any) -> None:
+        """What the DPF believes to be the account of the device."""
+        changed = replace(self.dpf.account(DEVICE_ID), **changes)
+        self.dpf.store.write_sync(lambda c: put_account(c, self.dpf.key, changed, self.dpf.clock()))
+
+    def only_what_a_client_sends(self) -> bool:
+        """XC-013: Replace for DevInfo, Results, Alert, Status, and nothing else."""
+        return all(
+            isinstance(command, Results | Alert | Status)
+            or (
+                isinstance(command, Replace)
+                and all((item.source or "").startswith("./DevInfo/") for item in command.items)
+            )
+            for each in self.wire
+            if each.sender == "device"
+            for command in each.message.commands
+        )
 
     def header_codes(self, sender: str) -> list[int]:
         """What that side said of the other's headers, in its order."""
@@ -91,8 +126,12 @@ async def site(
     encoding: Encoding = Encoding.XML,
     auth: AuthType = AuthType.MD5,
     setup: DeviceSetup | None = None,
+    *,
+    profile: str | None = None,
+    message_size: int = MESSAGE_SIZE,
+    server_size: int = MESSAGE_SIZE,
 ) -> AsyncIterator[Site]:
-    dpf = Dpf(directory, max_message=MESSAGE_SIZE, max_object=512 * 1024)
+    dpf = Dpf(directory, max_message=server_size, max_object=512 * 1024)
     dpf.add_device(DEVICE_ID, with_account=False)
     account = Account(
         device_id=DEVICE_ID,
@@ -107,16 +146,21 @@ async def site(
         server_auth=auth,
     )
     dpf.store.write_sync(lambda c: put_account(c, dpf.key, account, dpf.clock()))
+    if profile is not None:
+        dpf.store.write_sync(lambda c: change_device(c, DEVICE_ID, peer_profile=profile))
     device, _ = make_device(directory, setup=setup or DeviceSetup(scratch_node="Scratch"))
-    made = Site(dpf, device, encoding)
+    made = Site(dpf, device, encoding, message_size=message_size)
 
     @web.middleware
     async def record(request: web.Request, handler: Any) -> web.StreamResponse:
         mac = request.headers.get("x-syncml-hmac")
         made.wire.append(Exchanged("device", request.content_type, mac, await request.read()))
+        made.exchanges += 1
         answer = await handler(request)
         mac = answer.headers.get("x-syncml-hmac")
         made.wire.append(Exchanged("server", answer.content_type, mac, answer.body))
+        if made.exchanges in made.loses and request.transport is not None:
+            request.transport.abort()
         return answer
 
     app = dm_application(dpf.endpoint, dm_url=lambda port: f"http://127.0.0.1:{port}/dm")
@@ -132,6 +176,7 @@ async def site(
         made.port = int(server.port or 0)
         try:
             yield made
+            assert made.only_what_a_client_sends()
         finally:
             dpf.close()
 

@@ -403,6 +403,18 @@ async def test_alert_stays_until_200(tmp_path):
     assert (await agent.run(DPF)).status is ExitStatus.ATTACHED
 
 
+async def test_202_is_not_enough_for_the_report(tmp_path):
+    """REQ-67: a server that answers 202 to the report of a package has not taken it yet; it is told again."""
+    device, _ = bootstrapped_device(tmp_path)
+    policy = Provisioning()
+    dpf = MemoryDpf(policy)
+    dpf.refuse = {"ProvisioningComplete": 202}
+    agent, _ = agent_for(device, dpf, attaching(), polls=2)
+    assert (await agent.run(DPF)).status is ExitStatus.REFUSED
+    assert policy.alerts.count(("ProvisioningComplete", "1200")) == 2
+    assert device.alerts.waits(AlertType.PROVISIONING_COMPLETE)
+
+
 async def test_attached_though_the_dpf_cannot_be_told(tmp_path):
     """The attach counts; the alert waits for the next run."""
     device, _ = bootstrapped_device(tmp_path)

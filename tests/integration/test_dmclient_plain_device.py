@@ -11,10 +11,11 @@ from typer.testing import CliRunner
 from actor_runtime.errors import ConfigError
 from actor_runtime.trail import Trail
 from dmclient import cli
+from dmclient.alerts import PendingAlert
 from dmclient.config import ClientSettings
 from dmclient.dm_sessions import SessionStatus, open_dm_device, run_sessions, sessions_over_http
 from dmclient.http_transport import TransportFailed
-from dmclient.management_session import run_session
+from dmclient.management_session import SessionSettings, run_session
 from syncml.model import Exec, Get, Item
 from syncml.policy import Continue, Decision, Finish
 from syncml.session import AlertReceived, CommandAnswered
@@ -28,6 +29,7 @@ from tests.support_dmclient import (
     SERVER_SECRET,
     Clock,
     MemoryDpf,
+    alerts_of,
 )
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "ddf"
@@ -113,6 +115,29 @@ async def test_alert_of_an_asynchronous_exec(tmp_path, when):
     assert await run_sessions(restarted, (DPF,), dpf, made.session_settings()) == (SessionStatus.DONE, "done")
     assert [(correlator, data) for _, correlator, data in script.alerts] == [("c-7", "200")]
     assert len(restarted.alerts) == 0
+
+
+async def test_an_alert_answered_with_202_is_taken(tmp_path):
+    """XC-100: the server accepts the alert and says no more (202); it does not hear it again."""
+    device = open_dm_device(settings(tmp_path, account(tmp_path)), Trail("M2ME"), now=Clock())
+    device.alerts.push(PendingAlert(type="org.example:event", source="./DevInfo", format="chr", data="x"))
+    dpf = MemoryDpf(lambda session, events: Finish())
+    dpf.refuse = {"event": 202}
+    report = await run_session(device, DPF, dpf, SessionSettings(), step="7")
+    assert report.taken == ["org.example:event"]
+    assert len(device.alerts) == 0
+
+
+async def test_the_end_of_an_exec_is_told_to_its_server_alone(tmp_path):
+    """XC-060: another server that the device meets first hears nothing of it, and cannot take it away."""
+    device = open_dm_device(settings(tmp_path, account(tmp_path)), Trail("M2ME"), now=Clock())
+    told = PendingAlert(type="org.example:end", source="./DevInfo", format="chr", data="x", server_id="another")
+    device.alerts.push(told)
+    dpf = MemoryDpf(lambda session, events: Finish())
+    await run_session(device, DPF, dpf, SessionSettings(), step="7")
+    assert alerts_of(dpf.events) == []
+    again = open_dm_device(settings(tmp_path, account(tmp_path)), Trail("M2ME"), now=Clock())
+    assert again.alerts.alerts("another") == (told.to_alert(),)
 
 
 async def test_statuses_tell_what_happened(tmp_path):

@@ -349,22 +349,6 @@ def test_a_rollback_that_fails_by_script(tmp_path, device):
     assert device.tree.nodes.children(("Test",)) == ["a"]
 
 
-def test_atomic_whose_answer_does_not_fit(device):
-    """XC-056: 517, everything rolled back; the results for the question are those of success."""
-    executor = Commands(device.tree, DPF)
-    atomic = Atomic(cmd_id="1", commands=(Add(cmd_id="2", items=(item("a"), item("b"))),))
-    asked = []
-
-    def fits(results):
-        asked.append(codes(results))
-        return False
-
-    assert codes(executor.execute(atomic, fits=fits)) == [("1", 517), ("2", 216), ("2", 216)]
-    assert asked == [[("1", 200), ("2", 200), ("2", 200)]]
-    assert device.tree.nodes.children(("Test",)) == []
-    assert executor.execute(atomic, fits=lambda _: True)[0].code == 200
-
-
 async def test_a_cancelled_session_leaves_no_transaction_open(tmp_path, device):
     """A session that is given up while a tester thinks does not block the next one."""
 
