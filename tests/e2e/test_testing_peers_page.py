@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ STOP_DEVICE = "# stop dmclient\n"
 READY = {"dmserver": "dmserver-ready.json", "dmclient": "dmclient-ready.json"}
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl (Debian: curl), which the page uses")
 def test_the_page_in_order(tmp_path: Path) -> None:
     """Every `sh` block is run, and every line of a `text` block is in what the block before it printed."""
     ports: dict[str, int] = {}  # in the page → chosen by the system
