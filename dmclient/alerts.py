@@ -30,6 +30,10 @@ class PendingAlert:
     correlator: str | None = None
     server_id: str | None = None  # of the server that asked for it; None: any server may have it
 
+    def is_for(self, server_id: str | None) -> bool:
+        """Whether that server may have it; None asks for no server in particular."""
+        return server_id is None or self.server_id in (None, server_id)
+
     def to_alert(self) -> Alert:
         """The command for package 1."""
         return Alert(
@@ -107,18 +111,17 @@ class AlertQueue:
     def alerts(self, server_id: str | None = None) -> tuple[Alert, ...]:
         """What the next session with that server is to carry; None: all that waits."""
         self._at_once = []
-        meant = (each for each in self._pending if server_id is None or each.server_id in (None, server_id))
-        return tuple(each.to_alert() for each in meant)
+        return tuple(each.to_alert() for each in self._pending if each.is_for(server_id))
 
     def waits(self, alert_type: str) -> bool:
         """Whether an alert of that type is not taken yet."""
         return any(each.type == alert_type for each in self._pending)
 
-    def forget(self, alert: Alert) -> str | None:
-        """The server took this alert, or never will. Returns its type, None when it is none of ours."""
+    def forget(self, alert: Alert, server_id: str | None = None) -> str | None:
+        """That server took this alert, or never will. Returns its type, None when it is none of ours."""
         plain = replace(alert, cmd_id=UNASSIGNED)
         for each in self._pending:
-            if each.to_alert() == plain:
+            if each.is_for(server_id) and each.to_alert() == plain:
                 self._pending.remove(each)
                 return each.type
         return None

@@ -224,7 +224,7 @@ class _Runner:
             event.code == StatusCode.ACCEPTED_FOR_PROCESSING and is_foreign(event.alert)
         )
         if taken or event.code in UNWELCOME:
-            forgotten = self._device.alerts.forget(event.alert)
+            forgotten = self._device.alerts.forget(event.alert, self._server_id)
             if forgotten is not None and taken:
                 self.report.taken.append(forgotten)
         elif event.code >= StatusCode.BAD_REQUEST and event.code not in (

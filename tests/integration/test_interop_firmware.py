@@ -16,7 +16,7 @@ from mo_definitions.vendor_ddf import read_ddf_file
 from syncml.codec import Encoding
 from syncml.codes import Format
 from syncml.model import Alert, Exec
-from tests.support_dmclient import make_device
+from tests.support_dmclient import OTHER, make_device
 from tests.support_dmserver import DPF_ID
 from tests.support_site import MESSAGE_SIZE, add, get, own, site
 
@@ -61,6 +61,7 @@ async def test_firmware_update(tmp_path: Path, encoding: Encoding, format_: str,
         assert [each["code"] for each in outcome["commands"]] == [200, 202, 200]
         if when == "later":
             assert outcome["state"] == "waiting"
+            assert here.device.alerts.alerts(OTHER) == ()  # no other server hears of it
             here.device, _ = make_device(tmp_path, setup=updatable(when))  # restarted: only its file is left
             assert (await here.session()).failure == ""
             outcome = here.outcome(update)

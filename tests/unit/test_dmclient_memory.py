@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from actor_runtime.errors import StoreError, UnsealError
 from actor_runtime.sealing import SealingKey
-from dmclient.alerts import MAX_PENDING, AlertQueue, network_attach, provisioning_complete, registration_request
+from dmclient.alerts import (
+    MAX_PENDING,
+    AlertQueue,
+    PendingAlert,
+    network_attach,
+    provisioning_complete,
+    registration_request,
+)
 from dmclient.objects.m2msim import M2MSIM, M2MSimObject
 from dmclient.store.state_file import AAD, StateFile
 from mcim.vocabulary import ContainerState, RegistrationState, ResultCode
 from mo_definitions import AlertType
 from syncml.model import Alert, Item, Meta
-from tests.support_dmclient import MCIM_ID, Clock, FakeTre, device_tree, installed, make_device
+from tests.support_dmclient import DPF, MCIM_ID, OTHER, Clock, FakeTre, device_tree, installed, make_device
 
 KEY = SealingKey(b"k" * 32)
 
@@ -78,6 +87,21 @@ def test_alert_has_the_form_of_a_generic_alert():
         ),
     )
     assert network_attach("./M2MSIMMobj/c1", 1200).mark == "informational"
+
+
+def test_an_alert_saved_without_a_server_is_for_any():
+    """A state file of the first version knows no server of an alert; one of now keeps it."""
+    meant = PendingAlert(type="org.example:end", source="./A", format="chr", data="x", server_id=OTHER)
+    queue, old = AlertQueue(), AlertQueue()
+    queue.push(meant)
+    saved = queue.dump()
+    queue.restore(saved)
+    assert (queue.alerts(DPF), queue.alerts(OTHER)) == ((), (meant.to_alert(),))
+    queue.push(dataclasses.replace(meant, server_id=DPF))  # both servers asked the same
+    assert queue.forget(meant.to_alert(), DPF) == meant.type
+    assert (queue.alerts(DPF), queue.alerts(OTHER)) == ((), (meant.to_alert(),))
+    old.restore([{name: value for name, value in each.items() if name != "server_id"} for each in saved])
+    assert old.alerts(DPF) == (meant.to_alert(),)
 
 
 def test_queue_keeps_an_alert_until_it_is_taken():
