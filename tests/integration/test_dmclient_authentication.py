@@ -85,7 +85,7 @@ async def test_two_sessions_with_a_restart_between(tmp_path, encoding, auth_type
 @pytest.mark.parametrize("lost", ["the request", "the answer"])
 @pytest.mark.parametrize("exchange", [1, 2])
 async def test_connection_lost_and_a_session_without_commands_afterwards(tmp_path, auth_type, lost, exchange):
-    """XI-12, pitfalls §3: whichever message got lost, both sides find to each other without a challenge.
+    """XI-12, interop: whichever message got lost, both sides find to each other without a challenge.
 
     In the second session the server has nothing to ask, so that it could not be challenged at all.
     """
@@ -199,7 +199,7 @@ ANSWERS = {
 
 @pytest.mark.parametrize(("content_type", "encoding"), ANSWERS.values(), ids=ANSWERS)
 async def test_header_and_media_types_over_http(content_type, encoding):
-    """XC-027, XI-1, pitfalls §6: `x-syncml-hmac` out and in; an answer has the encoding it says, DS types included."""
+    """XC-027, XI-1, interop: `x-syncml-hmac` out and in; an answer has the encoding it says, DS types included."""
     seen = []
 
     async def answer(request: web.Request) -> web.Response:

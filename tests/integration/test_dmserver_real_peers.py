@@ -448,7 +448,7 @@ ALERTS = {
 async def test_alerts_of_devices(
     tmp_path: Path, code: int, kind: str, profile: str, unknown: UnknownTypes, status: int
 ):
-    """XS-020, XS-021, XS-023, pitfalls §2 and §4: what an alert in package 1 is answered."""
+    """XS-020, XS-021, XS-023, interop: what an alert in package 1 is answered."""
     rules = AlertRules(types=frozenset({"org.example.known"}), unknown=unknown)
     dpf = Dpf(tmp_path, alert_rules=rules)
     dpf.add_device()
@@ -635,7 +635,7 @@ async def test_wbxml_without_a_media_type(dpf: Dpf, http: Http):
 
 
 async def test_wbxml_under_the_media_type_of_ds(dpf: Dpf, http: Http):
-    """XS-027, pitfalls §6: palm webOS: answered in the same type."""
+    """XS-027, interop: palm webOS: answered in the same type."""
     it = device(dpf, http, encoding=Encoding.WBXML, content_type="application/vnd.syncml+wbxml")
     assert codes(await it.open())["0"] == 212
 

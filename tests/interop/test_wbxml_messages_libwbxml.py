@@ -185,7 +185,7 @@ def test_octets_of_a_tree_stand_raw_in_libwbxmls_xml(tmp_path: Path) -> None:
 
 
 def test_a_tree_as_elements_becomes_a_nested_document(tmp_path: Path) -> None:
-    """XI-10, pitfalls §6: with its media type changed; the Format stays."""
+    """XI-10, interop: with its media type changed; the Format stays."""
     item = leaf_item("./Inbox", "@", format=Format.XML, type=MediaType.TNDS_XML)
     xml = encode(of(item), Encoding.XML).replace(b"@", XML_TREE)
     read = item_of(decode(to_wbxml(xml, tmp_path), Encoding.WBXML))
@@ -195,7 +195,7 @@ def test_a_tree_as_elements_becomes_a_nested_document(tmp_path: Path) -> None:
 
 
 def test_a_tree_as_text_stays_text_under_another_media_type(tmp_path: Path) -> None:
-    """XI-10, pitfalls §6: so the data itself says what it is, not its media type."""
+    """XI-10, interop: so the data itself says what it is, not its media type."""
     item = leaf_item("./Inbox", XML_TREE.decode(), format=Format.XML, type=MediaType.TNDS_XML)
     read = item_of(decode(to_wbxml(encode(of(item), Encoding.XML), tmp_path), Encoding.WBXML))
     assert read.meta == Meta(format="xml", type=MediaType.TNDS_WBXML)

@@ -112,7 +112,7 @@ def test_mac_of_the_dm_profile() -> None:
 
 
 def test_imsi_as_text_is_a_choice_in_cp_and_always_tried_in_dm() -> None:
-    """pitfalls §7: some senders make the key of the IMSI's ASCII digits; the DM profile does not say which it is."""
+    """Interop: some senders make the key of the IMSI's ASCII digits; the DM profile does not say which it is."""
     mac = compute_mac(IMSI.encode(), DOCUMENT)
     assert not BootstrapSecrets(imsi=IMSI).verify(Sec.NETWPIN, DOCUMENT, mac)
     assert BootstrapSecrets(imsi=IMSI, imsi_text=True).verify(Sec.NETWPIN, DOCUMENT, mac)

@@ -167,7 +167,7 @@ def test_forms_of_a_bootstrap(dpf, form, sec):
 
 
 def test_key_of_the_imsi_as_text(dpf):
-    """pitfalls §7: for devices that take the digits for the key."""
+    """Interop: for devices that take the digits for the key."""
     dpf.open_order()
     push = prepare(dpf, BootstrapForm(mac_key=MacKey.NETWPIN, imsi=IMSI, imsi_text=True)).push
     assert authenticated(push, dataclasses.replace(SECRETS, imsi_text=True)) is Sec.NETWPIN

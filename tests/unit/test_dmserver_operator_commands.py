@@ -341,7 +341,7 @@ GROUPS = {
 
 @pytest.mark.parametrize(("grouping", "answers", "code", "codes"), GROUPS.values(), ids=GROUPS)
 def test_statuses_of_a_group_are_spread_over_its_children(grouping, answers, code, codes):
-    """XS-029, pitfalls §2 and §4: with or without a Status of the group, before or after those of its children."""
+    """XS-029, interop: with or without a Status of the group, before or after those of its children."""
     made = request(ADD, REPLACE, GET, grouping=grouping)
     (group,) = to_wire(made)
     assert isinstance(group, Atomic if grouping is Grouping.ATOMIC else Sequence)

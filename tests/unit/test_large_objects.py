@@ -168,7 +168,7 @@ REASSEMBLED: dict[str, tuple[list[Item], str | bytes]] = {
 
 @pytest.mark.parametrize(("items", "value"), REASSEMBLED.values(), ids=REASSEMBLED)
 def test_reassembly(items: list[Item], value: str | bytes) -> None:
-    """XC-080, XS-018, pitfalls §5: Size in the first chunk only, in all or in none; text and octets."""
+    """XC-080, XS-018, interop: Size in the first chunk only, in all or in none; text and octets."""
     buffer = Reassembly(limit=5)
     *first, last = items
     assert [buffer.take("Add", item) for item in first] == [213] * len(first)
@@ -288,7 +288,7 @@ def test_the_shape_a_profile_asks_for(profile: PeerProfile, command: Command, on
     ("announced", "own", "size"), [(None, 2048, 2048), (8192, 2048, 2048), (1500, 2048, 1500), (8192, None, 8192)]
 )
 def test_the_smaller_limit_counts(announced: int | None, own: int | None, size: int) -> None:
-    """XS-015, pitfalls §5: a profile may lower what a peer announces, never raise it."""
+    """XS-015, interop: a profile may lower what a peer announces, never raise it."""
     outbox = Outbox(Encoding.XML, PeerProfile(name="t", max_msg_size=own))
     outbox.learn(Meta(max_msg_size=announced))
     assert outbox.peer_size == size

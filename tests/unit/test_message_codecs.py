@@ -186,7 +186,7 @@ READ_ALIKE: dict[str, tuple[str, Command]] = {
 
 @pytest.mark.parametrize(("body", "command"), READ_ALIKE.values(), ids=READ_ALIKE)
 def test_read_alike_in_both_encodings(body: str, command: Command) -> None:
-    """XS-025, XS-027, pitfalls §2: any order, missing parts and white space are read, in XML and in WBXML."""
+    """XS-025, XS-027, interop: any order, missing parts and white space are read, in XML and in WBXML."""
     document = xml(body)
     assert decode_xml(document).commands == (command,)
     assert decode_wbxml(wbxml(document)).commands == (command,)
@@ -239,7 +239,7 @@ HEADERS: dict[str, tuple[bytes, SyncHdr]] = {
 
 @pytest.mark.parametrize(("document", "header"), HEADERS.values(), ids=HEADERS)
 def test_headers_read_alike(document: bytes, header: SyncHdr) -> None:
-    """XS-025, pitfalls §1: namespaces old and missing, LocName or not, credentials with nothing in them."""
+    """XS-025, interop: namespaces old and missing, LocName or not, credentials with nothing in them."""
     assert [message.header for message in both(document)] == [header, header]
 
 
@@ -280,7 +280,7 @@ NAMESPACES: dict[str, tuple[str, Command]] = {
 
 @pytest.mark.parametrize(("body", "command"), NAMESPACES.values(), ids=NAMESPACES)
 def test_namespaces(body: str, command: Command) -> None:
-    """XS-025, pitfalls §4: a namespace forgotten, and elements of others."""
+    """XS-025, interop: a namespace forgotten, and elements of others."""
     assert decode_xml(xml(body)).commands == (command,)
 
 
@@ -467,7 +467,7 @@ PROLOGUES = {
 
 @pytest.mark.parametrize("prologue", PROLOGUES.values(), ids=PROLOGUES)
 def test_prologues(prologue: bytes) -> None:
-    """Conformance §3 "receive any 1.x", pitfalls §6: Obigo and the SyncML toolkit leave out the NUL of the table."""
+    """SL-01, interop: Obigo and the SyncML toolkit leave out the NUL of the table."""
     assert decode_wbxml(prologue + BODY) == PACKAGE_1_MESSAGE
 
 

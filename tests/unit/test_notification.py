@@ -127,7 +127,7 @@ def test_special_nonces():
 
 
 def test_no_secret_shows():
-    """pitfalls §7: digest, trigger and vendor octets are not for a log."""
+    """Interop: digest, trigger and vendor octets are not for a log."""
     received = parse_notification(build_notification(SAMPLE, secret="s", nonce=b"n"))
     assert "digest" not in repr(received)
     assert "trigger" not in repr(received)

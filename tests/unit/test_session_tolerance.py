@@ -126,7 +126,7 @@ HEADERS = {
 
 @pytest.mark.parametrize("changes", HEADERS.values(), ids=HEADERS)
 def test_headers_as_devices_write_them(changes: dict[str, object]) -> None:
-    """XS-025, pitfalls §1: the name is that of the account, limits that are absent do not exist."""
+    """XS-025, interop: the name is that of the account, limits that are absent do not exist."""
     server = server_session()
     header = replace(SyncHdr(session_id="2F", msg_id="1", target=SERVER_URI, source=DEVICE, cred=GOOD), **changes)  # type: ignore[arg-type]
     events = server.receive(Message(header=header, commands=(START, INFO), final=True), NOW)
@@ -177,7 +177,7 @@ DEV_INFOS = {
 
 @pytest.mark.parametrize(("command", "expected"), DEV_INFOS.values(), ids=DEV_INFOS)
 def test_dev_info_in_every_form(command: Replace, expected: dict[str, str]) -> None:
-    """XS-025, XS-026, pitfalls §2: missing nodes are missing, a missing DevId is the Source of the message."""
+    """XS-025, XS-026, interop: missing nodes are missing, a missing DevId is the Source of the message."""
     events, answer = Device().say(START, command, cred=GOOD, decision=Finish())
     (opened,) = [event for event in events if isinstance(event, SessionOpened)]
     assert opened.dev_info == expected
@@ -297,7 +297,7 @@ FORMS: dict[str, tuple[list[Command], list[int], dict[str, str]]] = {
 
 @pytest.mark.parametrize(("commands", "expected", "values"), FORMS.values(), ids=FORMS)
 def test_answers_in_every_form(commands: list[Command], expected: list[int], values: dict[str, str]) -> None:
-    """XS-028, pitfalls §2: references lead to the command, and where they contradict each other, name and node do."""
+    """XS-028, interop: references lead to the command, and where they contradict each other, name and node do."""
     device = Device()
     sent = device.open(get("./A", "./B"), Replace(items=(leaf_item("./C", "c"),)))
     assert [c.cmd_id for c in sent.commands] == ["1", "2", "3", "4", "5"]
@@ -328,7 +328,7 @@ GROUPS = {
 
 @pytest.mark.parametrize(("commands", "code"), GROUPS.values(), ids=GROUPS)
 def test_groups_whose_statuses_come_in_any_order(commands: list[Command], code: int) -> None:
-    """XS-028, pitfalls §2, §8: one outcome for the group, each child's Status with it."""
+    """XS-028, interop: one outcome for the group, each child's Status with it."""
     device = Device()
     device.open(sequence(get("./A"), get("./B")))
     events, _ = device.say(OK, *commands, decision=Finish())
@@ -337,7 +337,7 @@ def test_groups_whose_statuses_come_in_any_order(commands: list[Command], code: 
 
 
 def test_alert_before_the_status_of_its_exec() -> None:
-    """XS-020, pitfalls: the device reports the end of a job before it says that the job began."""
+    """XS-020, interop: the device reports the end of a job before it says that the job began."""
     device = Device()
     device.open(Exec(items=(Item(target="./F/Update"),), correlator="job"))
     report = Alert(
@@ -362,7 +362,7 @@ NEXT_MESSAGES = {
 
 @pytest.mark.parametrize("commands", NEXT_MESSAGES.values(), ids=NEXT_MESSAGES)
 def test_a_message_without_final_is_answered_with_1222_and_nothing_else(commands: tuple[Command, ...]) -> None:
-    """XS-003, XS-004, pitfalls §2: Status of the header, Statuses owed, Alert 1222, no Final, no command."""
+    """XS-003, XS-004, interop: Status of the header, Statuses owed, Alert 1222, no Final, no command."""
     device = Device()
     device.open(get("./A"), get("./B"))
     for _ in range(2):
@@ -493,7 +493,7 @@ SERVER_HEADERS = {
 
 @pytest.mark.parametrize("header", SERVER_HEADERS.values(), ids=SERVER_HEADERS)
 def test_headers_as_servers_write_them(header: dict[str, object]) -> None:
-    """XC-006, pitfalls §1: without RespURI the session stays where it began."""
+    """XC-006, interop: without RespURI the session stays where it began."""
     events, answer, client = heard_by_client(ACCEPTED, READ, header=header)
     assert any(isinstance(event, CommandReceived) for event in events)
     assert answer is not None
@@ -546,7 +546,7 @@ SERVER_END = {
 def test_server_packages_with_and_without_final(
     commands: tuple[Command, ...], final: bool, expected: list[str], last: bool
 ) -> None:
-    """XC-007, XC-008, pitfalls §2: without Final the client says what it has, asks for more, and has no Final."""
+    """XC-007, XC-008, interop: without Final the client says what it has, asks for more, and has no Final."""
     _, answer, _ = heard_by_client(*commands, final=final)
     assert answer is not None
     assert (names(answer), answer.final) == (expected, last)
