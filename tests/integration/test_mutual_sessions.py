@@ -26,7 +26,7 @@ TYPES = pytest.mark.parametrize("auth", AuthType, ids=lambda each: each.name)
 @ENCODINGS
 @TYPES
 async def test_full_mutual_session(tmp_path: Path, encoding: Encoding, auth: AuthType) -> None:
-    """XI-1, XI-3, XS-027: credentials both ways, reading and changing the tree, and a second session on its nonces."""
+    """XI-1, XI-3, XC-013, XS-027: credentials both ways, reading and changing the tree, a second session on its nonces."""
     async with site(tmp_path, encoding, auth) as here:
         first = here.queue(
             get("./DevDetail/SwV", "./DevInfo"),
@@ -41,6 +41,7 @@ async def test_full_mutual_session(tmp_path: Path, encoding: Encoding, auth: Aut
         outcome = here.outcome(first)
         codes = [[status["code"] for status in each["statuses"]] for each in outcome["commands"]]
         assert codes == [[200, 200], [200], [200], [200], [200], [200], [200], [404]]
+        assert here.only_what_a_client_sends()
         assert outcome["commands"][5]["results"][0]["value"] == "<&>"
         second = here.queue(add("./Scratch/b", "two"), get("./Scratch/b"), grouping="sequence")
         here.wire.clear()

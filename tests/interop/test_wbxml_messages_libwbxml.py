@@ -119,7 +119,7 @@ def test_user_data_survives(text: str, tmp_path: Path) -> None:
 
 
 def test_cdata_is_an_opaque(tmp_path: Path) -> None:
-    """WBXML digest of RepPro §8: text all the same, for every Format but bin."""
+    """RepPro §8: text all the same, for every Format but bin."""
     for text_format in (Format.CHR, Format.XML):
         message = of(leaf_item("./A", "<a>&</a>", format=text_format))
         xml = encode(message, Encoding.XML).replace(b"&lt;a&gt;&amp;&lt;/a&gt;", b"<![CDATA[<a>&</a>]]>")

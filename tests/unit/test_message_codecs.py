@@ -337,7 +337,7 @@ INLINE = {
 
 @pytest.mark.parametrize(("data", "text"), INLINE.values(), ids=INLINE)
 def test_elements_inside_data_come_as_xml_text(data: str, text: str) -> None:
-    """Protocol digest of OMA-TS-DM_TND-V1_2 §7: a tree may stand in Data as elements."""
+    """OMA-TS-DM_TND-V1_2 §7: a tree may stand in Data as elements."""
     assert decode_xml(xml(f"<Add><CmdID>1</CmdID><Item>{data}</Item></Add>")).commands == (add(data=text),)
 
 
