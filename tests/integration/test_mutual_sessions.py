@@ -26,7 +26,7 @@ TYPES = pytest.mark.parametrize("auth", AuthType, ids=lambda each: each.name)
 @ENCODINGS
 @TYPES
 async def test_full_mutual_session(tmp_path: Path, encoding: Encoding, auth: AuthType) -> None:
-    """XI-1, XI-3, XC-013, XS-027: credentials both ways, reading and changing the tree, a second session on its nonces."""
+    """XI-1, XI-3, XC-013, XS-027: credentials both ways, reading and changing the tree, and a second session."""
     async with site(tmp_path, encoding, auth) as here:
         first = here.queue(
             get("./DevDetail/SwV", "./DevInfo"),
