@@ -346,7 +346,7 @@ def declared(count: int) -> str:
 
 
 GROWING = {
-    "more namespaces than anybody needs, above one element": f"<Add><Item {declared(65)}><Data><a/></Data></Item></Add>",
+    "a namespace too many above one element": f"<Add><Item {declared(65)}><Data><a/></Data></Item></Add>",
     "many namespaces above": f"<Add><Item {declared(20_000)}><Data>{'<a/>' * 2000}</Data></Item></Add>",
     "some namespaces above many elements": f"<Add><Item {declared(50)}><Data>{'<a/>' * 2000}</Data></Item></Add>",
     "in many Items": "<Add>" + f"<Item {declared(50)}><Data>{'<a/>' * 100}</Data></Item>" * 20 + "</Add>",
