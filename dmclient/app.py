@@ -31,7 +31,9 @@ from dmclient.objects.described import DescriptionConflict
 from dmclient.objects.m2m import utc_text
 from dmclient.store.state_file import StateFile
 from dmclient.tre.base import TrustedEnvironment
-from dmclient.tre.software import SoftwareTre
+from dmclient.tre.environment import Tre
+from dmclient.tre.key_stores import open_key_store
+from dmclient.tre.keys import KeyStoreError
 from dmclient.user_interaction import UserInterface
 from mo_definitions import Ddf, DdfError, read_ddf_file
 
@@ -43,7 +45,7 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def open_tre(settings: ClientSettings) -> SoftwareTre:
+def open_tre(settings: ClientSettings) -> Tre:
     """The TRE that `manufacture` made.
 
     Raises:
@@ -52,12 +54,12 @@ def open_tre(settings: ClientSettings) -> SoftwareTre:
     """
     seal_key = SealingKey.load(settings.seal_key_file)
     try:
-        return SoftwareTre.open(settings.tre_dir, seal_key)
+        return Tre.open(settings.tre_dir, seal_key, open_key_store(settings.tre, settings.tre_dir))
     except OSError as error:
         raise ConfigError(
             f"TRE {settings.tre_dir}: {error.strerror}", hint="run `dmclient manufacture` first"
         ) from error
-    except ValueError as error:
+    except (ValueError, KeyStoreError) as error:
         raise ConfigError(f"TRE {settings.tre_dir}: {error}") from error
 
 

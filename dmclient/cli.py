@@ -25,7 +25,10 @@ from dmclient.config import ClientSettings
 from dmclient.console import Console
 from dmclient.dm_sessions import listen_plainly, open_dm_device, sessions_over_http
 from dmclient.tre.base import TreError
-from dmclient.tre.software import SoftwareTre
+from dmclient.tre.environment import Tre
+from dmclient.tre.key_stores import open_key_store
+from dmclient.tre.keys import KeyStoreError
+from dmclient.tre.profiles import PROFILES
 
 app = typer.Typer(help="M2ME: an OMA DM 1.2 device with a trusted environment.", no_args_is_help=True)
 
@@ -75,9 +78,11 @@ def manufacture(
     key_file = settings.seal_key_file
     seal_key = SealingKey.load(key_file) if key_file.exists() else SealingKey.generate(key_file)
     try:
-        tre = SoftwareTre.manufacture(
+        tre = Tre.manufacture(
             settings.tre_dir,
             seal_key=seal_key,
+            key_store=open_key_store(settings.tre, settings.tre_dir),
+            profile=PROFILES[settings.tre.effective_type],
             m2me_id=settings.m2me_id,
             tre_id=settings.effective_tre_id,
             key_type=settings.tre.key_type,
@@ -89,6 +94,8 @@ def manufacture(
         )
     except TreError as error:
         raise ActorError(str(error), hint="a device is manufactured once; use another state_dir") from error
+    except KeyStoreError as error:
+        raise ActorError(f"{settings.tre.backend}: {error}") from error
     text = json.dumps(tre.certification_request(), indent=2)
     if request is None:
         typer.echo(text)

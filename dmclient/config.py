@@ -33,15 +33,22 @@ class DeviceSection(Section):
 
 
 class TreSection(Section):
-    """Table `[tre]`: what `manufacture` makes the TRE with; without meaning afterwards."""
+    """Table `[tre]`: what `manufacture` makes the TRE with. Afterwards only `backend` and where it is matter."""
 
     tre_id: str = ""  # a URN; empty: made from m2me_id
+    backend: Literal["software", "pkcs11", "tpm"] = "software"  # where its keys live
+    type: Literal["", "software", "uicc", "java", "stip", "native", "pkcs11", "tpm"] = ""  # kind; empty: the backend
     key_type: Literal["rsa", "ec"] = "rsa"  # of PK_D
     version: str = "1.0"
     vendor: str = "m2m-dm"
     max_mcim: int = Field(default=4, ge=1, le=16)
     legacy_suite: bool = False  # accept MCIM-LEGACY-1, the form of S3-090792; RSA only
     device_token_file: Path | None = None  # then every package must bring this token
+
+    @property
+    def effective_type(self) -> str:
+        """Kind of TRE that `manufacture` makes."""
+        return self.type or self.backend
 
 
 class BootstrapSection(Section):

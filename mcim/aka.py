@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from mcim.errors import InvalidArgument
-from mcim.milenage import Milenage
+from mcim.network_keys import AuthenticationFunctions
 
 IND_BITS: Final = 5  # TS 33.102 annex C.1.1: SQN = SEQ || IND, an array of 32 places
 MAX_SQN: Final = (1 << 48) - 1
@@ -65,7 +65,7 @@ def next_sqn(sqn: int) -> int:
     return following
 
 
-def generate_vector(functions: Milenage, *, rand: bytes, sqn: int, amf: bytes = EPS_AMF) -> AuthVector:
+def generate_vector(functions: AuthenticationFunctions, *, rand: bytes, sqn: int, amf: bytes = EPS_AMF) -> AuthVector:
     """Authentication vector of TS 33.102 §6.3.2. The caller has stored `sqn` as used before the vector leaves."""
     if len(rand) != 16 or not 0 <= sqn <= MAX_SQN or len(amf) != 2:
         raise InvalidArgument("RAND is 16 octets, SQN 48 bits, AMF 2 octets")
@@ -80,7 +80,7 @@ def generate_vector(functions: Milenage, *, rand: bytes, sqn: int, amf: bytes = 
     )
 
 
-def resynchronise(functions: Milenage, *, rand: bytes, auts: bytes) -> int | None:
+def resynchronise(functions: AuthenticationFunctions, *, rand: bytes, auts: bytes) -> int | None:
     """SQN_MS out of an AUTS that answers `rand` (TS 33.102 §6.3.5); None when MAC-S is wrong."""
     if len(auts) != 14:
         return None
@@ -111,7 +111,7 @@ class UsimState:
         return (highest << IND_BITS) | self.seq.index(highest)
 
     def verify(
-        self, functions: Milenage, *, rand: bytes, autn: bytes
+        self, functions: AuthenticationFunctions, *, rand: bytes, autn: bytes
     ) -> tuple[UsimState, Accepted | SyncFailure | MacFailure]:
         """Judge one challenge (TS 33.102 §6.3.3). The caller stores the new state before RES leaves."""
         if len(rand) != 16 or len(autn) != 16:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 from mcim import tlv
 from mcim.errors import PackageRefused
-from mcim.vocabulary import AlgorithmId, Operation, ResultCode, Tag
+from mcim.network_keys import NetworkKeys
+from mcim.vocabulary import AlgorithmId, BindMode, McimPolicy, Operation, ResultCode, Tag
 
 MCIM_ID: Final = 0x8001
 SHO_ID: Final = 0x8002
@@ -27,13 +28,20 @@ IMSI: Final = 0x8020
 K: Final = 0x8021
 ALG_ID: Final = 0x8022
 OPC: Final = 0x8023
+TOPC: Final = 0x8025
+MIL_CONST: Final = 0x8027
+TUAK_PARAM: Final = 0x8028
 SQN_INIT: Final = 0x8029
 AMF: Final = 0x802A
 INITIAL_STATE: Final = 0x0050
+REPLACES: Final = 0x8051
+RELEASE_TOKEN: Final = 0x8052
+POLICY: Final = 0x0053
 
 _KNOWN: Final = frozenset(
     (MCIM_ID, SHO_ID, TRE_ID, REG_NONCE, SEQUENCE, NOT_BEFORE, NOT_AFTER, TRANSACTION_ID, OPERATION, BIND_MODE,
-     AUTH_TOKEN, IMSI, K, ALG_ID, OPC, SQN_INIT, AMF, INITIAL_STATE)
+     AUTH_TOKEN, IMSI, K, ALG_ID, OPC, TOPC, MIL_CONST, TUAK_PARAM, SQN_INIT, AMF, INITIAL_STATE, REPLACES,
+     RELEASE_TOKEN, POLICY)
 )  # fmt: skip
 _OPERATIONS_OF: Final = {
     Tag.MCIM: (Operation.INSTALL, Operation.REPLACE),
@@ -42,103 +50,263 @@ _OPERATIONS_OF: Final = {
 }
 
 
+_OPC_TYPE: Final = {AlgorithmId.MILENAGE: OPC, AlgorithmId.TUAK: TOPC}
+_CONSTANTS_TYPE: Final = {AlgorithmId.MILENAGE: MIL_CONST, AlgorithmId.TUAK: TUAK_PARAM}
+_K_LENGTHS: Final = {AlgorithmId.MILENAGE: (16,), AlgorithmId.TUAK: (16, 32)}
+_OPC_LENGTH: Final = {OPC: 16, TOPC: 32}
+_CONSTANTS_LENGTH: Final = {MIL_CONST: 85, TUAK_PARAM: 5}
+EPS_AMF: Final = b"\x80\x00"  # separation bit set (TS 33.401)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class McimContent:
-    """A complete MCIM (tag 01). Secrets and the subscriber identity stay out of the repr."""
+class BoundContent:
+    """What every object says inside: for which TRE, from which SHO, in which place of their history (REQ-57)."""
 
     mcim_id: UUID
     sho_id: str  # FQDN
     tre_id: str  # URN
-    registration_nonce: bytes = field(repr=False)
+    registration_nonce: bytes | None = field(repr=False)  # None: prepared before there was one
     sequence: int
     not_before: datetime  # UTC, whole seconds
     not_after: datetime
-    transaction_id: UUID
+    transaction_id: UUID | None  # None: as the nonce
     operation: Operation = Operation.INSTALL
-    auth_token: bytes | None = field(default=None, repr=False)
-    imsi: str = field(repr=False)
-    k: bytes = field(repr=False)
-    algorithm: AlgorithmId = AlgorithmId.MILENAGE
-    opc: bytes = field(repr=False)
-    sqn_init: int = 0  # 48 bits
-    amf: bytes = b"\x80\x00"
-    initial_state: int = 30
+    bind_mode: BindMode = BindMode.NONCE
+    auth_token: bytes | None = field(default=None, repr=False)  # device token (REQ-61)
 
-    def to_payload(self) -> bytes:
-        """Encode as the payload of `data`."""
+    def _bound_fields(self) -> list[tuple[int, bytes]]:
         fields = [
             (MCIM_ID, self.mcim_id.bytes),
             (SHO_ID, self.sho_id.encode("ascii")),
             (TRE_ID, self.tre_id.encode("ascii")),
-            (REG_NONCE, self.registration_nonce),
             (SEQUENCE, self.sequence.to_bytes(8, "big")),
             (NOT_BEFORE, int(self.not_before.timestamp()).to_bytes(8, "big")),
             (NOT_AFTER, int(self.not_after.timestamp()).to_bytes(8, "big")),
-            (TRANSACTION_ID, self.transaction_id.bytes),
             (OPERATION, bytes((self.operation,))),
+        ]
+        if self.bind_mode is BindMode.PREPARED:
+            fields.append((BIND_MODE, bytes((self.bind_mode,))))
+        if self.registration_nonce is not None:
+            fields.append((REG_NONCE, self.registration_nonce))
+        if self.transaction_id is not None:
+            fields.append((TRANSACTION_ID, self.transaction_id.bytes))
+        if self.auth_token is not None:
+            fields.append((AUTH_TOKEN, self.auth_token))
+        return fields
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class McimContent(BoundContent):
+    """A complete MCIM (tag 01). Secrets and the subscriber identity stay out of the repr."""
+
+    imsi: str = field(repr=False)
+    k: bytes = field(repr=False)
+    algorithm: AlgorithmId = AlgorithmId.MILENAGE
+    opc: bytes = field(repr=False)  # OPc; TOPc with TUAK
+    constants: bytes = b""  # value of MIL_CONST or TUAK_PARAM
+    sqn_init: int = 0  # 48 bits
+    amf: bytes = EPS_AMF
+    initial_state: int = 30
+    policy: McimPolicy = McimPolicy.NONE
+    replaces: UUID | None = None  # the MCIM given up after success (operation replace)
+    release_token: bytes | None = field(default=None, repr=False)  # of the home operator of that MCIM
+
+    @property
+    def keys(self) -> NetworkKeys:
+        """What it authenticates with."""
+        return NetworkKeys(algorithm=self.algorithm, k=self.k, opc=self.opc, constants=self.constants)
+
+    def to_payload(self) -> bytes:
+        """Encode as the payload of `data`."""
+        fields = [
+            *self._bound_fields(),
             (IMSI, self.imsi.encode("ascii")),
             (K, self.k),
             (ALG_ID, bytes((self.algorithm,))),
-            (OPC, self.opc),
+            (_OPC_TYPE[self.algorithm], self.opc),
             (SQN_INIT, self.sqn_init.to_bytes(6, "big")),
             (AMF, self.amf),
             (INITIAL_STATE, bytes((self.initial_state,))),
         ]
-        if self.auth_token is not None:
-            fields.append((AUTH_TOKEN, self.auth_token))
+        if self.constants:
+            fields.append((_CONSTANTS_TYPE[self.algorithm], self.constants))
+        if self.policy:
+            fields.append((POLICY, bytes((self.policy,))))
+        if self.replaces is not None:
+            fields.append((REPLACES, self.replaces.bytes))
+        if self.release_token is not None:
+            fields.append((RELEASE_TOKEN, self.release_token))
         return tlv.encode(fields)
 
 
-def parse_content(tag: Tag, payload: bytes) -> McimContent:
-    """Decode and check the payload of a complete MCIM with MILENAGE (REQ-30, REQ-34).
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateContent(BoundContent):
+    """Changes to an installed MCIM (tag 03): what is None stays. K and OPc change together, and with a new SQN."""
+
+    operation: Operation = Operation.UPDATE
+    imsi: str | None = field(default=None, repr=False)
+    keys: NetworkKeys | None = field(default=None, repr=False)
+    sqn_init: int | None = None  # 48 bits
+    amf: bytes | None = None
+    policy: McimPolicy | None = None
+
+    def to_payload(self) -> bytes:
+        """Encode as the payload of `data`."""
+        fields = self._bound_fields()
+        if self.imsi is not None:
+            fields.append((IMSI, self.imsi.encode("ascii")))
+        if self.keys is not None:
+            fields += [
+                (K, self.keys.k),
+                (ALG_ID, bytes((self.keys.algorithm,))),
+                (_OPC_TYPE[self.keys.algorithm], self.keys.opc),
+            ]
+            if self.keys.constants:
+                fields.append((_CONSTANTS_TYPE[self.keys.algorithm], self.keys.constants))
+        if self.sqn_init is not None:
+            fields.append((SQN_INIT, self.sqn_init.to_bytes(6, "big")))
+        if self.amf is not None:
+            fields.append((AMF, self.amf))
+        if self.policy is not None:
+            fields.append((POLICY, bytes((self.policy,))))
+        return tlv.encode(fields)
+
+
+def parse_content(tag: Tag, payload: bytes) -> McimContent | UpdateContent:
+    """Decode and check a payload (REQ-30, REQ-34).
 
     Raises:
         PackageRefused: CONTENT_INVALID for whatever is missing, repeated, out of range or does not fit the tag,
-            ALGORITHM_UNSUPPORTED for an algorithm other than MILENAGE.
+            ALGORITHM_UNSUPPORTED for an algorithm other than MILENAGE and TUAK.
     """
-    if tag is not Tag.MCIM:
+    if tag not in (Tag.MCIM, Tag.UPDATE):
         raise PackageRefused(ResultCode.CONTENT_INVALID, f"tag {tag.name} is not handled here")
     fields = _decode(payload)
-    operation = _enumerated(Operation, _octet(fields, OPERATION), "operation")
-    if operation not in _OPERATIONS_OF[tag]:
-        raise PackageRefused(ResultCode.CONTENT_INVALID, f"operation {operation.label} does not fit tag {tag.name}")
-    if BIND_MODE in fields and fields[BIND_MODE] != b"\x00":
-        raise PackageRefused(ResultCode.CONTENT_INVALID, "pre-wrapped objects are not accepted")
-    algorithm = _enumerated(AlgorithmId, _octet(fields, ALG_ID), "algorithm")
-    if algorithm is not AlgorithmId.MILENAGE:
-        raise PackageRefused(ResultCode.ALGORITHM_UNSUPPORTED, f"algorithm {algorithm.name} is not supported")
+    bound = _bound(tag, fields)
+    if tag is Tag.UPDATE:
+        return _update(bound, fields)
     content = McimContent(
-        mcim_id=UUID(bytes=_sized(fields, MCIM_ID, 16)),
-        sho_id=_text(fields, SHO_ID),
-        tre_id=_text(fields, TRE_ID),
-        registration_nonce=_ranged(fields, REG_NONCE, 16, 64),
-        sequence=int.from_bytes(_sized(fields, SEQUENCE, 8), "big"),
-        not_before=_time(fields, NOT_BEFORE),
-        not_after=_time(fields, NOT_AFTER),
-        transaction_id=UUID(bytes=_sized(fields, TRANSACTION_ID, 16)),
-        operation=operation,
-        auth_token=_ranged(fields, AUTH_TOKEN, 1, 64) if AUTH_TOKEN in fields else None,
+        **bound,
         imsi=_text(fields, IMSI),
-        k=_sized(fields, K, 16),
-        algorithm=algorithm,
-        opc=_sized(fields, OPC, 16),
-        sqn_init=int.from_bytes(_sized(fields, SQN_INIT, 6), "big") if SQN_INIT in fields else 0,
-        amf=_sized(fields, AMF, 2) if AMF in fields else b"\x80\x00",
+        **_keys(fields),
+        sqn_init=_sqn(fields) if SQN_INIT in fields else 0,
+        amf=_sized(fields, AMF, 2) if AMF in fields else EPS_AMF,
         initial_state=_octet(fields, INITIAL_STATE) if INITIAL_STATE in fields else 30,
+        policy=_policy(fields) if POLICY in fields else McimPolicy.NONE,
+        replaces=UUID(bytes=_sized(fields, REPLACES, 16)) if REPLACES in fields else None,
+        release_token=_ranged(fields, RELEASE_TOKEN, 1, 0xFFFF) if RELEASE_TOKEN in fields else None,
     )
     _check(content)
     return content
 
 
-def _check(content: McimContent) -> None:
-    faults = {
-        "IMSI is not 6 to 15 digits": re.fullmatch("[0-9]{6,15}", content.imsi) is None,
-        "MCC out of range": not "001" <= content.imsi[:3] <= "999",
-        "K or OPc is all zeroes or all ones": any(v in (bytes(16), b"\xff" * 16) for v in (content.k, content.opc)),
-        "OPc equals K": content.opc == content.k,
-        "validity ends before it begins": content.not_before >= content.not_after,
-        "initial state is neither provisioned nor activated": content.initial_state not in (30, 40),
+def _bound(tag: Tag, fields: dict[int, bytes]) -> dict[str, Any]:
+    operation = _enumerated(Operation, _octet(fields, OPERATION), "operation")
+    if operation not in _OPERATIONS_OF[tag]:
+        raise PackageRefused(ResultCode.CONTENT_INVALID, f"operation {operation.label} does not fit tag {tag.name}")
+    mode = _enumerated(BindMode, _octet(fields, BIND_MODE), "bind mode") if BIND_MODE in fields else BindMode.NONCE
+    prepared = mode is BindMode.PREPARED
+    if prepared and (REG_NONCE in fields or TRANSACTION_ID in fields):
+        raise PackageRefused(ResultCode.CONTENT_INVALID, "a prepared object names a nonce or a transaction")
+    bound: dict[str, Any] = {
+        "mcim_id": UUID(bytes=_sized(fields, MCIM_ID, 16)),
+        "sho_id": _text(fields, SHO_ID),
+        "tre_id": _text(fields, TRE_ID),
+        "registration_nonce": None if prepared else _ranged(fields, REG_NONCE, 16, 64),
+        "sequence": int.from_bytes(_sized(fields, SEQUENCE, 8), "big"),
+        "not_before": _time(fields, NOT_BEFORE),
+        "not_after": _time(fields, NOT_AFTER),
+        "transaction_id": None if prepared else UUID(bytes=_sized(fields, TRANSACTION_ID, 16)),
+        "operation": operation,
+        "bind_mode": mode,
+        "auth_token": _ranged(fields, AUTH_TOKEN, 1, 64) if AUTH_TOKEN in fields else None,
     }
+    if bound["not_before"] >= bound["not_after"]:
+        raise PackageRefused(ResultCode.CONTENT_INVALID, "validity ends before it begins")
+    return bound
+
+
+def _keys(fields: dict[int, bytes]) -> dict[str, Any]:
+    algorithm = _enumerated(AlgorithmId, _octet(fields, ALG_ID), "algorithm")
+    if algorithm not in _OPC_TYPE:
+        raise PackageRefused(ResultCode.ALGORITHM_UNSUPPORTED, f"algorithm {algorithm.name} is not supported")
+    opc, constants = _OPC_TYPE[algorithm], _CONSTANTS_TYPE[algorithm]
+    foreign = (set(_OPC_TYPE.values()) | set(_CONSTANTS_TYPE.values())) - {opc, constants}
+    if foreign & fields.keys():
+        raise PackageRefused(ResultCode.CONTENT_INVALID, f"parameters of another algorithm than {algorithm.name}")
+    k = _ranged(fields, K, 16, 32)
+    if len(k) not in _K_LENGTHS[algorithm]:
+        raise PackageRefused(ResultCode.CONTENT_INVALID, f"K does not fit {algorithm.name}")
+    return {
+        "algorithm": algorithm,
+        "k": k,
+        "opc": _sized(fields, opc, _OPC_LENGTH[opc]),
+        "constants": _sized(fields, constants, _CONSTANTS_LENGTH[constants]) if constants in fields else b"",
+    }
+
+
+def _update(bound: dict[str, Any], fields: dict[int, bytes]) -> UpdateContent:
+    of_keys = {K, ALG_ID, *_OPC_TYPE.values(), *_CONSTANTS_TYPE.values()} & fields.keys()
+    keys = NetworkKeys(**_keys(fields)) if of_keys else None
+    if keys is not None and SQN_INIT not in fields:
+        raise PackageRefused(ResultCode.CONTENT_INVALID, "new keys without a new sequence number")
+    content = UpdateContent(
+        **bound,
+        imsi=_text(fields, IMSI) if IMSI in fields else None,
+        keys=keys,
+        sqn_init=_sqn(fields) if SQN_INIT in fields else None,
+        amf=_sized(fields, AMF, 2) if AMF in fields else None,
+        policy=_policy(fields) if POLICY in fields else None,
+    )
+    _refuse_faults(
+        {
+            **({} if content.imsi is None else _imsi_faults(content.imsi)),
+            **({} if keys is None else _key_faults(keys.k, keys.opc)),
+        }
+    )
+    return content
+
+
+def _policy(fields: dict[int, bytes]) -> McimPolicy:
+    value = _octet(fields, POLICY)
+    if value > sum(McimPolicy):
+        raise PackageRefused(ResultCode.CONTENT_INVALID, "the policy has unknown flags")
+    return McimPolicy(value)
+
+
+def _sqn(fields: dict[int, bytes]) -> int:
+    return int.from_bytes(_sized(fields, SQN_INIT, 6), "big")
+
+
+def _check(content: McimContent) -> None:
+    _refuse_faults(
+        {
+            **_imsi_faults(content.imsi),
+            **_key_faults(content.k, content.opc),
+            "initial state is neither provisioned nor activated": content.initial_state not in (30, 40),
+            "only an MCIM that replaces one names it": (content.operation is Operation.REPLACE)
+            is not (content.replaces is not None),
+            "it replaces itself": content.replaces == content.mcim_id,
+            "a release token without anything released": content.release_token is not None and content.replaces is None,
+        }
+    )
+
+
+def _imsi_faults(imsi: str) -> dict[str, bool]:
+    return {
+        "IMSI is not 6 to 15 digits": re.fullmatch("[0-9]{6,15}", imsi) is None,
+        "MCC out of range": not "001" <= imsi[:3] <= "999",
+    }
+
+
+def _key_faults(k: bytes, opc: bytes) -> dict[str, bool]:
+    return {
+        "K or OPc is all zeroes or all ones": any(not v.strip(b"\x00") or not v.strip(b"\xff") for v in (k, opc)),
+        "OPc equals K": opc == k,
+    }
+
+
+def _refuse_faults(faults: dict[str, bool]) -> None:
     for fault, present in faults.items():
         if present:
             raise PackageRefused(ResultCode.CONTENT_INVALID, fault)
@@ -184,7 +352,7 @@ def _time(fields: dict[int, bytes], kind: int) -> datetime:
         raise PackageRefused(ResultCode.CONTENT_INVALID, f"TLV {kind:04X} is no time") from exc
 
 
-_E = TypeVar("_E", Operation, AlgorithmId)
+_E = TypeVar("_E", Operation, AlgorithmId, BindMode)
 
 
 def _enumerated(kind: type[_E], value: int, name: str) -> _E:

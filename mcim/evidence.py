@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
@@ -31,6 +33,14 @@ class Evidence:
     nonce: bytes = field(repr=False)  # registration nonce
     req_id: UUID
     counter: int  # monotonic in the TRE
+    capabilities: bytes = b""  # `capabilities_digest` of what the TRE offers; empty: not told
+    log_digest: bytes = b""  # SHA-256 of the measurement log sent beside it (remote mode); empty: none
+
+
+def capabilities_digest(*, suites: Iterable[str], containers: Iterable[str], algorithms: Iterable[str]) -> bytes:
+    """SHA-256 over what M2MMobj/TRE offers, in its order: whoever edits the offer on the way is found out (T16)."""
+    lists = (suites, containers, algorithms)
+    return hashlib.sha256("\n".join(" ".join(each) for each in lists).encode("ascii", "replace")).digest()
 
 
 def sign_evidence(evidence: Evidence, signer: Sign) -> bytes:
@@ -48,7 +58,8 @@ def sign_evidence(evidence: Evidence, signer: Sign) -> bytes:
         (10, evidence.req_id.bytes),
         (11, evidence.counter.to_bytes(8, "big")),
     ]
-    return statements.sign(PREFIX, fields, signer)
+    optional = [(12, evidence.capabilities), (13, evidence.log_digest)]
+    return statements.sign(PREFIX, [*fields, *(field for field in optional if field[1])], signer)
 
 
 def verify_evidence(octets: bytes, public_key: ec.EllipticCurvePublicKey) -> Evidence:
@@ -71,6 +82,8 @@ def verify_evidence(octets: bytes, public_key: ec.EllipticCurvePublicKey) -> Evi
             nonce=fields[9],
             req_id=UUID(bytes=fields[10]),
             counter=int.from_bytes(fields[11], "big"),
+            capabilities=fields.get(12, b""),
+            log_digest=fields.get(13, b""),
         )
     except (KeyError, ValueError) as exc:
         raise StatementInvalid("a field is missing or broken") from exc

@@ -47,6 +47,11 @@ class Milenage:
     def __repr__(self) -> str:
         return "Milenage(…)"
 
+    @property
+    def mac_length(self) -> int:
+        """Octets of MAC-A and MAC-S."""
+        return 8
+
     def _out(self, index: int, rand: bytes) -> bytes:
         """OUT2 to OUT5 of TS 35.206 §4.1; TEMP is inside the rotation here, unlike in OUT1."""
         temp = _encrypt(self._k, _xor(rand, self._opc))

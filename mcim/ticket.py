@@ -43,6 +43,7 @@ class Ticket:
     issued_at: datetime
     expires_at: datetime
     ticket_id: str
+    capabilities: bytes = b""  # digest of what the TRE attested to offer; empty: it attested none (autonomous mode)
 
     def check_binding(
         self,
@@ -96,6 +97,7 @@ def issue_ticket(ticket: Ticket, key: ec.EllipticCurvePrivateKey, chain: Sequenc
         "iat": int(ticket.issued_at.timestamp()),
         "exp": int(ticket.expires_at.timestamp()),
         "jti": ticket.ticket_id,
+        "capabilities": ticket.capabilities.hex(),
     }
     x5c = [base64.b64encode(certificate.public_bytes(Encoding.DER)).decode() for certificate in chain]
     return jwt.encode(claims, key, algorithm="ES256", headers={"typ": TYPE, "x5c": x5c})
@@ -160,6 +162,7 @@ def _ticket(claims: dict[str, Any]) -> Ticket:
         issued_at=datetime.fromtimestamp(int(claims["iat"]), UTC),
         expires_at=datetime.fromtimestamp(int(claims["exp"]), UTC),
         ticket_id=str(claims["jti"]),
+        capabilities=bytes.fromhex(claims.get("capabilities", "")),
     )
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from enum import IntEnum, StrEnum
+from enum import IntEnum, IntFlag, StrEnum
 from typing import Final
 
 MCIM_NAMESPACE: Final = "urn:example:m2m:mcim:1"
 """XML namespace of M2MSIMPackage: a placeholder until somebody registers one."""
 
 PACKAGE_MEDIA_TYPE: Final = "application/vnd.m2m.mcim+xml"
+CMS_MEDIA_TYPE: Final = "application/pkcs7-mime"
 OBJECT_MEDIA_TYPE: Final = "application/vnd.m2m.mcim"
 
 MAX_PACKAGE_SIZE: Final = 256 * 1024  # octets, checked before parsing
@@ -44,6 +45,19 @@ _SUITE_LABELS: Final = {
 _SUITES_BY_LABEL: Final = {label: suite for suite, label in _SUITE_LABELS.items()}
 
 
+class Container(StrEnum):
+    """How an MCIM object is wrapped for the way; the values are those of M2MMobj/TRE/Containers."""
+
+    XML = "xml"  # XML Encryption 1.1 (OAEP with SHA-256, or ECDH-ES) in XML Signature
+    XML_MGF1P = "xml-mgf1p"  # the same with rsa-oaep-mgf1p (SHA-1), for tokens and tools that know no other OAEP
+    CMS = "cms"  # EnvelopedData in SignedData (RFC 5652)
+
+    @property
+    def media_type(self) -> str:
+        """What the container's ContentType leaf says."""
+        return CMS_MEDIA_TYPE if self is Container.CMS else PACKAGE_MEDIA_TYPE
+
+
 class Tag(IntEnum):
     """Kind of information in `data` (seed: algorithm, update, or MCIM)."""
 
@@ -63,11 +77,17 @@ class Operation(IntEnum):
     SUSPEND = 4
     DELETE = 5
     REPLACE = 6
+    RELEASE = 7  # of an old home operator: lets a new one take the device over; never an action of its own
 
     @property
     def label(self) -> str:
         """Lower-case name, as the package header carries it."""
         return self.name.lower()
+
+    @property
+    def carries_object(self) -> bool:
+        """Whether an MCIM object belongs to it; the others are signed headers alone."""
+        return self in (Operation.INSTALL, Operation.UPDATE, Operation.REPLACE)
 
 
 class AlgorithmId(IntEnum):
@@ -77,6 +97,22 @@ class AlgorithmId(IntEnum):
     TUAK = 2
     XOR_TEST = 3
     CODE = 0x80
+
+
+class BindMode(IntEnum):
+    """What ties an MCIM object to one registration."""
+
+    NONCE = 0  # the registration nonce stands inside
+    PREPARED = 1  # made before there was a nonce: the signed header alone carries it
+
+
+class McimPolicy(IntFlag):
+    """What the home operator demands for the life of an MCIM (TLV 0053)."""
+
+    NONE = 0
+    SIGNED_LIFECYCLE = 1  # activate, suspend and delete by its signed command alone
+    RELEASE_REQUIRED = 2  # another home operator may replace it with a release token only
+    TWO_PHASE_UPDATE = 4  # what an update replaces is kept until the new values have proved good
 
 
 class ContainerState(IntEnum):
@@ -140,6 +176,7 @@ class ResultCode(IntEnum):
     TRE_STATE_NOT_OK = 1423
     TRE_BUSY = 1424
     CERTIFICATE_REVOKED = 1425
+    FELL_BACK = 1426  # the network did not take the new MCIM; the one before is in use again
     INTERNAL_ERROR = 1500
     STORAGE_FAILURE = 1501
 
@@ -171,4 +208,5 @@ _SYNC_STATUS: Final = {
     ResultCode.TRE_STATE_NOT_OK: 403,
     ResultCode.TRE_BUSY: 409,
     ResultCode.CERTIFICATE_REVOKED: 403,
+    ResultCode.FELL_BACK: 500,
 }

@@ -18,7 +18,8 @@ from cryptography.x509.oid import NameOID
 
 from actor_runtime.sealing import SealingKey
 from dmclient.tre.base import Hints, Outcome, Registration
-from dmclient.tre.software import SoftwareTre
+from dmclient.tre.environment import Tre
+from dmclient.tre.software import SoftwareKeyStore
 from mcim.certificates import Role
 from mcim.content import McimContent
 from mcim.data import encode_data
@@ -81,8 +82,14 @@ class World:
 
     def __init__(self, directory: Path, *, key_type: Literal["rsa", "ec"] = "rsa", **options: Any) -> None:
         self.directory = directory
-        self.tre = SoftwareTre.manufacture(
-            directory, seal_key=SEAL_KEY, m2me_id=M2ME_ID, tre_id=TRE_ID, key_type=key_type, **options
+        self.tre = Tre.manufacture(
+            directory,
+            seal_key=SEAL_KEY,
+            key_store=SoftwareKeyStore(directory),
+            m2me_id=M2ME_ID,
+            tre_id=TRE_ID,
+            key_type=key_type,
+            **options,
         )
         request = self.tre.certification_request()
         self.platform_key = load_pem_public_key(request["platformKey"].encode())
@@ -108,9 +115,9 @@ class World:
             leaf = certificate(sho_id, key.public_key(), "Operators", root, role=Role.SHO, san=x509.DNSName(sho_id))
             self.signers[sho_id] = (key, [leaf])
 
-    def reopen(self) -> SoftwareTre:
+    def reopen(self) -> Tre:
         """The TRE after a power cycle."""
-        self.tre = SoftwareTre.open(self.directory, SEAL_KEY)
+        self.tre = Tre.open(self.directory, SEAL_KEY, SoftwareKeyStore(self.directory))
         return self.tre
 
     def register(self, now: datetime = NOW, sho_id: str | None = SHO) -> Registration:

@@ -18,7 +18,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from dmclient.tre.base import CheckRecord, Hints
 from dmclient.tre.state import TreState
 from mcim.certificates import TrustAnchors
-from mcim.content import McimContent, parse_content
+from mcim.content import BoundContent, McimContent, parse_content
 from mcim.data import decode_data
 from mcim.errors import PackageRefused
 from mcim.mcim_object import open_mcim
@@ -27,7 +27,6 @@ from mcim.package_header import PackageHeader, peek_header
 from mcim.platform_key import PlatformKey
 from mcim.vocabulary import Operation, RegistrationState, ResultCode
 
-MAX_PACKAGE: Final = 64 * 1024  # octets, M2MMobj/TRE/MaxPackage
 MCIM_SPACE: Final = 1024  # octets of the store that one MCIM takes, certificates and all counted apart
 MAX_CRYPTO_FAILURES: Final = 10  # per nonce; whoever guesses at ciphertexts needs a new registration then
 
@@ -112,7 +111,7 @@ def examine(
     """
     # 1
     with checks.check("package-size", "REQ-31"):
-        _require(len(package) <= MAX_PACKAGE, ResultCode.MALFORMED, f"more than {MAX_PACKAGE} octets")
+        _require(len(package) <= state.max_package, ResultCode.MALFORMED, f"more than {state.max_package} octets")
     # 2
     with checks.check("package-structure", "REQ-59"):
         header = peek_header(package)
@@ -146,6 +145,8 @@ def examine(
     # 14
     with checks.check("content-rules", "REQ-30", "REQ-34"):
         content = parse_content(data.tag, data.payload)
+        if not isinstance(content, McimContent):  # `tre-ready` let installs pass alone
+            raise PackageRefused(ResultCode.CONTENT_INVALID, "no complete MCIM")
     with checks.check("inner-identities", "REQ-57"):
         _check_identities(header, content)
     with checks.check("mcim-validity", "REQ-54"):
@@ -219,16 +220,17 @@ def _open(verified: VerifiedPackage, key: PlatformKey, random: Callable[[int], b
         raise PackageRefused(ResultCode.CRYPTO_FAILURE, "the package does not open") from None
 
 
-def _check_identities(header: PackageHeader, content: McimContent) -> None:
+def _check_identities(header: PackageHeader, content: BoundContent) -> None:
     """A SHO that signs a captured object of another one again is caught here (REQ-57)."""
     _require(content.sho_id == header.sho_id, ResultCode.SIGNER_NOT_ACCEPTABLE, "made by another SHO")
     _require(content.tre_id == header.tre_id, ResultCode.WRONG_RECIPIENT, "made for another TRE")
     same = (
         content.mcim_id == header.mcim_id
         and content.sequence == header.sequence
-        and content.transaction_id == header.transaction_id
         and content.operation is header.operation
-        and hmac.compare_digest(content.registration_nonce, header.registration_nonce)
+        and content.transaction_id in (None, header.transaction_id)
+        # None: an object prepared before there was a nonce; that of the header, which is signed, has been checked.
+        and hmac.compare_digest(content.registration_nonce or header.registration_nonce, header.registration_nonce)
     )
     _require(same, ResultCode.CONTENT_INVALID, "identities inside and outside differ")
 

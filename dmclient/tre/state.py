@@ -1,4 +1,4 @@
-"""Everything the software TRE remembers, as one frozen value; it turns into JSON only on its way into the seal."""
+"""Everything a TRE remembers, as one frozen value; it turns into JSON only on its way into the seal."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from typing import Any, Final
 from uuid import UUID
 
 from dmclient.tre.base import NEVER, McimInfo, Registration
+from dmclient.tre.profiles import ALGORITHMS
 from dmclient.tre.token import TokenVerifier
 from mcim.aka import UsimState
-from mcim.vocabulary import ContainerState, RegistrationState, Suite
+from mcim.network_keys import NetworkKeys
+from mcim.vocabulary import AlgorithmId, Container, ContainerState, RegistrationState, Suite
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 _THREE_DIGIT_MNC: Final = frozenset({"302", "334", *(str(mcc) for mcc in range(310, 317))})  # ITU-T E.212, America
 OPEN_STATES: Final = (RegistrationState.REQUESTED, RegistrationState.PACKAGE_RECEIVED)
 
@@ -30,8 +32,7 @@ class StoredMcim:
     sequence: int
     not_after: datetime
     imsi: str = field(repr=False)
-    k: bytes = field(repr=False)
-    opc: bytes = field(repr=False)
+    keys: NetworkKeys = field(repr=False)
     usim: UsimState = field(repr=False)
 
     def info(self) -> McimInfo:
@@ -80,9 +81,14 @@ class TreState:
     vendor: str
     condition: str = "ok"  # M2MMobj/TRE/State
     suites: tuple[Suite, ...]
+    containers: tuple[Container, ...] = (Container.XML,)
+    algorithms: tuple[str, ...] = ALGORITHMS
+    code_formats: tuple[str, ...] = ()
+    max_package: int = 64 * 1024  # octets
     max_mcim: int
-    platform_key: bytes = field(repr=False)  # PKCS #8 DER
-    attest_key: bytes = field(repr=False)  # PKCS #8 DER
+    key_store: str = "software"  # name of the back-end that can read the next two
+    platform_key: bytes = field(repr=False)  # see `dmclient.tre.keys.KeyBlobs`
+    attest_key: bytes = field(repr=False)
     platform_cert: bytes | None = field(default=None, repr=False)
     attest_cert: bytes | None = field(default=None, repr=False)
     cert_chain: tuple[bytes, ...] = field(default=(), repr=False)
@@ -90,7 +96,7 @@ class TreState:
     registration: RegistrationRecord = RegistrationRecord()
     sequences: tuple[tuple[str, int], ...] = ()  # highest sequence accepted, by SHO id
     mcims: tuple[StoredMcim, ...] = ()
-    counter_limit: int = 0  # no statement with a counter above this has left; see SoftwareTre
+    counter_limit: int = 0  # no statement with a counter above this has left; see `Tre`
     last_receipt: bytes | None = field(default=None, repr=False)
     token: TokenVerifier | None = None
 
@@ -180,6 +186,11 @@ def _plain(state: TreState) -> dict[str, Any]:
         "vendor": state.vendor,
         "condition": state.condition,
         "suites": list(state.suites),
+        "containers": list(state.containers),
+        "algorithms": list(state.algorithms),
+        "codeFormats": list(state.code_formats),
+        "maxPackage": state.max_package,
+        "keyStore": state.key_store,
         "maxMcim": state.max_mcim,
         "platformKey": _text(state.platform_key),
         "attestKey": _text(state.attest_key),
@@ -206,8 +217,7 @@ def _plain(state: TreState) -> dict[str, Any]:
                 "sequence": each.sequence,
                 "notAfter": int(each.not_after.timestamp()),
                 "imsi": each.imsi,
-                "k": _text(each.k),
-                "opc": _text(each.opc),
+                **_plain_keys(each.keys),
                 "seq": list(each.usim.seq),
             }
             for each in state.mcims
@@ -216,6 +226,24 @@ def _plain(state: TreState) -> dict[str, Any]:
         "lastReceipt": _text(state.last_receipt),
         "token": token and {"salt": _text(token.salt), "digest": _text(token.digest), "triesLeft": token.tries_left},
     }
+
+
+def _plain_keys(keys: NetworkKeys) -> dict[str, Any]:
+    return {
+        "algorithm": keys.algorithm,
+        "k": _text(keys.k),
+        "opc": _text(keys.opc),
+        "constants": _text(keys.constants),
+    }
+
+
+def _keys(entry: dict[str, Any]) -> NetworkKeys:
+    return NetworkKeys(
+        algorithm=AlgorithmId(entry["algorithm"]),
+        k=_present(entry["k"]),
+        opc=_present(entry["opc"]),
+        constants=_present(entry["constants"]),
+    )
 
 
 def _state(entry: dict[str, Any]) -> TreState:
@@ -228,6 +256,11 @@ def _state(entry: dict[str, Any]) -> TreState:
         vendor=entry["vendor"],
         condition=entry["condition"],
         suites=tuple(Suite(each) for each in entry["suites"]),
+        containers=tuple(Container(each) for each in entry["containers"]),
+        algorithms=tuple(entry["algorithms"]),
+        code_formats=tuple(entry["codeFormats"]),
+        max_package=entry["maxPackage"],
+        key_store=entry["keyStore"],
         max_mcim=entry["maxMcim"],
         platform_key=_present(entry["platformKey"]),
         attest_key=_present(entry["attestKey"]),
@@ -254,8 +287,7 @@ def _state(entry: dict[str, Any]) -> TreState:
                 sequence=each["sequence"],
                 not_after=_moment(each["notAfter"]),
                 imsi=each["imsi"],
-                k=_present(each["k"]),
-                opc=_present(each["opc"]),
+                keys=_keys(each),
                 usim=UsimState(seq=tuple(each["seq"])),
             )
             for each in entry["mcims"]

@@ -240,6 +240,6 @@ def test_tre_of_another_version_is_said(tmp_path, monkeypatch):
 
     settings_path = settings_file(tmp_path)
     invoke(settings_path, "manufacture", "--request", str(tmp_path / "request.json"))
-    monkeypatch.setattr("dmclient.app.SoftwareTre.open", other)
+    monkeypatch.setattr("dmclient.app.Tre.open", other)
     with pytest.raises(ConfigError, match="unknown format"):
         open_tre(cli.load_settings(ClientSettings, settings_path))

@@ -96,6 +96,8 @@ OTHER_EVIDENCE = replace(
     nonce=b"m" * 64,
     req_id=UUID(int=2**128 - 1),
     counter=2**64 - 1,
+    capabilities=b"C" * 32,
+    log_digest=b"L" * 32,
 )
 OTHER_RECEIPT = Receipt(
     tre_id="urn:m2m:tre:0002",
@@ -354,6 +356,7 @@ OTHER_TICKET = replace(
     issued_at=NOW - SECOND,
     expires_at=NOW + SECOND,
     ticket_id="t-2",
+    capabilities=b"c" * 32,
 )
 TICKET_FIELDS = [field.name for field in fields(Ticket) if field.name != "issuer"]
 

@@ -17,10 +17,11 @@ from uuid import UUID
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from dmclient.tre import software
+from dmclient.tre import environment
 from dmclient.tre.base import Hints, Outcome, TreError
-from dmclient.tre.provisioning import MAX_CRYPTO_FAILURES, MAX_PACKAGE
-from dmclient.tre.software import SoftwareTre
+from dmclient.tre.environment import Tre
+from dmclient.tre.provisioning import MAX_CRYPTO_FAILURES
+from dmclient.tre.software import SoftwareKeyStore
 from dmclient.tre.store import STORE_NAME
 from mcim import aka
 from mcim.milenage import Milenage
@@ -118,7 +119,7 @@ Make = Callable[[World], bytes]
 LATER = NOW + DAY
 
 REFUSALS: dict[str, tuple[Make, ResultCode, str]] = {
-    "REQ-31 too large": (lambda w: bytes(MAX_PACKAGE + 1), ResultCode.MALFORMED, "package-size"),
+    "REQ-31 too large": (lambda w: bytes(64 * 1024 + 1), ResultCode.MALFORMED, "package-size"),
     "REQ-59 no package": (lambda w: b"no XML", ResultCode.MALFORMED, "package-structure"),
     "REQ-39 suite below the minimum": (
         lambda w: w.package(header={"suite": Suite.LEGACY_1}),
@@ -477,7 +478,7 @@ def test_an_unforeseen_error_is_an_outcome(world: World, monkeypatch: pytest.Mon
         raise RuntimeError(K.hex())
 
     with monkeypatch.context() as patch:
-        patch.setattr(software, "examine", broken)
+        patch.setattr(environment, "examine", broken)
         outcome = world.provision(world.package())
     assert outcome.code is ResultCode.INTERNAL_ERROR
     assert K.hex() not in repr(outcome)
@@ -550,7 +551,13 @@ def test_roots_are_set_once(world: World, tmp_path: Path) -> None:
     with pytest.raises(TreError):
         world.tre.install_certificates(attest, platform, chain, roots)
     with pytest.raises(TreError):
-        SoftwareTre.manufacture(world.directory, seal_key=SEAL_KEY, m2me_id="x", tre_id="y")
+        Tre.manufacture(
+            world.directory,
+            seal_key=SEAL_KEY,
+            key_store=SoftwareKeyStore(world.directory),
+            m2me_id="x",
+            tre_id="y",
+        )
     facts = world.tre.facts()
     assert len(facts.trust_anchor_ids) == len(roots)
     assert facts.platform_cert is not None

@@ -20,7 +20,8 @@ from dmclient.tre.state import RegistrationRecord, StoredMcim, TreState, mask_im
 from dmclient.tre.store import STORE_NAME, SealedStore, StorageFailed
 from dmclient.tre.token import TRIES, TokenVerifier
 from mcim.aka import UsimState
-from mcim.vocabulary import ContainerState, RegistrationState, Suite
+from mcim.network_keys import NetworkKeys
+from mcim.vocabulary import AlgorithmId, ContainerState, RegistrationState, Suite
 
 KEY = SealingKey(bytes(range(32)))
 SECRETS = {name: bytes([number]) * 16 for number, name in enumerate(("k", "opc", "platform", "attest", "nonce"), 0xA1)}
@@ -32,8 +33,7 @@ MCIM = StoredMcim(
     sequence=7,
     not_after=datetime(2027, 1, 1, tzinfo=UTC),
     imsi="001010123456789",
-    k=SECRETS["k"],
-    opc=SECRETS["opc"],
+    keys=NetworkKeys(algorithm=AlgorithmId.MILENAGE, k=SECRETS["k"], opc=SECRETS["opc"]),
     usim=UsimState.initial(0x40),
 )
 STATE = TreState(
