@@ -59,13 +59,13 @@ class VerifiedPackage:
     """What the signature covered, and nothing else."""
 
     header: PackageHeader
-    encrypted_data: etree._Element = field(repr=False)
+    encrypted_data: etree._Element | None = field(repr=False)  # None: the operation carries no object
     signer: ValidatedCertificate
 
 
 def build_package(
     header: PackageHeader,
-    mcim_object: bytes,
+    mcim_object: bytes | None,
     *,
     recipient_public_key: PlatformPublicKey,
     signing_key: ec.EllipticCurvePrivateKey,
@@ -73,18 +73,24 @@ def build_package(
 ) -> bytes:
     """Encrypt `mcim_object` for PK_D, put the header before it, sign all.
 
+    A life-cycle command and a release token are a signed header alone: `mcim_object` is None then.
+
     Raises:
-        InvalidArgument: no certificate for the signer, or a recipient key of a type without a scheme.
+        InvalidArgument: no certificate for the signer, a recipient key of a type without a scheme, or an object with
+            an operation that carries none (and the reverse).
     """
     if not signer_chain:
         raise InvalidArgument("the signer's certificate is missing")
+    if header.operation.carries_object is (mcim_object is None):
+        raise InvalidArgument(f"{header.operation.label} with an object, or without the one it needs")
     ephemeral = None
-    if isinstance(recipient_public_key, ec.EllipticCurvePublicKey):
+    if mcim_object is not None and isinstance(recipient_public_key, ec.EllipticCurvePublicKey):
         ephemeral = ec.generate_private_key(ec.SECP256R1())
         header = replace(header, ephemeral_key=_point(ephemeral.public_key()))
     root = etree.Element(ROOT, nsmap=NSMAP, version="1")
     root.append(header_element(header))
-    root.append(_encrypt(mcim_object, recipient_public_key, ephemeral, header.platform_key_id.hex()))
+    if mcim_object is not None:
+        root.append(_encrypt(mcim_object, recipient_public_key, ephemeral, header.platform_key_id.hex()))
     _sign(root, signing_key, signer_chain)
     return etree.tostring(root, xml_declaration=True, encoding="UTF-8")
 
@@ -112,21 +118,26 @@ def verify_package(
     # 1, 2 size and structure; 3 algorithms
     root = parse_package(package)
     header = read_header(root)
-    if len(root) != 3 or any((child.tail or "").strip() for child in root) or (root.text or "").strip():
+    parts = 3 if header.operation.carries_object else 2
+    if len(root) != parts or any((child.tail or "").strip() for child in root) or (root.text or "").strip():
         raise PackageRefused(ResultCode.SIGNATURE_INVALID, "not exactly Header, EncryptedData, Signature")
-    require_encrypted_data(root[1], ec=header.ephemeral_key is not None)
-    require_signature(root[2])
+    if header.operation.carries_object:
+        require_encrypted_data(root[1], ec=header.ephemeral_key is not None)
+    elif header.ephemeral_key is not None:
+        raise PackageRefused(ResultCode.MALFORMED, "an ephemeral key without anything encrypted")
+    require_signature(root[-1])
     # 4 the signer
-    signer = _signer(root[2], anchors, now, expected_sho_id, crls)
+    signer = _signer(root[-1], anchors, now, expected_sho_id, crls)
     if header.sho_id != expected_sho_id:
         raise PackageRefused(ResultCode.SIGNER_NOT_ACCEPTABLE, "the header names another SHO")
     # 5 the signature, with exactly the validated key
     _verify_signature(root, signer)
     # Only what was signed: read again from the canonical octets without the Signature.
     signed = copy.deepcopy(root)
-    signed.remove(signed[2])
+    signed.remove(signed[-1])
     again = parse_package(etree.tostring(signed, method="c14n", exclusive=True, with_comments=False))
-    return VerifiedPackage(header=read_header(again), encrypted_data=again[1], signer=signer)
+    encrypted = again[1] if header.operation.carries_object else None
+    return VerifiedPackage(header=read_header(again), encrypted_data=encrypted, signer=signer)
 
 
 def open_package(verified: VerifiedPackage, key: PlatformKey) -> bytes:
@@ -135,6 +146,8 @@ def open_package(verified: VerifiedPackage, key: PlatformKey) -> bytes:
     Raises:
         PackageRefused: CRYPTO_FAILURE for every cause.
     """
+    if verified.encrypted_data is None:
+        raise PackageRefused(ResultCode.CRYPTO_FAILURE, "there is nothing to open")
     try:
         element = copy.deepcopy(verified.encrypted_data)
         key_info = element.find(f"{{{DS}}}KeyInfo")
@@ -302,6 +315,6 @@ def _verify_signature(root: etree._Element, signer: ValidatedCertificate) -> Non
     pem = signer.public_key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     context.key = xmlsec.Key.from_memory(pem, constants.KeyDataFormatPem)
     try:
-        context.verify(checked[2])
+        context.verify(checked[-1])
     except xmlsec.Error as exc:
         raise PackageRefused(ResultCode.SIGNATURE_INVALID, "the signature is wrong") from exc

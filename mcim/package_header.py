@@ -22,6 +22,7 @@ FIELDS: Final = (
     "Operation", "MCIMId", "Suite", "NotBefore", "NotAfter", "TicketDigest", "AuthMode",
 )  # fmt: skip
 EPHEMERAL: Final = "EphemeralKey"  # last, with EC recipients only
+NEW_SHO: Final = "NewSHOId"  # last, in a release token only
 NSMAP: Final[Any] = {None: MCIM_NAMESPACE}  # the stubs know no default namespace
 _TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
 _OPERATIONS: Final = {operation.label: operation for operation in Operation}
@@ -47,6 +48,7 @@ class PackageHeader:
     ticket_digest: str  # SHA-256 of the PVA ticket, hex
     auth_mode: str = "none"  # none | token
     ephemeral_key: bytes | None = None  # uncompressed P-256 point, EC recipients only
+    new_sho_id: str | None = None  # who may take the MCIM's place, in a release token only
 
 
 def safe_parser() -> etree.XMLParser:
@@ -104,6 +106,8 @@ def header_element(header: PackageHeader) -> etree._Element:
     if header.ephemeral_key is not None:
         point = base64.b64encode(header.ephemeral_key).decode()
         etree.SubElement(element, f"{{{MCIM_NAMESPACE}}}{EPHEMERAL}").text = point
+    if header.new_sho_id is not None:
+        etree.SubElement(element, f"{{{MCIM_NAMESPACE}}}{NEW_SHO}").text = header.new_sho_id
     return element
 
 
@@ -118,7 +122,7 @@ def read_header(root: etree._Element) -> PackageHeader:
         raise PackageRefused(ResultCode.MALFORMED, "no Header")
     names = tuple(etree.QName(child).localname for child in element)
     spaces = {etree.QName(child).namespace for child in element}
-    if names not in (FIELDS, (*FIELDS, EPHEMERAL)) or spaces != {MCIM_NAMESPACE}:
+    if names not in (FIELDS, (*FIELDS, EPHEMERAL), (*FIELDS, NEW_SHO)) or spaces != {MCIM_NAMESPACE}:
         raise PackageRefused(ResultCode.MALFORMED, "the Header has other elements or another order")
     if any(len(child) or child.attrib for child in element):
         raise PackageRefused(ResultCode.MALFORMED, "the Header has structure where text belongs")
@@ -126,6 +130,8 @@ def read_header(root: etree._Element) -> PackageHeader:
     suite = Suite.from_label(values["Suite"])
     if suite is None:
         raise PackageRefused(ResultCode.UNSUPPORTED_SUITE, "the suite is unknown")
+    if (NEW_SHO in values) is not (values["Operation"] == Operation.RELEASE.label):
+        raise PackageRefused(ResultCode.MALFORMED, "a release token names the new home operator, and nothing else does")
     try:
         return PackageHeader(
             transaction_id=UUID(hex=_matched("[0-9a-f]{32}", values["TransactionId"])),
@@ -143,6 +149,7 @@ def read_header(root: etree._Element) -> PackageHeader:
             not_after=_time(values["NotAfter"]),
             ticket_digest=_matched("[0-9a-f]{64}", values["TicketDigest"]),
             auth_mode=_matched("none|token", values["AuthMode"]),
+            new_sho_id=_matched("[!-~]{1,255}", values[NEW_SHO]) if NEW_SHO in values else None,
             ephemeral_key=base64.b64decode(values[EPHEMERAL], validate=True) if EPHEMERAL in values else None,
         )
     except (ValueError, KeyError, binascii.Error) as exc:
