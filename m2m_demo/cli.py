@@ -9,18 +9,22 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 from rich.console import Console
 
+from m2m_demo.attacks import ATTACKS
+from m2m_demo.cast import BACKENDS, Cast, suite_of
 from m2m_demo.errors import DemoFailed, Interrupted
+from m2m_demo.play import Play, Show
 from m2m_demo.processes import Supervisor, interruptible
-from m2m_demo.report import Report
+from m2m_demo.report import ATTACHED, Report
+from m2m_demo.scenarios import FIRST, SCENARIOS
 from m2m_demo.stage import M2ME_ID, Stage
 from m2m_demo.story import Story, story_console
-from m2m_demo.trace import Record
 from m2m_demo.world import World, environment
 
 KEEP_POLL_S: Final = 0.2  # seconds between looks at the servers that --keep leaves running
@@ -30,6 +34,13 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def demo(
+    scenario: Annotated[str, typer.Option(help="Which scenario to play; --list names them.")] = "",
+    attack: Annotated[str, typer.Option(help="Try an attack instead, and see which check refuses it.")] = "",
+    list_plays: Annotated[bool, typer.Option("--list", help="List scenarios and attacks, and end.")] = False,
+    tre: Annotated[
+        str | None, typer.Option(help="Where the TRE's keys live: software, pkcs11, tpm; default: the scenario's.")
+    ] = None,
+    suite: Annotated[str | None, typer.Option(help="The one suite the home operator allows: label or 1 to 5.")] = None,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Show the SyncML messages, secrets blanked.")
     ] = False,
@@ -42,21 +53,66 @@ def demo(
 ) -> None:
     """Provision one M2M device end to end: PVA, SHO, DPF and M2ME as processes on loopback, over TLS.
 
-    Exit status 0 only after both the device and the home operator saw the attach, otherwise 1.
+    Exit status 0 only after the scenario came to its end (both the device and the home operator saw the attach), or
+    the attack was refused by the check that is there for it; otherwise 1.
     """
     console = story_console(quiet=as_json)
-    play = _Play(console, Report(device_id=M2ME_ID, encoding="wbxml" if wbxml else "xml"), verbose=verbose)
+    if list_plays:
+        _list(as_json=as_json)
+        return
+    report = Report(device_id=M2ME_ID)
+    run = _Run(console, report, verbose=verbose)
     try:
-        with interruptible(), _directory(workdir, play.report) as directory:
-            play.run(directory, keep=keep, as_json=as_json)
+        play = _chosen(scenario, attack)
+        cast = _cast(play.cast, tre=tre, suite=suite, wbxml=wbxml)
+        report.play, report.encoding, report.tre = play.name, cast.encoding, cast.tre
+        report.suite = cast.suite.label if cast.suite is not None else None
+        with interruptible(), _directory(workdir, report) as directory:
+            run.perform(play, cast, directory, keep=keep, as_json=as_json)
     except DemoFailed as exc:
-        play.report.reason = str(exc)
+        report.reason = str(exc)
     except Interrupted as exc:
-        play.report.reason = f"interrupted by {exc}"
-    sys.exit(play.end(as_json=as_json))
+        report.reason = f"interrupted by {exc}"
+    sys.exit(run.end(as_json=as_json))
 
 
-class _Play:
+def _list(*, as_json: bool) -> None:
+    rows = [
+        {"kind": "attack" if play.threat else "scenario", "name": play.name, "threat": play.threat, "title": play.title}
+        for play in (*SCENARIOS, *ATTACKS)
+    ]
+    if as_json:
+        print(json.dumps(rows, ensure_ascii=False, indent=2))
+        return
+    for kind, plays in (("--scenario", SCENARIOS), ("--attack", ATTACKS)):
+        print(kind)
+        for play in plays:
+            print(f"  {play.name:<24} {play.threat:<4}{play.title}")
+
+
+def _chosen(scenario: str, attack: str) -> Play:
+    if scenario and attack:
+        raise DemoFailed("a scenario or an attack, not both")
+    plays, name = (ATTACKS, attack) if attack else (SCENARIOS, scenario or FIRST.name)
+    found = next((play for play in plays if play.name == name), None)
+    if found is None:
+        raise DemoFailed(f"{name} is unknown; --list names what there is")
+    return found
+
+
+def _cast(cast: Cast, *, tre: str | None, suite: str | None, wbxml: bool) -> Cast:
+    """The cast of a play with what the command line says on top."""
+    if tre is not None:
+        backend = next((each for each in BACKENDS if each == tre), None)
+        if backend is None:
+            raise DemoFailed(f"no TRE {tre}; there are {', '.join(BACKENDS)}")
+        cast = replace(cast, tre=backend)
+    if suite is not None:
+        cast = replace(cast, suite=suite_of(suite))
+    return replace(cast, encoding="wbxml") if wbxml else cast
+
+
+class _Run:
     """One run of the demo and what is told of it."""
 
     def __init__(self, console: Console, report: Report, *, verbose: bool) -> None:
@@ -66,33 +122,17 @@ class _Play:
         self._began = time.monotonic()
         self._reported = False
 
-    def run(self, directory: Path, *, keep: bool, as_json: bool) -> None:
-        """From an empty directory to an attached device.
+    def perform(self, play: Play, cast: Cast, directory: Path, *, keep: bool, as_json: bool) -> None:
+        """Perform a play in an empty directory.
 
         Raises:
             DemoFailed, Interrupted.
         """
         world = World(directory)
+        show = Show(story=self._story, report=self.report, part=self._part)
         with Supervisor(world.logs, environment=environment()) as supervisor:
-            stage = Stage(world, supervisor, wbxml=self.report.encoding == "wbxml")
-            with self._part("setUp", "Making keys, certificates, a device and a subscription"):
-                stage.set_up()
-            with self._part("start", "Starting PVA, SHO, DPF and M2ME"):
-                stage.start_servers()
-                device = stage.start_device()
-                stage.open_order()
-                stage.wait_ready(device)
-            self.report.addresses = stage.addresses()
-            self.report.processes = [{"name": each.name, "pid": each.pid} for each in supervisor.processes()]
-            with self._part("provisioning", "Provisioning"):
-                stage.bootstrap()
-                stage.follow(self._tell, until=lambda: device.exit_code() is not None)
-                code, reason = stage.device_result(device)
-            if code != 0:
-                raise DemoFailed(f"the device ended with status {code}: {reason}")
-            self.report.mcim_id = next((each["mcimId"] for each in stage.device_info()["mcims"]), None)
-            if not self.report.attached:
-                raise DemoFailed(f"the attach was seen by {', '.join(sorted(self.report.seen_by())) or 'nobody'} alone")
+            stage = Stage(world, supervisor, cast)
+            self.report.outcome = play.run(stage, show)
             if keep:
                 self._conclude(as_json=as_json)
                 self._keep(stage)
@@ -114,15 +154,20 @@ class _Play:
         passed = sum(check["passed"] for check in document["checks"])
         self._console.print()
         if document["exit"]["status"] == 0:
-            self._story.say(f"Attached: {self.report.device_id} has MCIM {self.report.mcim_id}.", style="bold green")
+            self._story.say(self._good_news(), style="bold green")
             self._story.say(
                 f"{len(document['messages'])} messages, {passed} of {len(document['checks'])} checks passed, "
                 f"{self.report.durations_s['total']:.1f} s."
             )
         else:
-            self._story.say(f"Not attached: {document['exit']['reason']}", style="bold red")
+            self._story.say(f"Failed: {document['exit']['reason']}", style="bold red")
             if self.report.workdir:
                 self._story.say(f"Logs, traces and databases are in {self.report.workdir}")
+
+    def _good_news(self) -> str:
+        if self.report.outcome == ATTACHED:
+            return f"Attached: {self.report.device_id} has MCIM {self.report.mcim_id}."
+        return f"{self.report.play}: {self.report.outcome}."
 
     def _keep(self, stage: Stage) -> None:
         self._console.print()
@@ -140,11 +185,6 @@ class _Play:
         except Interrupted:
             return
         raise DemoFailed("a server ended by itself")
-
-    def _tell(self, records: list[Record]) -> None:
-        self.report.add(records)
-        for record in records:
-            self._story.tell(record)
 
     @contextmanager
     def _part(self, name: str, title: str) -> Iterator[None]:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final
 
+from m2m_demo.cast import Encoding
 from m2m_demo.trace import Exchange, Record
+
+ATTACHED: Final = "attached"
+"""Outcome of a play whose proof is the attach: it counts only if both ends saw it (REQ-69)."""
 
 SCHEMA: Final = "m2m-demo-report/1"
 
@@ -19,13 +23,17 @@ class Report:
     """What the demo collects while it runs."""
 
     device_id: str
-    encoding: Literal["xml", "wbxml"] = "xml"  # of the SyncML messages
+    play: str = ""  # name of the scenario or attack
+    encoding: Encoding = "xml"  # of the SyncML messages
+    tre: str = "software"
+    suite: str | None = None  # label; None: the TRE's first choice
     records: list[Record] = field(default_factory=list)
     durations_s: dict[str, float] = field(default_factory=dict)  # name of a part → seconds
     processes: list[dict[str, Any]] = field(default_factory=list)
     addresses: dict[str, str] = field(default_factory=dict)
     workdir: str = ""
     mcim_id: str | None = None  # UUID, as the device tells
+    outcome: str = ""  # what a play that went to its end has to tell
     reason: str = ""  # why it did not succeed
 
     def add(self, records: Sequence[Record]) -> None:
@@ -40,6 +48,10 @@ class Report:
             if record.kind == "check" and record.passed and record.name == _ATTACH_CHECK.get(record.actor)
         )
 
+    def refusals(self) -> list[Record]:
+        """Checks that failed."""
+        return [record for record in self.records if record.kind == "check" and not record.passed]
+
     @property
     def attached(self) -> bool:
         """Whether both ends saw the attach."""
@@ -48,11 +60,14 @@ class Report:
     def to_json(self) -> dict[str, Any]:
         """The report as plain data."""
         exchange = Exchange()
-        ok = self.attached and not self.reason
+        ok = bool(self.outcome) and not self.reason and (self.outcome != ATTACHED or self.attached)
         return {
             "schema": SCHEMA,
             "deviceId": self.device_id,
+            "play": self.play,
             "encoding": self.encoding,
+            "tre": self.tre,
+            "suite": self.suite,
             "mcimId": self.mcim_id,
             "attach": {"attached": self.attached, "seenBy": sorted(self.seen_by())},
             "checks": [
@@ -82,5 +97,8 @@ class Report:
             "processes": self.processes,
             "addresses": self.addresses,
             "workdir": self.workdir,
-            "exit": {"status": 0 if ok else 1, "reason": "attached" if ok else self.reason or "no attach was seen"},
+            "exit": {
+                "status": 0 if ok else 1,
+                "reason": self.outcome if ok else self.reason or "it was not played out",
+            },
         }

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from m2m_ca.directory import CaDirectory, read_request, write_tre_certificates
+from m2m_demo.cast import Cast
 from m2m_demo.errors import DemoFailed
 from m2m_demo.processes import POLL_S, Process, Supervisor, tail
 from m2m_demo.trace import Record, TraceReader
-from m2m_demo.world import DPF_ID, HOST, PVA_ID, SHO_ID, TRE_TYPE, TRE_VERSION, TomlValue, World
+from m2m_demo.world import DPF_ID, HOST, PVA_ID, SHO_ID, TRE_VERSION, TomlValue, World
 
 M2ME_ID: Final = "urn:uuid:6f1d7c1e-3b0a-4c5d-9a63-0f2d1b7c9e10"
 SECRET_FILE: Final = "bootstrap.secret"  # noqa: S105 (the name of a file)
@@ -28,8 +29,8 @@ _HOLD_BACK: Final = timedelta(milliseconds=40)  # so that records of several fil
 class Stage:
     """One device and its three partners."""
 
-    def __init__(self, world: World, supervisor: Supervisor, *, wbxml: bool = False) -> None:
-        self.wbxml = wbxml  # the device speaks WBXML instead of XML
+    def __init__(self, world: World, supervisor: Supervisor, cast: Cast | None = None) -> None:
+        self.cast = cast or Cast()
         self.world = world
         self.supervisor = supervisor
         self.chosen_sho: str | None = SHO_ID  # by the subscriber; None: the device takes the one of the order
@@ -58,7 +59,7 @@ class Stage:
         self._write_dpf_settings()
         reference = supervisor.begin(
             "reference-add",
-            world.command("pva", "reference", "add", "--tre-type", TRE_TYPE, "--version", trusted_version),
+            world.command("pva", "reference", "add", "--tre-type", self.tre_type, "--version", trusted_version),
         )
         device = supervisor.begin(
             "device-add",
@@ -192,7 +193,9 @@ class Stage:
             for actor in ("pva", "sho")
         }
         self.world.write_settings("pva", {"pva_id": PVA_ID, **self._common("pva"), **signed["pva"]})
+        suites: dict[str, TomlValue] = {} if self.cast.suite is None else {"suites": [self.cast.suite.label]}
         own: dict[str, TomlValue] = {
+            **suites,
             "sho_id": SHO_ID,
             "seal_key": self.world.home("sho") / "seal.key",
             "pva_anchors": self.world.anchors("pva"),
@@ -222,6 +225,20 @@ class Stage:
             "manufacturer_anchors": world.anchors("manufacturer"),
         }
 
+    @property
+    def tre_type(self) -> str:
+        """Kind of the device's TRE."""
+        return self.cast.tre_type or self.cast.tre
+
+    def _tre_settings(self) -> dict[str, TomlValue]:
+        return {
+            "version": TRE_VERSION,
+            "backend": self.cast.tre,
+            "type": self.cast.tre_type,
+            "key_type": self.cast.key_type,
+            "legacy_suite": self.cast.legacy,
+        }
+
     def _write_device_settings(self) -> None:
         world = self.world
         chosen: dict[str, TomlValue] = {} if self.chosen_sho is None else {"sho_id": self.chosen_sho}
@@ -235,8 +252,8 @@ class Stage:
                 "bootstrap_secret_file": world.home("m2me") / SECRET_FILE,
                 "tls_roots": world.anchors("tls"),
                 "network_url": self._url("sho", "network"),
-                "tre": {"version": TRE_VERSION},
-                "session": {"encoding": "wbxml" if self.wbxml else "xml"},
+                "tre": self._tre_settings(),
+                "session": {"encoding": self.cast.encoding},
                 "retry": {"attempts": 3, "polls": 3, "first_delay_s": 0.2, "max_delay_s": 1.0},
             },
         )

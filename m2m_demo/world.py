@@ -19,7 +19,6 @@ HOST: Final = "127.0.0.1"
 DPF_ID: Final = "dpf.m2m.example"
 SHO_ID: Final = "sho.m2m.example"
 PVA_ID: Final = "urn:m2m:pva:m2m.example"
-TRE_TYPE: Final = "software"
 TRE_VERSION: Final = "1.0"
 ACTORS: Final = ("pva", "sho", "dpf", "m2me")
 MODULES: Final = {"pva": "pva", "sho": "sho", "dpf": "dmserver", "m2me": "dmclient"}

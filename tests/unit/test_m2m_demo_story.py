@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from m2m_demo.errors import BadRecord
-from m2m_demo.report import Report
+from m2m_demo.report import ATTACHED, Report
 from m2m_demo.story import STEPS, WIDTH, Story, pretty_body
 from m2m_demo.trace import Exchange, Record, TraceReader, parse_record
 
@@ -168,7 +168,7 @@ def test_the_report_is_good_only_after_both_ends_saw_the_attach(
     records: list[Record], reason: str, status: int
 ) -> None:
     """REQ-69: the proof is the attach, not a status."""
-    document = Report(device_id="urn:x", records=list(records), reason=reason).to_json()
+    document = Report(device_id="urn:x", records=list(records), outcome=ATTACHED, reason=reason).to_json()
     assert document["exit"]["status"] == status
     assert document["exit"]["reason"]
     assert json.dumps(document)

@@ -1,0 +1,63 @@
+"""Every scenario and every attack of the demo, each as real processes: it ends as it must, or it is refused as named."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from m2m_demo.attacks import ATTACKS
+from m2m_demo.play import Play
+from m2m_demo.scenarios import FIRST, SCENARIOS
+
+pytestmark = pytest.mark.e2e
+
+TIMEOUT_S = 110
+
+
+def played(*arguments: str) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-m", "m2m_demo", "--json", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    report: dict[str, Any] = json.loads(done.stdout)
+    assert done.returncode == report["exit"]["status"]
+    return report
+
+
+@pytest.mark.parametrize("play", [play for play in SCENARIOS if play is not FIRST], ids=lambda play: play.name)
+def test_scenario(play: Play) -> None:
+    """REQ-39, REQ-47, REQ-48, REQ-69, REQ-70: each form of provisioning ends as it is meant to."""
+    report = played("--scenario", play.name)
+    assert report["exit"]["status"] == 0, report["exit"]["reason"]
+
+
+@pytest.mark.parametrize("play", ATTACKS, ids=lambda play: f"{play.threat}-{play.name}")
+def test_attack(play: Play) -> None:
+    """T1 to T17: each attack is refused, and by the check that is there for it."""
+    report = played("--attack", play.name)
+    assert report["exit"]["status"] == 0, report["exit"]["reason"]
+    assert play.refused_by in {f"{each['actor']} {each['name']}" for each in report["checks"] if not each["passed"]}
+
+
+def test_the_list_names_every_play() -> None:
+    listed = subprocess.run([sys.executable, "-m", "m2m_demo", "--list", "--json"], capture_output=True, check=True)
+    assert [each["name"] for each in json.loads(listed.stdout)] == [play.name for play in (*SCENARIOS, *ATTACKS)]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--scenario", "nothing"), ("--attack", "nothing"), ("--tre", "nothing"), ("--suite", "9"),
+     ("--scenario", "suite-1", "--attack", "forged-bootstrap")],
+    ids=" ".join,
+)  # fmt: skip
+def test_what_there_is_not_is_refused(arguments: tuple[str, ...]) -> None:
+    report = played(*arguments)
+    assert report["exit"]["status"] == 1
+    assert report["checks"] == []
