@@ -2,29 +2,43 @@
 
 from __future__ import annotations
 
+import base64
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Final
 
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from m2m_ca.directory import CaDirectory
 from m2m_demo.errors import DemoFailed
 from m2m_demo.play import Play, Show
 from m2m_demo.scenarios import start
-from m2m_demo.stage import SECRET_FILE, Stage
+from m2m_demo.stage import M2ME_ID, SECRET_FILE, Stage
+from mcim.certificates import Role
 
 REFUSED: Final = 2  # exit status of `dmclient run`
 
 
-def refused(stage: Stage, show: Show) -> str:
+def refused(stage: Stage, show: Show, *, arrange: Callable[[], None] = lambda: None, installed: bool = False) -> str:
     """Play on to the end of the device's run, which must be a refusal with nothing provisioned.
+
+    Args:
+        arrange: called when everything runs and the device waits for its bootstrap.
+        installed: the attack is on what comes after the installation.
 
     Raises:
         DemoFailed: the device attached, or has an MCIM.
     """
     device = start(stage, show)
+    arrange()
     with show.part("attack", "The attack"):
         stage.bootstrap()
         code, reason = show.until_ended(stage, device)
     if code == 0 or show.report.attached:
         raise DemoFailed("the device attached all the same")
-    if stage.device_info()["mcims"]:
+    if stage.device_info()["mcims"] and not installed:
         raise DemoFailed("an MCIM was installed all the same")
     return reason
 
@@ -54,6 +68,38 @@ def _another_operator(stage: Stage, show: Show) -> str:
     return refused(stage, show)
 
 
+def _lying_dpf(partner: str, rule: str, *, installed: bool = False) -> Callable[[Stage, Show], str]:
+    """An insider at the DPF alters what goes between it and a partner (see `m2m_demo.meddler`)."""
+
+    def perform(stage: Stage, show: Show) -> str:
+        stage.set_up()
+        return refused(stage, show, arrange=lambda: stage.meddle(partner, rule), installed=installed)
+
+    return perform
+
+
+def _swapped_platform_key(stage: Stage, show: Show) -> str:
+    """The insider has a genuine TRE of his own and wants the MCIM for it."""
+    stage.set_up()
+    now = datetime.now(UTC).replace(microsecond=0)
+    authority = CaDirectory(stage.world.pki).authority("manufacturer")
+    key = ec.generate_private_key(ec.SECP256R1())
+    own = authority.issue_platform(
+        Role.PLATFORM, key.public_key(), tre_id="urn:m2m:tre:insider", m2me_id=M2ME_ID, now=now
+    )
+    loot = stage.world.root / "loot.json"
+    loot.write_text(
+        json.dumps(
+            {
+                "treId": "urn:m2m:tre:insider",
+                "platformCert": base64.b64encode(own.public_bytes(Encoding.DER)).decode(),
+                "suites": ["MCIM-EC-GCM-256"],
+            }
+        )
+    )
+    return refused(stage, show, arrange=lambda: stage.meddle("sho", "swap-platform-key", loot=loot))
+
+
 ATTACKS: Final[tuple[Play, ...]] = (
     Play(
         name="forged-bootstrap",
@@ -75,5 +121,40 @@ ATTACKS: Final[tuple[Play, ...]] = (
         perform=_another_operator,
         threat="T14",
         refused_by="DPF selected-sho-is-that-of-the-order",
+    ),
+    Play(
+        name="swapped-platform-key",
+        title="An insider at the DPF has the MCIM made for a TRE of his own.",
+        perform=_swapped_platform_key,
+        threat="T4",
+        refused_by="SHO pva-ticket-binding",
+    ),
+    Play(
+        name="altered-package",
+        title="An insider at the DPF alters the package on its way.",
+        perform=_lying_dpf("sho", "alter-package"),
+        threat="T2",
+        refused_by="M2ME package-signature",
+    ),
+    Play(
+        name="altered-evidence",
+        title="An insider at the DPF alters the evidence on its way to the PVA.",
+        perform=_lying_dpf("pva", "flip-evidence"),
+        threat="T6",
+        refused_by="PVA evidence-signature",
+    ),
+    Play(
+        name="forged-receipt",
+        title="An insider at the DPF reports a success with a receipt that no TRE has signed.",
+        perform=_lying_dpf("sho", "forge-receipt", installed=True),
+        threat="T10",
+        refused_by="SHO receipt-signature",
+    ),
+    Play(
+        name="success-without-receipt",
+        title="An insider at the DPF reports a success without any receipt.",
+        perform=_lying_dpf("sho", "claim-success", installed=True),
+        threat="T10",
+        refused_by="SHO success-has-a-receipt",
     ),
 )

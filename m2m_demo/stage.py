@@ -6,6 +6,7 @@ Every cue is a method, so that a test can leave one out or give a wrong one.
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -35,6 +36,7 @@ class Stage:
         self.supervisor = supervisor
         self.chosen_sho: str | None = SHO_ID  # by the subscriber; None: the device takes the one of the order
         self.ports: dict[str, dict[str, int]] = {}  # actor → listener → port
+        self.between: dict[str, str] = {}  # partner → who stands between it and the DPF
         self._reader = TraceReader(world.traces)
 
     # --- cues ---------------------------------------------------------------------------------------------------------
@@ -82,6 +84,23 @@ class Stage:
         for process in partners:
             self.wait_ready(process)
         self._write_dpf_settings()  # now with their ports
+        self.wait_ready(self.start("dpf"))
+
+    def meddle(self, partner: str, rule: str, *, loot: Path | None = None) -> None:
+        """Put a meddler (`m2m_demo.meddler`) between the DPF and `partner` (pva or sho), and start the DPF anew."""
+        world = self.world
+        ready = world.root / f"meddler-{partner}.json"
+        argv = [
+            sys.executable, "-m", "m2m_demo.meddler", "--target", self._url(partner, "partner"), "--rule", rule,
+            "--tls", str(world.pki / "dpf"), "--ca", str(world.anchors("tls")), "--ready-file", str(ready),
+            *(() if loot is None else ("--loot", str(loot))),
+        ]  # fmt: skip
+        ports = self.supervisor.wait_ready(self.supervisor.start(f"meddler-{partner}", argv), ready)
+        self.ports[f"meddler-{partner}"] = ports
+        self.between[partner] = f"meddler-{partner}"
+        dpf = next(process for process in self.supervisor.processes() if process.name == "dpf")
+        self.supervisor.stop(dpf)
+        self._write_dpf_settings()
         self.wait_ready(self.start("dpf"))
 
     def start_device(self, *arguments: str) -> Process:
@@ -207,10 +226,10 @@ class Stage:
         own: dict[str, TomlValue] = {
             "server_id": DPF_ID,
             "seal_key": self.world.home("dpf") / "seal.key",
-            "pva_url": self._url("pva", "partner"),
+            "pva_url": self._url(self.between.get("pva", "pva"), "partner"),
             "pva_anchors": self.world.anchors("pva"),
             "pva_id": PVA_ID,
-            "shos": {SHO_ID: self._url("sho", "partner")},
+            "shos": {SHO_ID: self._url(self.between.get("sho", "sho"), "partner")},
         }
         self.world.write_settings("dpf", {**own, **self._common("dpf")})
 

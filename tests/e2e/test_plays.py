@@ -1,4 +1,4 @@
-"""Every scenario and every attack of the demo, each as real processes: it ends as it must, or it is refused as named."""
+"""Every scenario and attack of the demo as real processes: it ends as it must, or it is refused as it says."""
 
 from __future__ import annotations
 

@@ -1,0 +1,163 @@
+"""A registration operator gone bad: a proxy with the DPF's own TLS keys that alters what passes through (T8, T10).
+
+It stands between the DPF and a partner, holds everything an insider at the DPF holds, and breaks one rule at a time.
+`python -m m2m_demo.meddler --help` tells how to start it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import aiohttp
+import typer
+from aiohttp import web
+
+from actor_runtime.http import Listener, new_application, serve
+from actor_runtime.tls import client_context, server_context
+
+Body = dict[str, Any]
+Edit = Callable[[Body], Body]
+
+PASSED_ON: Final = ("content-type", "idempotency-key")
+HANDOVER: Final = "/v1/handover"
+REPORT: Final = "/v1/report"
+VALIDATE: Final = "/v1/validate"
+
+
+class Meddler:
+    """Passes calls on; `rule` says what is altered."""
+
+    def __init__(self, target: str, rule: str, loot: Path | None) -> None:
+        self._target = target.rstrip("/")
+        self._rule = RULES[rule]
+        self._loot = json.loads(loot.read_text()) if loot is not None else {}
+
+    async def pass_on(self, request: web.Request, client: aiohttp.ClientSession) -> web.Response:
+        """One call."""
+        path, where, edit = self._rule
+        octets = await request.read()
+        meddled = request.path == path
+        if meddled and where == "request":
+            octets = json.dumps(edit(json.loads(octets) | {"_loot": self._loot})).encode()
+        headers = {
+            name: value
+            for name, value in request.headers.items()
+            if name.lower() in ("content-type", "idempotency-key")
+        }
+        async with client.request(
+            request.method, self._target + request.path_qs, data=octets or None, headers=headers
+        ) as answer:
+            body = await answer.read()
+            if meddled and where == "answer" and answer.status == 200:
+                body = json.dumps(edit(json.loads(body) | {"_loot": self._loot})).encode()
+            return web.Response(status=answer.status, body=body, content_type=answer.content_type)
+
+
+def _without_loot(body: Body, **changes: object) -> Body:
+    return {name: value for name, value in body.items() if name != "_loot"} | changes
+
+
+def _flipped(text: str, place: int) -> str:
+    octets = bytearray(base64.b64decode(text))
+    octets[place % len(octets)] ^= 1
+    return base64.b64encode(octets).decode()
+
+
+def _swap_platform_key(body: Body) -> Body:
+    """Have the MCIM made for another genuine TRE, the ticket being that of the device."""
+    return _without_loot(body, **body["_loot"])
+
+
+def _offer_the_weakest_first(body: Body) -> Body:
+    return _without_loot(body, suites=list(reversed(body["suites"])))
+
+
+def _alter_the_signature(body: Body) -> Body:
+    """One character of the signature's value; the hash beside it is made to fit."""
+    package = base64.b64decode(body["package"])
+    place = package.index(b"SignatureValue>") + 40
+    other = b"A" if package[place : place + 1] != b"A" else b"B"
+    altered = package[:place] + other + package[place + 1 :]
+    return _without_loot(
+        body, package=base64.b64encode(altered).decode(), packageHash=hashlib.sha256(altered).hexdigest()
+    )
+
+
+def _forge_the_receipt(body: Body) -> Body:
+    return _without_loot(body, receipt=_flipped(body["receipt"], -1))
+
+
+def _claim_success_without_receipt(body: Body) -> Body:
+    return _without_loot(body, receipt="", attestCert="", chain=[], result=1200)
+
+
+def _vouch_for_other_evidence(body: Body) -> Body:
+    return _without_loot(body, evidence=_flipped(body["evidence"], -1))
+
+
+def _speak_of_another_platform(body: Body) -> Body:
+    return _without_loot(body, treId=body["treId"] + ":other")
+
+
+RULES: Final[dict[str, tuple[str, str, Edit]]] = {
+    "swap-platform-key": (HANDOVER, "request", _swap_platform_key),
+    "offer-the-weakest-first": (HANDOVER, "request", _offer_the_weakest_first),
+    "alter-package": (HANDOVER, "answer", _alter_the_signature),
+    "forge-receipt": (REPORT, "request", _forge_the_receipt),
+    "claim-success": (REPORT, "request", _claim_success_without_receipt),
+    "flip-evidence": (VALIDATE, "request", _vouch_for_other_evidence),
+    "another-platform": (VALIDATE, "request", _speak_of_another_platform),
+}
+"""Name → path, whether the request or the answer is altered, and how."""
+
+
+async def run(
+    *,
+    target: str,
+    rule: str,
+    tls: Path,
+    ca: Path,
+    ready_file: Path,
+    loot: Path | None,
+    stop: asyncio.Event | None = None,
+) -> None:
+    """Serve until told to stop; `tls` is the directory with tls.crt and tls.key of the DPF."""
+    meddler = Meddler(target, rule, loot)
+    outward = client_context(ca, cert=tls / "tls.crt", key=tls / "tls.key")
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=outward)) as client:
+        app = new_application()
+
+        async def handle(request: web.Request) -> web.Response:
+            return await meddler.pass_on(request, client)
+
+        app.router.add_route("*", "/v1/{rest:.*}", handle)
+        listener = Listener(
+            name="partner",
+            app=app,
+            host="127.0.0.1",
+            port=0,
+            ssl_context=server_context(tls / "tls.crt", tls / "tls.key", client_ca=ca),
+        )
+        await serve([listener], ready_file=ready_file)
+
+
+def main(
+    target: Annotated[str, typer.Option(help="URL of the partner.")],
+    rule: Annotated[str, typer.Option(help=", ".join(RULES))],
+    tls: Annotated[Path, typer.Option(help="Directory with tls.crt and tls.key of the DPF.")],
+    ca: Annotated[Path, typer.Option(help="Anchors of TLS certificates.")],
+    ready_file: Annotated[Path, typer.Option(help="Where the port is told.")],
+    loot: Annotated[Path | None, typer.Option(help="JSON members that a rule puts in.")] = None,
+) -> None:
+    """Stand between the DPF and a partner and break one rule."""
+    asyncio.run(run(target=target, rule=rule, tls=tls, ca=ca, ready_file=ready_file, loot=loot))
+
+
+if __name__ == "__main__":
+    typer.run(main)
