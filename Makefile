@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST_FLAGS ?=
+# The extra `tpm` is built against the TSS libraries: it comes along where they are (libtss2-dev, a compiler).
+DEV_EXTRAS ?= dev,pkcs11$(shell pkg-config --exists tss2-esys 2>/dev/null && echo ,tpm)
 
-.PHONY: demo test check test-docker fuzz lock clean help
+.PHONY: demo test check test-docker fuzz mutations lock clean help
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1  /p' $(MAKEFILE_LIST) | column -t -l 2
@@ -30,9 +32,12 @@ FUZZ_TARGETS ?=
 fuzz: $(VENV)/.fuzz ## coverage-guided fuzzing of all decoders, FUZZ_SECONDS for each (FUZZ_TARGETS="xml wbxml" picks some)
 	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) $(FUZZ_TARGETS)
 
+mutations: $(VENV)/.dev ## take each security check out of a copy, one at a time, and see that a test misses it
+	$(BIN)/python -m tests.attacks.mutations
+
 lock: ## renew constraints.txt from what pyproject.toml allows today
 	rm -rf $(VENV)-lock && $(PYTHON) -m venv $(VENV)-lock
-	$(VENV)-lock/bin/pip install -q -e '.[dev,fuzz]'
+	$(VENV)-lock/bin/pip install -q -e '.[dev,fuzz,pkcs11,tpm]'
 	( sed -n '1p' constraints.txt; $(VENV)-lock/bin/pip freeze --exclude-editable ) > constraints.new
 	mv constraints.new constraints.txt && rm -rf $(VENV)-lock
 
@@ -49,9 +54,9 @@ $(VENV)/.runtime: pyproject.toml constraints.txt | $(VENV)/bin/pip
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/pip
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(DEV_EXTRAS)]'
 	@touch $@ $(VENV)/.runtime
 
 $(VENV)/.fuzz: pyproject.toml constraints.txt | $(VENV)/bin/pip
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,fuzz]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(DEV_EXTRAS),fuzz]'
 	@touch $@ $(VENV)/.dev $(VENV)/.runtime
