@@ -194,6 +194,13 @@ def sign_again(root: etree._Element, key: ec.EllipticCurvePrivateKey) -> bool:
     return True
 
 
+def register_ids(root: etree._Element) -> None:
+    """Tell the XML security library which attributes are IDs."""
+    for each in root.iter(etree.Element):
+        if each.get("Id") is not None:
+            xmlsec.tree.add_ids(each, ["Id"])
+
+
 def library_accepts(package: bytes, key: ec.EllipticCurvePublicKey) -> bool:
     """Whether the XML security library alone, given the right key, calls the first Signature in it good.
 
@@ -201,9 +208,7 @@ def library_accepts(package: bytes, key: ec.EllipticCurvePublicKey) -> bool:
     """
     octets = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     root = parse(package)
-    for each in root.iter(etree.Element):
-        if each.get("Id") is not None:
-            xmlsec.tree.add_ids(each, ["Id"])
+    register_ids(root)
     context = xmlsec.SignatureContext()
     context.key = xmlsec.Key.from_memory(octets, xmlsec.constants.KeyDataFormatPem)
     try:
