@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import hashlib
 import shutil
@@ -22,6 +23,7 @@ from dmclient.tre.environment import Tre
 from dmclient.tre.profiles import PROFILES
 from mcim.authority import Authority
 from mcim.certificates import Role
+from mcim.statements import raw_signature
 from mcim.vocabulary import MCIM_NAMESPACE, Container, RegistrationState, ResultCode
 from mcim.xml_security import DS, XENC, XENC11
 from tests.support_tre import M2ME_ID, NO_HINTS, NOW, OTHER_SHO, SHO, TRE_ID, World
@@ -192,6 +194,19 @@ def sign_again(root: etree._Element, key: ec.EllipticCurvePrivateKey) -> bool:
             each.text = text
         return False
     return True
+
+
+def sign_by_hand(root: etree._Element, key: ec.EllipticCurvePrivateKey) -> None:
+    """Digest and signature of the algorithms that a package should name, whatever it does name.
+
+    The XML security library is no tool for the rest: some of the transforms it knows bring the process down.
+    """
+    rest = etree.tostring(without_signature(root), method="c14n", exclusive=True)
+    digest = base64.b64encode(hashlib.sha256(rest).digest()).decode()
+    for each in find(root, SIGNATURE).iter(f"{D}DigestValue"):
+        each.text = digest
+    octets = etree.tostring(find(root, INFO), method="c14n", exclusive=True)
+    find(root, f"{SIGNATURE}/{D}SignatureValue").text = base64.b64encode(raw_signature(key, octets)).decode()
 
 
 def register_ids(root: etree._Element) -> None:
