@@ -19,6 +19,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from lxml import etree
 
+from dmclient.tre.base import CheckRecord
 from dmclient.tre.provisioning import MAX_CRYPTO_FAILURES
 from mcim import suites
 from mcim.content import McimContent
@@ -173,7 +174,7 @@ def _payload(arena: Arena) -> bytes:
     ).to_payload()
 
 
-def _answers(made: Arena, directory: Path, suite: Suite) -> Iterator[tuple[str, bytes, Receipt, tuple[object, ...]]]:
+def _answers(made: Arena, directory: Path, suite: Suite) -> Iterator[tuple[str, Receipt, tuple[CheckRecord, ...]]]:
     data = encode_data(Tag.MCIM, _payload(made), 1)
     objects = broken_objects(suite, made.platform_key, data)
     sound = objects.pop("sound")
@@ -190,7 +191,7 @@ def _answers(made: Arena, directory: Path, suite: Suite) -> Iterator[tuple[str, 
     for number, (name, package) in enumerate(packages.items()):
         arena = made.copied(directory / str(number))
         outcome = refused(arena, package, ResultCode.CRYPTO_FAILURE)
-        yield name, package, arena.receipt_of(outcome), outcome.checks
+        yield name, arena.receipt_of(outcome), outcome.checks
 
 
 @pytest.mark.parametrize("kind", KEYS)
@@ -202,10 +203,11 @@ def test_one_answer_for_whatever_does_not_open(
     made = made_rsa if kind == "rsa" else made_ec
     suite = KEYS[kind][mode == "cbc"]
     answers = set()
-    for name, _, receipt, checks in _answers(made, tmp_path, suite):
+    for name, receipt, checks in _answers(made, tmp_path, suite):
         same = replace(receipt, package_hash=b"", counter=0)
         answers.add((repr(same), receipt.nonce, same.revision, repr(checks)))
         assert len(answers) == 1, name
+        assert checks[-1].detail == "", name
     printed = capfd.readouterr()
     assert printed.out + printed.err == ""
 
