@@ -10,11 +10,12 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+from lxml import etree
 
 from mcim.content import MAX_CODE
 from mcim.data import MAX_PAYLOAD, encode_data
 from mcim.errors import InvalidArgument, PackageRefused
-from mcim.package_header import peek_header
+from mcim.package_header import peek_header, safe_parser
 from mcim.vocabulary import MAX_PACKAGE_SIZE, ResultCode, Tag
 from tests.support_attacks import (
     ENCRYPTED,
@@ -28,7 +29,10 @@ from tests.support_attacks import (
     element,
     find,
     make_arena,
+    octets_of,
+    parse,
     refused,
+    sign_by_hand,
     still_provisions,
 )
 from tests.support_tre import SHO
@@ -226,6 +230,27 @@ def test_limit_of_the_library() -> None:
     """T12 REQ-59: whatever a TRE would take, nobody parses more than 256 KiB."""
     with pytest.raises(PackageRefused, match="more than"):
         peek_header(b"<" * (MAX_PACKAGE_SIZE + 1))
+
+
+def test_parser_alone(tmp_path: Path) -> None:
+    """T12 REQ-59: before any rule of ours: no entity, from inside or from a file, becomes text; depth is bounded."""
+    secret = tmp_path / "secret"
+    secret.write_text("expanded")
+    for entity in ('"expanded"', f'SYSTEM "{secret.as_uri()}"'):
+        root = etree.fromstring(f"<!DOCTYPE x [<!ENTITY e {entity}>]><x>&e;</x>".encode(), safe_parser())
+        assert "expanded" not in "".join(root.itertext(etree.Element))
+    root = etree.fromstring(f'<!DOCTYPE x SYSTEM "{secret.as_uri()}"><x/>'.encode(), safe_parser())
+    assert root.tag == "x"  # what the DTD says was not looked for
+    with pytest.raises(etree.XMLSyntaxError):
+        etree.fromstring(b"<a>" * 1_000 + b"</a>" * 1_000, safe_parser())
+
+
+def test_number_that_no_counter_holds(arena: Arena) -> None:
+    """T12 REQ-53: signed by the SHO: a sequence number of 20 digits would not fit the 64 bits of the receipt."""
+    root = parse(_number(20)(arena.good))
+    sign_by_hand(root, arena.signers[SHO][0])
+    refused(arena, octets_of(root), ResultCode.MALFORMED)
+    still_provisions(arena)
 
 
 def test_nothing_at_all(arena: Arena) -> None:

@@ -450,6 +450,16 @@ def test_signed_by_the_sho_itself(arena: Arena, name: str) -> None:
     still_provisions(arena)
 
 
+@pytest.mark.parametrize("uri", ["file:///etc/passwd", "http://127.0.0.1:9/"])
+def test_the_library_fetches_nothing(arena: Arena, uri: str) -> None:
+    """T12 REQ-59: behind the structure stands a second wall: libxmlsec has no means left to read a file or a host."""
+    root = parse(arena.good)
+    reference = find(root, REFERENCE)
+    reference.set("URI", uri)
+    reference.remove(find(reference, f"{D}Transforms"))
+    assert not sign_again(root, arena.signers[SHO][0])
+
+
 def test_key_of_the_attacker_beside_the_certificate(arena: Arena) -> None:
     """T5 REQ-59: signed with a key that KeyValue, not the certificate, brings along."""
     key = ec.generate_private_key(ec.SECP256R1())
