@@ -14,7 +14,7 @@ from mcim.certificates import TrustAnchors
 from mcim.data import encode_data
 from mcim.mcim_object import HEADER_LENGTH, fresh_keys, seal_mcim
 from mcim.package import open_package, verify_package
-from mcim.vocabulary import Operation, ResultCode, Tag
+from mcim.vocabulary import BindMode, Operation, ResultCode, Tag
 from tests.support_attacks import (
     ENCRYPTED,
     HEADER,
@@ -166,6 +166,48 @@ def test_rolled_back_revision(arena: Arena) -> None:
     still_provisions(arena, arena.package(revision=3))
     arena.register()
     refused(arena, arena.package(revision=2), ResultCode.REVISION_TOO_LOW, ends=True)
+
+
+# -- objects prepared before there was a nonce -----------------------------------------------------------------------
+
+PREPARED = {"bind_mode": BindMode.PREPARED, "registration_nonce": None, "transaction_id": None}
+
+
+def test_prepared_object_a_second_time(arena: Arena) -> None:
+    """T3 REQ-53 REQ-65: an object without a nonce is bound by its number: another header does not make it new."""
+    still_provisions(arena, arena.package(content=PREPARED))
+    arena.register()
+    refused(arena, arena.package(content={**PREPARED, "sequence": 1}), ResultCode.CONTENT_INVALID, ends=True)
+    arena.register()
+    used = arena.package(header={"sequence": 1}, content={**PREPARED, "sequence": 1})
+    refused(arena, used, ResultCode.REPLAY)
+
+
+def test_prepared_object_under_no_nonce_of_ours(arena: Arena) -> None:
+    """T3 REQ-52 REQ-65: the signed header must carry the open nonce, for the object has none."""
+    refused(arena, arena.package(header={"registration_nonce": bytes(32)}, content=PREPARED), ResultCode.REPLAY)
+    still_provisions(arena, arena.package(content=PREPARED))
+
+
+BAD_PREPARED = {
+    "T5 REQ-57 captured by another SHO": ({"sho_id": OTHER_SHO}, ResultCode.SIGNER_NOT_ACCEPTABLE),
+    "T4 REQ-57 prepared for a sister": ({"tre_id": "urn:m2m:tre:0002"}, ResultCode.WRONG_RECIPIENT),
+    "T3 REQ-54 kept too long": (
+        {"not_before": NOW - timedelta(days=9), "not_after": NOW},
+        ResultCode.OUTSIDE_VALIDITY,
+    ),
+    "T2 REQ-57 of another MCIM": ({"mcim_id": OTHER_MCIM}, ResultCode.CONTENT_INVALID),
+    "T3 REQ-65 prepared, and yet with a nonce": (
+        {"registration_nonce": bytes(32)},
+        ResultCode.CONTENT_INVALID,
+    ),
+}
+
+
+@pytest.mark.parametrize(("content", "code"), BAD_PREPARED.values(), ids=BAD_PREPARED)
+def test_prepared_object_in_a_wrong_envelope(arena: Arena, content: dict[str, object], code: ResultCode) -> None:
+    """T3 REQ-57 REQ-65: all that an object says of itself counts, when it has no nonce most of all."""
+    refused(arena, arena.package(content=PREPARED | content), code, ends=True)
 
 
 # -- spliced --------------------------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ from mcim.errors import PackageRefused
 from mcim.milenage import DEFAULT, MilenageConstants
 from mcim.network_keys import NetworkKeys
 from mcim.tuak import TuakParameters
-from mcim.vocabulary import AlgorithmId, Operation, ResultCode, Tag
+from mcim.vocabulary import AlgorithmId, BindMode, McimPolicy, Operation, ResultCode, Tag
 from tests.support_tre import MCIM_ID, World
 
 BOUND = {
@@ -77,6 +77,39 @@ GOOD: dict[str, tuple[Tag, Content]] = {
             sqn_init=0,
         ),
     ),
+    "update of everything but keys": (
+        Tag.UPDATE,
+        UpdateContent(
+            **BOUND, imsi="001010123456780", amf=b"\x80\1", policy=McimPolicy.SIGNED_LIFECYCLE, auth_token=b"token"
+        ),
+    ),
+    "update of nothing": (Tag.UPDATE, UpdateContent(**BOUND)),
+    "update to MILENAGE": (
+        Tag.UPDATE,
+        UpdateContent(**BOUND, keys=NetworkKeys(algorithm=AlgorithmId.MILENAGE, k=K, opc=OPC), sqn_init=0x20),
+    ),
+    "prepared before there was a nonce": (
+        Tag.MCIM,
+        McimContent(
+            **{**BOUND, "registration_nonce": None, "transaction_id": None, "bind_mode": BindMode.PREPARED},
+            imsi="001010123456789",
+            k=K,
+            opc=OPC,
+        ),
+    ),
+    "change of the home operator": (
+        Tag.MCIM,
+        McimContent(
+            **BOUND,
+            operation=Operation.REPLACE,
+            imsi="001010123456789",
+            k=K,
+            opc=OPC,
+            policy=McimPolicy.RELEASE_REQUIRED | McimPolicy.TWO_PHASE_UPDATE,
+            replaces=UUID(int=3),
+            release_token=b"signed",
+        ),
+    ),
     "new constants": (Tag.ALGORITHM, AlgorithmContent(**BOUND, algorithm=AlgorithmId.MILENAGE, constants=OWN)),
     "new parameters": (Tag.ALGORITHM, AlgorithmContent(**BOUND, algorithm=AlgorithmId.TUAK, constants=TUAK_256)),
     "code": (Tag.ALGORITHM, AlgorithmContent(**BOUND, algorithm=AlgorithmId.CODE, code=CODE)),
@@ -120,6 +153,20 @@ FAULTS = {
     "TOPc of 16 octets": _changed(TUAK_NAME, t8025=OPC),
     "K of 24 octets": _changed(TUAK_NAME, t8021=bytes(range(24))),
     "SQN policy too short": _changed("what a TRE may skip", t002b=bytes(12)),
+    "unknown flags in the policy": _changed("change of the home operator", t0053=b"\x08"),
+    "no MCIM to replace": _changed("change of the home operator", t8051=None),
+    "it replaces itself": _changed("change of the home operator", t8051=UUID(int=1).bytes),
+    "release token without anything released": _changed(OWN_NAME, t8052=b"signed"),
+    "an MCIM to replace in an installation": _changed(OWN_NAME, t8051=UUID(int=3).bytes),
+    "prepared, but with a nonce": _changed("prepared before there was a nonce", t8004=bytes(32)),
+    "prepared, but with a transaction": _changed("prepared before there was a nonce", t8008=bytes(16)),
+    "not prepared, but without a nonce": _changed(OWN_NAME, t8004=None),
+    "unknown bind mode": _changed(OWN_NAME, t800a=b"\2"),
+    "new keys without a sequence number": _changed("update to TUAK", t8029=None),
+    "new OPc without K": _changed("update to MILENAGE", t8021=None),
+    "new K without OPc": _changed("update to MILENAGE", t8023=None),
+    "new IMSI that is none": _changed("update of everything but keys", t8020=b"12345"),
+    "name that is not printable": _changed(OWN_NAME, t8002=b"sho\n"),
     "code with an MCIM": _changed(OWN_NAME, t8040=b"\1", t8041=SMALL, t8042=DIGEST),
     "a release token in an update": _changed("update to TUAK", t8052=b"token"),
     "constants that may not be used, in an update": _changed("update to TUAK", t8028=bytes(5)),
