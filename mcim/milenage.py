@@ -92,14 +92,20 @@ class Milenage:
         """Octets of MAC-A and MAC-S."""
         return 8
 
+    def _temp(self, rand: bytes) -> bytes:
+        if len(rand) != 16:
+            raise InvalidArgument("RAND is 16 octets")
+        return _encrypt(self._k, _xor(rand, self._opc))
+
     def _out(self, index: int, rand: bytes) -> bytes:
         """OUT2 to OUT5 of TS 35.206 §4.1; TEMP is inside the rotation here, unlike in OUT1."""
-        temp = _encrypt(self._k, _xor(rand, self._opc))
-        rotated = _rotate(_xor(temp, self._opc), self._constants.rotations[index])
+        rotated = _rotate(_xor(self._temp(rand), self._opc), self._constants.rotations[index])
         return _xor(_encrypt(self._k, _xor(rotated, self._constants.masks[index])), self._opc)
 
     def _out1(self, rand: bytes, sqn: bytes, amf: bytes) -> bytes:
-        temp = _encrypt(self._k, _xor(rand, self._opc))
+        if len(sqn) != 6 or len(amf) != 2:
+            raise InvalidArgument("SQN is 6 octets, AMF 2")
+        temp = self._temp(rand)
         in1 = (sqn + amf) * 2
         rotated = _rotate(_xor(in1, self._opc), self._constants.rotations[0])
         return _xor(_encrypt(self._k, _xor(_xor(temp, rotated), self._constants.masks[0])), self._opc)

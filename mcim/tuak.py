@@ -86,7 +86,7 @@ class Tuak:
         self._topc = topc
         self._parameters = parameters
         # f2 to f5 are parts of one output; the last one is kept, for all four are asked for the same RAND.
-        self._responses: tuple[bytes, bytes] = (b"", b"")
+        self._responses: tuple[bytes | None, bytes] = (None, b"")
 
     def __repr__(self) -> str:
         return "Tuak(…)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -209,6 +210,24 @@ def test_bit_flips(rsa_arena: Arena) -> None:
             refused(rsa_arena, bytes(flipped), *REFUSALS)
     assert tried > 0.95 * len(package) / 7
     still_provisions(rsa_arena)
+
+
+def test_octets_that_nobody_signed(arena: Arena) -> None:
+    """T10 REQ-67: spare bits in the Base64 of the signature change no meaning, so the package is the honest one.
+
+    The receipt has the digest of what came, though: the SHO, which compares it with what it sent, sees the change.
+    """
+
+    def change(root: etree._Element) -> None:
+        value = find(root, f"{SIGNATURE}/{D}SignatureValue")
+        value.text = f"\n {value.text}"
+
+    package = changed(arena.good, change)
+    outcome = arena.provision(package)
+    assert outcome.code is ResultCode.SUCCESS
+    receipt = arena.receipt_of(outcome)
+    assert receipt.package_hash == hashlib.sha256(package).digest() != hashlib.sha256(arena.good).digest()
+    refused(arena, arena.good, ResultCode.REPLAY)  # it was one package all the time
 
 
 def test_truncation(rsa_arena: Arena) -> None:

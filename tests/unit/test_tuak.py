@@ -134,6 +134,7 @@ MISUSE = {
     "K of 24 octets": lambda: Tuak(bytes(24), TOPC),
     "TOPc of 16 octets": lambda: Tuak(K, TOPC[:16]),
     "RAND of 15 octets": lambda: Tuak(K, TOPC).f2(bytes(15)),
+    "no RAND": lambda: Tuak(K, TOPC).f5(b""),
     "SQN of 5 octets": lambda: Tuak(K, TOPC).f1(RAND, bytes(5), bytes(2)),
     "AMF of 3 octets": lambda: Tuak(K, TOPC).f1_star(RAND, bytes(6), bytes(3)),
     "TOP of 31 octets": lambda: topc_from_top(K, bytes(31)),
