@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -28,3 +29,9 @@ def rsa_arena(made_rsa: Arena, tmp_path: Path) -> Arena:
 def arena(made_ec: Arena, tmp_path: Path) -> Arena:
     """The device most attacks take: P-256, since its keys are quick."""
     return made_ec.copied(tmp_path / "ec")
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of refusals are written; that each is on the disk before it is told is tested elsewhere."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
