@@ -312,8 +312,9 @@ ROUNDS, SAMPLES, BOUND = 6, 31, 1.5
 
 @pytest.mark.parametrize("kind", KEYS)
 def test_same_time_for_whatever_does_not_open(kind: str) -> None:
-    """T2 REQ-60: medians of interleaved samples do not differ, with an object whose MAC takes longer than its keys.
+    """T2 REQ-60: medians of interleaved samples do not differ, with an object whose MAC takes longer than an EC key.
 
+    (With RSA the private key takes most of the time; that no other step is left out there, the steps above show.)
     A busy machine can only add noise, which is on all kinds alike: one quiet round of some is enough, while a step left
     out would be missing in every round.
     """
