@@ -95,8 +95,9 @@ ROWS: Final[tuple[tuple[str, str, str, str, tuple[str, ...]], ...]] = (
      (_REPLAY,)),
     ("T2", "mcim/mcim_object.py", '        keys = b""\n',
      '        raise PackageRefused(ResultCode.CRYPTO_FAILURE, "")\n', (_ORACLES,)),
-    ("T2", "mcim/mcim_object.py", "    ciphertext, received = ", "    try:\n        suites.decrypt(row, pck, protected, header)\n"
-     "    except ValueError:\n        pass\n    ciphertext, received = ", (_ORACLES,)),
+    ("T2", "mcim/mcim_object.py", "    ciphertext, received = ",
+     "    try:\n        suites.decrypt(row, pck, protected, header)\n    except ValueError:\n        pass\n"
+     "    ciphertext, received = ", (_ORACLES,)),
     ("T2", _EXAMINE, "    except Exception:  # whatever", "    except KeyError:  # whatever", (_ORACLES,)),
     ("T2", _TRE, "if record.crypto_failures >= MAX_CRYPTO_FAILURES", "if False", (_ORACLES,)),
     ("T12", "mcim/data.py", "if length > MAX_PAYLOAD or end + 4 >= len(octets):", "if False:", (_LIMITS,)),

@@ -16,7 +16,11 @@ from lxml import etree
 
 from dmclient.tre.base import Hints
 from mcim.authority import Authority
+from mcim.certificates import TrustAnchors
+from mcim.errors import PackageRefused
 from mcim.key_id import key_id_of
+from mcim.package import build_package, verify_package
+from mcim.package_header import peek_header
 from mcim.vocabulary import Operation, ResultCode
 from tests.support_attacks import (
     HEADER,
@@ -27,6 +31,7 @@ from tests.support_attacks import (
     Arena,
     D,
     M,
+    X,
     changed,
     find,
     make_arena,
@@ -316,6 +321,48 @@ def test_unsigned_life_cycle_command(arena: Arena, operation: Operation) -> None
 
     refused(arena, changed(arena.good, change), *STRUCTURE)
     still_provisions(arena)
+
+
+def _command(arena: Arena, operation: Operation) -> bytes:
+    """A signed life-cycle command or release token of the SHO."""
+    key, chain = arena.signers[SHO]
+    header = replace(
+        peek_header(arena.good),
+        operation=operation,
+        ephemeral_key=None,
+        new_sho_id=OTHER_SHO if operation is Operation.RELEASE else None,
+    )
+    return build_package(header, None, recipient_public_key=arena.platform_key, signing_key=key, signer_chain=chain)
+
+
+def _into(operation: Operation) -> Callable[[etree._Element], None]:
+    def change(root: etree._Element) -> None:
+        find(root, f"{HEADER}/{M}Operation").text = operation.label
+
+    return change
+
+
+@pytest.mark.parametrize("operation", OTHER_OPERATIONS, ids=lambda each: each.label)
+def test_signed_command_made_into_another(made_ec: Arena, operation: Operation) -> None:
+    """T8 T14 REQ-70: a suspend is no delete, a release token is neither, and none of them carries an object."""
+    command, anchors = _command(made_ec, operation), TrustAnchors((made_ec.operator_root.certificate,), "sho")
+    verified = verify_package(command, anchors=anchors, now=NOW, expected_sho_id=SHO)
+    assert (verified.header.operation, verified.encrypted_data) == (operation, None)
+    encrypted = find(parse(made_ec.good), f"{X}EncryptedData")
+    attacks = [_into(other) for other in Operation if other is not operation]
+    attacks += [lambda root: root.insert(1, encrypted), lambda root: root.remove(root[-1])]
+    for attack in attacks:
+        with pytest.raises(PackageRefused) as caught:
+            verify_package(changed(command, attack), anchors=anchors, now=NOW, expected_sho_id=SHO)
+        assert caught.value.code in STRUCTURE
+
+
+def test_command_handed_over_as_a_package(arena: Arena) -> None:
+    """T8 REQ-70: a command in the place of a package installs nothing, whatever it says."""
+    for operation in OTHER_OPERATIONS:
+        outcome = arena.provision(_command(arena, operation))
+        assert (outcome.code is ResultCode.SUCCESS, outcome.mcim) == (False, None)
+    assert arena.tre.mcims() == ()
 
 
 def test_signature_of_another_document(arena: Arena) -> None:
