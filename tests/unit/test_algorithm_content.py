@@ -9,7 +9,7 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dmclient.tre.algorithms import require_algorithm
@@ -224,6 +224,7 @@ def test_parts_of_code_keep_their_order() -> None:
         parse_content(tag, swapped)
 
 
+@settings(deadline=None)
 @given(st.sampled_from([Tag.MCIM, Tag.ALGORITHM, Tag.UPDATE]), st.sampled_from(list(GOOD)), st.data())
 def test_any_octets_of_a_field_give_a_content_or_a_refusal(tag: Tag, name: str, data: st.DataObject) -> None:
     """REQ-30: whatever a signed payload holds, the answer is a content or a typed refusal."""

@@ -120,6 +120,7 @@ def test_parameters_out_of_range(octets: bytes) -> None:
         TuakParameters.parse(octets)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=6))
 def test_any_octets_give_parameters_or_a_typed_error(octets: bytes) -> None:
     try:
