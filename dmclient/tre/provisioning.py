@@ -15,6 +15,7 @@ from typing import Final
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 
+from dmclient.tre.algorithms import require_algorithm
 from dmclient.tre.base import CheckRecord, Hints
 from dmclient.tre.state import TreState
 from mcim.certificates import TrustAnchors
@@ -147,6 +148,8 @@ def examine(
         content = parse_content(data.tag, data.payload)
         if not isinstance(content, McimContent):  # `tre-ready` let installs pass alone
             raise PackageRefused(ResultCode.CONTENT_INVALID, "no complete MCIM")
+    with checks.check("algorithm", "REQ-30"):
+        require_algorithm(content, state)
     with checks.check("inner-identities", "REQ-57"):
         _check_identities(header, content)
     with checks.check("mcim-validity", "REQ-54"):

@@ -116,6 +116,11 @@ def test_wrong_key_is_a_mac_failure() -> None:
         lambda: next_sqn((1 << 48) - 1),
         lambda: UsimState(seq=(0,)),
         lambda: Milenage(b"", OPC),
+        lambda: FUNCTIONS.f2(b""),
+        lambda: FUNCTIONS.f5_star(bytes(17)),
+        lambda: FUNCTIONS.f1(bytes(15), bytes(6), bytes(2)),
+        lambda: FUNCTIONS.f1(RAND, bytes(5), bytes(2)),
+        lambda: FUNCTIONS.f1_star(RAND, bytes(6), bytes(1)),
     ],
 )
 def test_misuse(call: object) -> None:
