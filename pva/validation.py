@@ -9,7 +9,7 @@ import hashlib
 import hmac
 import secrets
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
@@ -83,7 +83,8 @@ class Verifier:
     signing_key: ec.EllipticCurvePrivateKey = field(repr=False)
     chain: tuple[x509.Certificate, ...]  # leaf first
     manufacturers: TrustAnchors
-    crls: Sequence[x509.CertificateRevocationList]
+    crls: Callable[[], tuple[x509.CertificateRevocationList, ...]]  # those at hand when it is called
+    crl_required: bool
     modes: frozenset[ValidationMode]
     challenge_ttl: timedelta
     max_challenges: int
@@ -219,7 +220,8 @@ class ValidationDesk:
                 role,
                 now,
                 identity=body.tre_id,
-                crls=self._verifier.crls,
+                crls=self._verifier.crls(),
+                require_crl=self._verifier.crl_required,
             )
         except CertificateRefused as exc:
             self._check(body, name, False, requirements, str(exc))
