@@ -164,9 +164,11 @@ async def _validate(pva: Pva, request: web.Request) -> web.Response:
         order=str(body.req_id),
     )
     try:
-        ticket = await pva.desk.validate(body, client=_client(pva, request), now=pva.now())
+        ticket = await pva.desk.validate(
+            body, client=_client(pva, request), now=pva.now(), key=request.headers.get("Idempotency-Key", "")
+        )
     except NotTrusted as exc:
-        _log.warning("pva.not_trusted", tre_id=body.tre_id, reason=exc.reason)
+        _log.warning("pva.not_trusted", tre_id=body.tre_id, reason=exc.reason, detail=exc.detail)
         raise ProblemError(403, "platform-not-trusted", exc.reason) from exc
     pva.trail.message(
         step="11", direction="PVA→DPF", summary="signed ticket", octets=len(ticket), order=str(body.req_id)
