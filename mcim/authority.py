@@ -87,9 +87,9 @@ class Authority:
         now: datetime,
         life: timedelta = OPERATOR_LIFE,
     ) -> x509.Certificate:
-        """A signing certificate for an SHO or DPF (DNS name), a PVA or a supplier (URI)."""
+        """A signing certificate for an SHO or DPF (DNS name) or for a PVA or supplier (URI)."""
         name: x509.GeneralName = (
-            x509.DNSName(identity) if role in (Role.SHO, Role.DPF) else x509.UniformResourceIdentifier(identity)
+            x509.UniformResourceIdentifier(identity) if role in (Role.PVA, Role.SUPPLIER) else x509.DNSName(identity)
         )
         usage = _usage(role, public_key)
         subject = _name(identity)
