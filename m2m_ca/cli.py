@@ -105,7 +105,7 @@ def issue_tre(
     ca, members, now = CaDirectory(directory), read_request(request), _now()
     issued = ca.issue_tre(members, now)
     write_tre_certificates(issued, out)
-    if "oldAttestKey" in members and not keep_old:
+    if "oldProof" in members and not keep_old:
         for serial in ca.supersede(issued, now):
             typer.echo(f"revoked: {serial:x}")
 

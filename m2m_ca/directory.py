@@ -16,6 +16,7 @@ Private keys are written with mode 0600, everything atomically.
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -31,15 +32,15 @@ from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
+    load_der_public_key,
     load_pem_private_key,
 )
 
 from m2m_ca.files import CaError, locked, write_public, write_secret
 from m2m_ca.records import Issued, Records, RevocationReason
-from m2m_ca.tre_requests import TreRequest, check_request, read_request
+from m2m_ca.tre_requests import TreRequest, check_request, proves, read_request
 from mcim.authority import Authority
 from mcim.certificates import Role
-from mcim.key_id import key_id_of
 
 __all__ = ["CaDirectory", "CaError", "TreCertificates", "read_request", "write_secret", "write_tre_certificates"]
 
@@ -177,8 +178,8 @@ class CaDirectory:
             CaError: members are missing, a proof is wrong, a key is too weak, or the old key is not the TRE's.
         """
         asked = check_request(request)
-        if asked.old_attest_key is not None:
-            self._check_old_key(asked, asked.old_attest_key, now)
+        if asked.old_proof is not None:
+            self._check_old_key(asked, asked.old_proof, now)
         authority = self.authority("manufacturer")
         tre_id, m2me_id = asked.tre_id, asked.m2me_id
         platform_key, attest_key = asked.platform_key, asked.attest_key
@@ -210,20 +211,23 @@ class CaDirectory:
         with locked(self.path):
             return [s for s in old if self.records.revoke("manufacturer", s, RevocationReason.SUPERSEDED, now)]
 
-    def _check_old_key(self, asked: TreRequest, old: ec.EllipticCurvePublicKey, now: datetime) -> None:
-        key_id = key_id_of(old).hex()
+    def _check_old_key(self, asked: TreRequest, proof: bytes, now: datetime) -> None:
+        """One of the attestation keys certified for this TRE and M2ME, and still good, must have signed the request."""
         revoked = {each.serial for each in self.records.revoked("manufacturer")}
-        good = any(
-            (each.kind, each.key_id, each.tre_id, each.m2me_id) == ("attest", key_id, asked.tre_id, asked.m2me_id)
-            and each.serial not in revoked
-            and now < datetime.fromisoformat(each.not_after)
-            for each in self.records.issued()
+        for each in self.records.issued():
+            if (each.kind, each.tre_id, each.m2me_id) != ("attest", asked.tre_id, asked.m2me_id):
+                continue
+            if each.serial in revoked or now >= datetime.fromisoformat(each.not_after):
+                continue
+            key = load_der_public_key(base64.b64decode(each.public_key))
+            if asked.old_attest_key is not None and key != asked.old_attest_key:
+                continue
+            if isinstance(key, ec.EllipticCurvePublicKey) and proves(key, proof, asked.body):
+                return
+        raise CaError(
+            "no old attestation key that is certified for this TRE and M2ME, and still good, proves the request",
+            hint="a TRE without a good key is certified by a first request, where it is known which TRE it is",
         )
-        if not good:
-            raise CaError(
-                "the old attestation key is not certified for this TRE and M2ME, or no more",
-                hint="a TRE without a good key is certified by a first request, where it is known which TRE it is",
-            )
 
     # --- revocation ---------------------------------------------------------------------------------------------------
 

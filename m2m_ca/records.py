@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from m2m_ca.files import CaError, append_line, write_public
 from mcim.authority import Revocation
@@ -39,6 +41,7 @@ class Issued:
     not_after: str
     ca: str = ""
     key_id: str = ""  # hex
+    public_key: str = ""  # of a TRE: Base64 of the SubjectPublicKeyInfo, to judge requests for new keys by
     tre_id: str = ""  # platform and attest
     m2me_id: str = ""
 
@@ -75,7 +78,8 @@ class Records:
             "keyId": key_id_of(certificate.public_key()).hex(),
         }
         if tre_id:
-            line |= {"treId": tre_id, "m2meId": m2me_id}
+            spki = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+            line |= {"treId": tre_id, "m2meId": m2me_id, "publicKey": base64.b64encode(spki).decode()}
         append_line(self._issued, json.dumps(line))
 
     def issued(self) -> list[Issued]:
@@ -88,6 +92,7 @@ class Records:
                 not_after=str(line["notAfter"]),
                 ca=str(line.get("ca", "")),
                 key_id=str(line.get("keyId", "")),
+                public_key=str(line.get("publicKey", "")),
                 tre_id=str(line.get("treId", "")),
                 m2me_id=str(line.get("m2meId", "")),
             )

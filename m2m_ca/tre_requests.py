@@ -6,7 +6,7 @@ import base64
 import binascii
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -22,18 +22,19 @@ from mcim.platform_key import PlatformPublicKey
 
 MAX_REQUEST: Final = 16_384  # octets
 _MEMBERS: Final = ("m2meId", "treId", "platformKey", "attestKey")
-_OLD_KEY: Final = "oldAttestKey"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TreRequest:
-    """A request whose proofs hold."""
+    """A request proved by its own attestation key."""
 
     m2me_id: str
     tre_id: str
     platform_key: PlatformPublicKey
     attest_key: ec.EllipticCurvePublicKey
-    old_attest_key: ec.EllipticCurvePublicKey | None = None  # the request is to take its certificates' place
+    body: bytes = field(repr=False)  # what is proved
+    old_proof: bytes | None = field(default=None, repr=False)  # by the key in use: the request is for new keys
+    old_attest_key: ec.EllipticCurvePublicKey | None = None  # that key, where the request tells it
 
 
 def read_request(path: Path) -> Mapping[str, object]:
@@ -53,47 +54,55 @@ def read_request(path: Path) -> Mapping[str, object]:
 
 
 def check_request(request: Mapping[str, object]) -> TreRequest:
-    """Verify that who asks holds the attestation key, and on re-keying the old one too.
+    """Verify that who asks holds the attestation key. Whether `oldProof` holds is for him to say who knows the old key.
 
-    The proofs are r and s in Base64 over the members but the proofs, as JSON with sorted keys and no spaces.
+    Proofs are r and s in Base64, over the four members of every request as JSON with sorted keys and no spaces.
 
     Raises:
-        CaError: members are missing, a proof is wrong, or a key is too weak.
+        CaError: members are missing, the proof is wrong, or a key is too weak.
     """
-    rekeying = _OLD_KEY in request
-    names = (*_MEMBERS, _OLD_KEY) if rekeying else _MEMBERS
     try:
-        members = {name: str(request[name]) for name in names}
-        keys = {name: load_pem_public_key(members[name].encode()) for name in names if name.endswith("Key")}
-        proofs = {"attestKey": base64.b64decode(str(request["proof"]), validate=True)}
-        if rekeying:
-            proofs[_OLD_KEY] = base64.b64decode(str(request["oldProof"]), validate=True)
+        members = {name: str(request[name]) for name in _MEMBERS}
+        platform_key, attest_key = (load_pem_public_key(members[name].encode()) for name in _MEMBERS[2:])
+        proof = base64.b64decode(str(request["proof"]), validate=True)
+        old_proof = base64.b64decode(str(request["oldProof"]), validate=True) if "oldProof" in request else None
+        old_key = load_pem_public_key(str(request["oldAttestKey"]).encode()) if "oldAttestKey" in request else None
     except (KeyError, ValueError, binascii.Error, UnsupportedAlgorithm) as exc:
         raise CaError("the certification request is incomplete or has no keys") from exc
     if not members["treId"] or not members["m2meId"]:
         raise CaError("the request names no TRE or no M2ME")
+    if old_key is not None and old_proof is None:
+        raise CaError("the request names an old key and is not proved by it")
+    attest = _p256(attest_key)
     body = json.dumps(members, sort_keys=True, separators=(",", ":")).encode()
-    proved = {name: _check_proof(name, keys[name], proof, body) for name, proof in proofs.items()}
-    platform_key = _check_platform_key(keys["platformKey"])
-    if platform_key in proved.values():
+    if not proves(attest, proof, body):
+        raise CaError("the request is not proved by its attestation key")
+    if platform_key == attest_key:
         raise CaError("the platform key and the attestation key must differ")
     return TreRequest(
         m2me_id=members["m2meId"],
         tre_id=members["treId"],
-        platform_key=platform_key,
-        attest_key=proved["attestKey"],
-        old_attest_key=proved.get(_OLD_KEY),
+        platform_key=_check_platform_key(platform_key),
+        attest_key=attest,
+        body=body,
+        old_proof=old_proof,
+        old_attest_key=None if old_key is None else _p256(old_key),
     )
 
 
-def _check_proof(name: str, key: object, proof: bytes, body: bytes) -> ec.EllipticCurvePublicKey:
-    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise CaError(f"{name}: an attestation key must be on P-256")
+def proves(key: ec.EllipticCurvePublicKey, proof: bytes, body: bytes) -> bool:
+    """Whether `proof` is a signature of the key."""
     r, s = int.from_bytes(proof[:32], "big"), int.from_bytes(proof[32:], "big")
     try:
         key.verify(encode_dss_signature(r, s), body, ec.ECDSA(hashes.SHA256()))
-    except InvalidSignature as exc:
-        raise CaError(f"{name}: the request is not proved by its attestation key") from exc
+    except InvalidSignature:
+        return False
+    return True
+
+
+def _p256(key: object) -> ec.EllipticCurvePublicKey:
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise CaError("an attestation key must be on P-256")
     return key
 
 

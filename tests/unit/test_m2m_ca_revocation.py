@@ -44,17 +44,17 @@ def request(
     *,
     old_prover: ec.EllipticCurvePrivateKey | None = None,
     prover: ec.EllipticCurvePrivateKey | None = None,
+    name_old: bool = True,
     **members: str,
 ) -> dict[str, str]:
     """A TRE's request; with `old` one to change its keys."""
     body = {"m2meId": M2ME_ID, "treId": TRE_ID, "platformKey": pem(key()), "attestKey": pem(attest)} | members
-    if old is not None:
-        body["oldAttestKey"] = pem(old)
     octets = json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
     proofs = {"proof": raw_signature(prover or attest, octets)}
     if old is not None:
         proofs["oldProof"] = raw_signature(old_prover or old, octets)
-    return body | {name: base64.b64encode(proof).decode() for name, proof in proofs.items()}
+    named = {} if old is None or not name_old else {"oldAttestKey": pem(old)}
+    return body | named | {name: base64.b64encode(proof).decode() for name, proof in proofs.items()}
 
 
 @pytest.fixture
@@ -242,8 +242,7 @@ def test_new_keys_take_the_place_of_the_old(ca: CaDirectory, tmp_path: Path) -> 
         now = leaf.not_valid_before_utc + timedelta(minutes=6)
         assert validate(leaf, chain, anchors(ca, "manufacturer"), role, now, identity=TRE_ID).m2me_id == M2ME_ID
     assert crls
-    again = key()
-    ca.issue_tre(request(again, new), NOW)  # and so on, from key to key
+    ca.issue_tre(request(key(), new, name_old=False), NOW)  # and so on; a TRE need not say which key it had
     with pytest.raises(CaError, match="old attestation key"):
         ca.issue_tre(request(key(), old), NOW)
 
@@ -273,8 +272,11 @@ BAD = {
     "old proof missing": {name: value for name, value in request(NEW, OLD).items() if name != "oldProof"},
     "old proof no Base64": request(NEW, OLD) | {"oldProof": "?"},
     "old key no key": request(NEW, OLD) | {"oldAttestKey": "x"},
-    "a first request with an old key slipped in": request(STRANGER)
+    "of another request altogether": request(STRANGER)
     | {name: request(NEW, OLD)[name] for name in ("oldAttestKey", "oldProof")},
+    "another key named than the one that proves": request(NEW, OLD) | {"oldAttestKey": pem(STRANGER)},
+    "unnamed old key of another TRE": request(NEW, OLD, name_old=False, treId="urn:m2m:tre:0002"),
+    "unnamed old key of nobody": request(NEW, STRANGER, name_old=False),
 }
 
 
