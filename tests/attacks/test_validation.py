@@ -100,6 +100,16 @@ async def test_true_evidence_of_something_else(service, device, quoted, changes,
     assert await refused(validation.validate(dpf, evidence=to_base64(validation.evidence(**changes)))) == reason
 
 
+async def test_one_key_for_both_purposes(service, pki):
+    """REQ-45: a key that decrypts and attests is good for neither, though each certificate is right by itself."""
+    _, dpf, _ = service
+    one = Device(pki, platform_key=ec_key())
+    one.attest_key = one.platform_key
+    one.attest_cert = pki.manufacturer.issue_role(one.attest_key, Role.ATTEST, one.tre_id, serial=one.m2me_id)
+    validation = await Validation(one).ask(dpf)
+    assert await refused(validation.validate(dpf)) == "two-keys-for-two-purposes"
+
+
 async def test_a_good_sister_attests_for_a_bad_one(service, device, other_device):
     """T5, REQ-18: evidence of a healthy device, sent with the certificates of another; and the other way round."""
     _, dpf, _ = service

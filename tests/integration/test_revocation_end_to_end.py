@@ -31,9 +31,10 @@ from m2m_ca.records import RevocationReason
 from m2m_ca.revocation_lists import make_lists
 from mcim.certificates import load_pem_chain
 from mcim.key_id import key_id_of
+from mcim.receipt import Receipt, sign_receipt
 from mcim.statements import raw_signature
 from mcim.ticket import Ticket, issue_ticket
-from mcim.vocabulary import ValidationMode
+from mcim.vocabulary import Operation, ResultCode, ValidationMode
 from pva.app import application as pva_application
 from pva.app import build as build_pva
 from pva.config import PvaSettings
@@ -161,20 +162,18 @@ REVOKED = {
 # --- PVA --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("what", "check"), [("platform", "platform"), ("attestation", "attest"), ("manufacturer CA", "platform")]
-)
-async def test_the_pva_gives_no_ticket(authority: Authority, tmp_path: Path, what: str, check: str) -> None:
-    """REQ-20, REQ-21, T17: revoked between challenge and evidence."""
+@asynccontextmanager
+async def a_pva(authority: Authority, directory: Path, *lists: str) -> AsyncIterator[tuple[Any, Any]]:
+    """A PVA that demands lists and fetches these, and a DPF's connection to it."""
     settings = PvaSettings(
         pva_id=PVA_ID,
-        database_url=f"sqlite:///{tmp_path / 'pva.sqlite'}",
+        database_url=f"sqlite:///{directory / 'pva.sqlite'}",
         allowed_clients=frozenset({DPF_ID}),
         signing_cert=authority.path("pva/signing.crt"),
         signing_key=authority.path("pva/signing.key"),
         manufacturer_anchors=authority.path("anchors/manufacturer.pem"),
         **authority.tls("pva"),
-        **authority.lists(tmp_path, "manufacturer", "manufacturer-root"),
+        **authority.lists(directory, *lists),
     )
     pva = build_pva(settings)
     known = Reference(tre_type=TRE_TYPE, version=TRE_VERSION)
@@ -182,15 +181,34 @@ async def test_the_pva_gives_no_ticket(authority: Authority, tmp_path: Path, wha
     await pva.start()
     try:
         async with dpf_at(authority, pva_application(pva), "pva") as dpf:
-            tre = Tre(authority)
-            chain = [der(each) for each in tre.chain]
-            good, late = Validation(tre), Validation(tre)  # type: ignore[arg-type]  # a device as tests have it
-            assert await (await good.ask(dpf)).validate(dpf, chain=chain)
-            await late.ask(dpf)
-            await authority.revoke(REVOKED[what](tre), pva.crls)
-            assert await refused(late.validate(dpf, chain=chain)) == f"{check}-certificate"
+            yield pva, dpf
     finally:
         await pva.close()
+
+
+@pytest.mark.parametrize(
+    ("what", "check"), [("platform", "platform"), ("attestation", "attest"), ("manufacturer CA", "platform")]
+)
+async def test_the_pva_gives_no_ticket(authority: Authority, tmp_path: Path, what: str, check: str) -> None:
+    """REQ-20, REQ-21, T17: revoked between challenge and evidence."""
+    async with a_pva(authority, tmp_path, "manufacturer", "manufacturer-root") as (pva, dpf):
+        tre = Tre(authority)
+        chain = [der(each) for each in tre.chain]
+        good, late = Validation(tre), Validation(tre)  # type: ignore[arg-type]  # a device as tests have it
+        assert await (await good.ask(dpf)).validate(dpf, chain=chain)
+        await late.ask(dpf)
+        await authority.revoke(REVOKED[what](tre), pva.crls)
+        assert await refused(late.validate(dpf, chain=chain)) == f"{check}-certificate"
+
+
+@pytest.mark.parametrize("lists", [(), ("manufacturer",), ("manufacturer-root", "pva")], ids=["none", "ca", "root"])
+async def test_the_pva_demands_lists(authority: Authority, tmp_path: Path, lists: tuple[str, ...]) -> None:
+    """REQ-20, REQ-21: with `crl_required`, to withhold lists is to stop validation, not to get round it."""
+    async with a_pva(authority, tmp_path, *lists) as (_, dpf):
+        tre = Tre(authority)
+        validation = await Validation(tre).ask(dpf)  # type: ignore[arg-type]  # a device as tests have it
+        chain = [der(each) for each in tre.chain]
+        assert await refused(validation.validate(dpf, chain=chain)) == "platform-certificate"
 
 
 @asynccontextmanager
@@ -260,27 +278,20 @@ def signer(authority: Authority) -> x509.Certificate:
     return load_pem_chain(authority.path("pva/signing.crt").read_bytes())[0]
 
 
-@pytest.mark.parametrize(
-    ("what", "code"),
-    [
-        ("platform", "platform-certificate-refused"),
-        ("manufacturer CA", "platform-certificate-refused"),
-        ("PVA", "ticket-refused"),
-    ],
-)
-async def test_the_sho_makes_no_package(authority: Authority, tmp_path: Path, what: str, code: str) -> None:
-    """REQ-19, REQ-20, REQ-21, T17: revoked after the ticket; a package made before is not handed out again either."""
+@asynccontextmanager
+async def an_sho(authority: Authority, directory: Path, *lists: str) -> AsyncIterator[tuple[Any, Any]]:
+    """An SHO with an order and a subscription that demands lists and fetches these, and a DPF's connection to it."""
     settings = ShoSettings(
         sho_id=SHO_ID,
-        database_url=f"sqlite:///{tmp_path / 'sho.sqlite'}",
-        seal_key=tmp_path / "seal.key",
+        database_url=f"sqlite:///{directory / 'sho.sqlite'}",
+        seal_key=directory / "seal.key",
         allowed_clients=frozenset({DPF_ID}),
         signing_cert=authority.path("sho/signing.crt"),
         signing_key=authority.path("sho/signing.key"),
         manufacturer_anchors=authority.path("anchors/manufacturer.pem"),
         pva_anchors=authority.path("anchors/pva.pem"),
         **authority.tls("sho"),
-        **authority.lists(tmp_path, "manufacturer", "manufacturer-root", "pva"),
+        **authority.lists(directory, *lists),
     )
     sho = build_sho(settings)
     credential = Credential(imsi="001010000000001", k=b"k" * 15 + b"1", opc=b"o" * 15 + b"2")
@@ -295,16 +306,87 @@ async def test_the_sho_makes_no_package(authority: Authority, tmp_path: Path, wh
     await sho.start()
     try:
         async with dpf_at(authority, sho_application(sho), "sho") as dpf:
-            tre = Tre(authority)
-            handover = Handover(authority, tre)
-            assert (await handover.send(dpf))["package"]
-            await authority.revoke(signer(authority) if what == "PVA" else REVOKED[what](tre), sho.crls)
-            for late in (handover, Handover(authority, tre)):
-                with pytest.raises(PartnerRefused) as caught:
-                    await late.send(dpf)
-                assert caught.value.code == code
+            yield sho, dpf
     finally:
         await sho.close()
+
+
+ALL_OF_SHO = ("manufacturer", "manufacturer-root", "pva")
+
+
+async def refusal_code(call: Any) -> str:
+    with pytest.raises(PartnerRefused) as caught:
+        await call
+    return caught.value.code
+
+
+@pytest.mark.parametrize(
+    ("what", "code"),
+    [
+        ("platform", "platform-certificate-refused"),
+        ("manufacturer CA", "platform-certificate-refused"),
+        ("PVA", "ticket-refused"),
+    ],
+)
+async def test_the_sho_makes_no_package(authority: Authority, tmp_path: Path, what: str, code: str) -> None:
+    """REQ-19, REQ-20, REQ-21, T17: revoked after the ticket; a package made before is not handed out again either."""
+    async with an_sho(authority, tmp_path, *ALL_OF_SHO) as (sho, dpf):
+        tre = Tre(authority)
+        handover = Handover(authority, tre)
+        assert (await handover.send(dpf))["package"]
+        await authority.revoke(signer(authority) if what == "PVA" else REVOKED[what](tre), sho.crls)
+        for late in (handover, Handover(authority, tre)):
+            assert await refusal_code(late.send(dpf)) == code
+
+
+@pytest.mark.parametrize(
+    ("lists", "code"),
+    [
+        ((), "platform-certificate-refused"),
+        (("manufacturer", "pva"), "platform-certificate-refused"),
+        (("manufacturer", "manufacturer-root"), "ticket-refused"),
+    ],
+    ids=["none", "not-the-root's", "not-the-PVA's"],
+)
+async def test_the_sho_demands_lists(authority: Authority, tmp_path: Path, lists: tuple[str, ...], code: str) -> None:
+    """REQ-19, REQ-20, REQ-21: with `crl_required` nothing is made where revocation cannot be seen."""
+    async with an_sho(authority, tmp_path, *lists) as (_, dpf):
+        assert await refusal_code(Handover(authority, Tre(authority)).send(dpf)) == code
+
+
+@pytest.mark.parametrize("why", ["revoked", "no list"])
+async def test_the_sho_takes_no_receipt(authority: Authority, tmp_path: Path, why: str) -> None:
+    """REQ-21, REQ-67, REQ-68: who holds a revoked attestation key cannot have a subscription armed."""
+    async with an_sho(authority, tmp_path, *ALL_OF_SHO) as (sho, dpf):
+        tre = Tre(authority)
+        handover = Handover(authority, tre)
+        answer = await handover.send(dpf)
+        receipt = Receipt(
+            tre_id=TRE_ID,
+            operation=Operation.INSTALL,
+            mcim_id=uuid.UUID(answer["mcimId"]),
+            sho_id=SHO_ID,
+            sequence=answer["sequence"],
+            nonce=handover.nonce,
+            revision=1,
+            package_hash=bytes.fromhex(answer["packageHash"]),
+            result=ResultCode.SUCCESS,
+            counter=2,
+            time=authority.now,
+        )
+        report = {
+            "orderId": ORDER,
+            "reqId": str(handover.req_id),
+            "receipt": to_base64(sign_receipt(receipt, tre.sign)),
+            "attestCert": der(tre.attest_cert),
+            "chain": [der(each) for each in tre.chain],
+            "result": 1200,
+        }
+        if why == "revoked":
+            await authority.revoke(tre.attest_cert, sho.crls)
+        else:
+            sho.crls._current = ()
+        assert await refusal_code(dpf.post("/v1/report", report)) == "attest-certificate-refused"
 
 
 # --- DPF --------------------------------------------------------------------------------------------------------------
@@ -316,14 +398,10 @@ async def test_the_dpf_pushes_nothing(tmp_path: Path, what: str, where: str) -> 
     """REQ-20, REQ-21, REQ-23, T17: revoked between two sessions of an order; the device gets no package."""
     async with publishing(Authority(tmp_path / "pki", dm.NOW - timedelta(hours=1))) as authority:
         authority.now = dm.NOW
-        issued = authority.certify(dm.pki().platform_key, dm.pki().attest_key, dm.M2ME_ID, dm.TRE_ID)
+        issued, device = certified(authority)
         lists, dpf = a_dpf(authority, tmp_path)
         await lists.start(lambda text: None)
         try:
-            device = dm.StubDevice()
-            device.put("M2MMobj/TRE/PlatformCert", dm.der(issued.platform))
-            device.put("M2MMobj/TRE/AttestCert", dm.der(issued.attest))
-            device.put("M2MMobj/TRE/CertChain/0", dm.der(issued.chain[0]))
             order_id = dpf.open_order()
             if where == "before the hand-over":
                 dpf.partners.answers[AskPackage] = lambda ask: PartnerDown(reason="maintenance")
@@ -347,33 +425,53 @@ async def test_the_dpf_pushes_nothing(tmp_path: Path, what: str, where: str) -> 
             dpf.close()
 
 
-async def test_the_dpf_takes_no_ticket_of_a_revoked_pva(tmp_path: Path) -> None:
-    """REQ-19, REQ-21: the signer of the ticket is looked up like everybody else."""
+def certified(authority: Authority) -> tuple[Any, dm.StubDevice]:
+    """The stub device with certificates of the CA directory in its tree."""
+    issued = authority.certify(dm.pki().platform_key, dm.pki().attest_key, dm.M2ME_ID, dm.TRE_ID)
+    device = dm.StubDevice()
+    device.put("M2MMobj/TRE/PlatformCert", dm.der(issued.platform))
+    device.put("M2MMobj/TRE/AttestCert", dm.der(issued.attest))
+    device.put("M2MMobj/TRE/CertChain/0", dm.der(issued.chain[0]))
+    return issued, device
+
+
+@pytest.mark.parametrize("why", ["revoked", "no list"])
+async def test_the_dpf_takes_no_ticket_of_a_pva_that_may_be_revoked(tmp_path: Path, why: str) -> None:
+    """REQ-19, REQ-21: the signer of the ticket is looked up like everybody else, and its list demanded."""
     async with publishing(Authority(tmp_path / "pki", dm.NOW - timedelta(hours=1))) as authority:
         authority.now = dm.NOW
-        issued = authority.certify(dm.pki().platform_key, dm.pki().attest_key, dm.M2ME_ID, dm.TRE_ID)
-        lists, dpf = a_dpf(authority, tmp_path)
+        _, device = certified(authority)
+        lists, dpf = a_dpf(authority, tmp_path, pva_list=why == "revoked")
         await lists.start(lambda text: None)
         try:
-            device = dm.StubDevice()
-            for leaf, certificate in {
-                "PlatformCert": issued.platform,
-                "AttestCert": issued.attest,
-                "CertChain/0": issued.chain[0],
-            }.items():
-                device.put(f"M2MMobj/TRE/{leaf}", dm.der(certificate))
             order_id = dpf.open_order()
             dpf.partners.answers[AskTicket] = lambda ask: PartnerDown(reason="maintenance")
             await dpf.session(device, dm.registration_alert(device), session_id="1")
             dpf.partners.answers.clear()
-            gone = dm.pki().pva_root.make_crl([dm.pki().pva_cert.serial_number], dm.NOW, number=2)
-            (tmp_path / "pva.crl").write_bytes(gone.public_bytes(Encoding.DER))
-            await lists.refresh()
+            if why == "revoked":
+                gone = dm.pki().pva_root.make_crl([dm.pki().pva_cert.serial_number], dm.NOW, number=2)
+                (tmp_path / "pva.crl").write_bytes(gone.public_bytes(Encoding.DER))
+                await lists.refresh()
             await dpf.session(device, session_id="2")
             assert dpf.order(order_id).detail == "pva: the ticket is not acceptable"
             assert dpf.checks(passed=False)[-1] == "pva-ticket"
         finally:
             await lists.stop()
+            dpf.close()
+
+
+async def test_the_dpf_demands_lists(tmp_path: Path) -> None:
+    """REQ-20, REQ-21: a platform whose revocation cannot be seen is not taken on trust."""
+    async with publishing(Authority(tmp_path / "pki", dm.NOW - timedelta(hours=1))) as authority:
+        authority.now = dm.NOW
+        _, device = certified(authority)
+        lists, dpf = a_dpf(authority, tmp_path)  # nothing is fetched: the network is down
+        try:
+            order_id = dpf.open_order()
+            await dpf.session(device, dm.registration_alert(device), session_id="1")
+            assert dpf.order(order_id).detail == "platform-certificate (revocation-unknown)"
+            assert lists.current()
+        finally:
             dpf.close()
 
 
@@ -384,14 +482,15 @@ class _Issued:
         self.platform_cert, self.attest_cert, self.chain = issued.platform, issued.attest, issued.chain
 
 
-def a_dpf(authority: Authority, directory: Path) -> tuple[CrlSource, dm.Dpf]:
+def a_dpf(authority: Authority, directory: Path, *, pva_list: bool = True) -> tuple[CrlSource, dm.Dpf]:
     """A DPF that demands lists: the manufacturers' over HTTP, the PVA's from a file."""
     (directory / "dpf").mkdir()
     clear = dm.pki().pva_root.make_crl([], dm.NOW - timedelta(hours=1))
     (directory / "pva.crl").write_bytes(clear.public_bytes(Encoding.DER))
     manufacturers = load_pem_chain(authority.path("anchors/manufacturer.pem").read_bytes())
     settings = RevocationSettings(
-        crl_files=(directory / "pva.crl",), **authority.lists(directory, "manufacturer", "manufacturer-root")
+        crl_files=(directory / "pva.crl",) if pva_list else (),
+        **authority.lists(directory, "manufacturer", "manufacturer-root"),
     )
     lists = CrlSource(settings, anchors=manufacturers, now=lambda: dm.NOW)
     rules = dm.rules(
