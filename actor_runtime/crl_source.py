@@ -38,7 +38,15 @@ RETRY_S: Final = 30.0  # after a fetch that failed, when the refresh period is l
 CLOCK_SKEW: Final = timedelta(minutes=5)  # the clock of a CA may be that far ahead of ours
 MAX_URLS: Final = 32
 
-_UNREADABLE: Final = (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension)
+_UNREADABLE: Final = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.ExtensionNotFound,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)  # what `cryptography` raises, lazily, for parts that it cannot read; not all of them are ValueErrors
 
 _log = structlog.get_logger(__name__)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import re
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from pathlib import Path
@@ -15,12 +16,16 @@ from aiohttp.test_utils import TestServer
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from actor_runtime.crl_source import CLOCK_SKEW, MAX_CRL, CrlSource, RevocationSettings
 from actor_runtime.errors import ConfigError
 from mcim.authority import Authority
-from tests.support_pki import NOW, pki
+from mcim.certificates import Role, validate
+from mcim.errors import CertificateRefused
+from tests.support_pki import NOW, TRE_ID, pki
 
 PKI = pki()
 CA, ROOT = PKI.manufacturer, PKI.manufacturer_root
@@ -235,9 +240,9 @@ def test_a_missing_or_broken_file_is_told_at_the_start(tmp_path: Path, name: str
     for octets in (None, b"neither"):
         if octets is not None:
             path.write_bytes(octets)
-        settings = RevocationSettings(**{name: (path,) if name == "crl_files" else path})
+        made = RevocationSettings(**{name: (path,) if name == "crl_files" else path})
         with pytest.raises(ConfigError, match=str(path)):
-            CrlSource(settings, anchors=[])
+            CrlSource(made, anchors=[])
 
 
 @pytest.mark.parametrize(
@@ -264,3 +269,32 @@ async def test_the_background_goes_on_and_ends(publisher: Publisher, issuers: Pa
     assert numbers(lists) == [2]
     await lists.stop()
     assert len(publisher.asked) == asked
+
+
+RICH = x509.CertificateRevocationListBuilder().issuer_name(CA.certificate.subject)
+RICH = RICH.last_update(NOW).next_update(NOW + timedelta(days=1)).add_extension(x509.CRLNumber(3), critical=False)
+RICH = RICH.add_extension(x509.AuthorityKeyIdentifier(bytes(20), [x509.DNSName("ca.example")], 7), critical=False)
+OCTETS = der(RICH.sign(CA.key, hashes.SHA256()))
+
+
+@pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")  # odd times and versions
+@settings(deadline=None)
+@given(st.one_of(st.binary(max_size=80), st.tuples(st.integers(0, len(OCTETS) - 1), st.integers(0, 255))))
+def test_any_octets(changed: bytes | tuple[int, int]) -> None:
+    """REQ-21: from a file, a cache or the network: a list, or the one error; and validation stands whatever it gets."""
+    octets = changed if isinstance(changed, bytes) else None
+    if octets is None:
+        position, value = changed
+        octets = OCTETS[:position] + bytes((value,)) + OCTETS[position + 1 :]
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "ca.crl"
+        path.write_bytes(octets)
+        try:
+            lists = source(crl_files=(path,)).current()
+        except ConfigError:
+            return
+    try:
+        found = validate(PKI.platform, PKI.tre_chain, PKI.manufacturer_anchors, Role.PLATFORM, NOW, crls=lists)
+    except CertificateRefused:
+        return
+    assert found.subject_id == TRE_ID
