@@ -1,4 +1,4 @@
-"""Attacks on platform validation: by the platform, by who sits between, and by a DPF that lies (T5, T6, T16, T17)."""
+"""Attacks on platform validation: by the platform, by who sits between, and by a DPF that lies (T4, T6, T8, T9, T16, T17)."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ async def service(pki, tmp_path):
 
 
 async def test_replayed_evidence(service, device):
-    """T5, REQ-18: evidence that was good once is good for its own challenge alone, and for one decision."""
+    """T6, T17, REQ-18: evidence that was good once is good for its own challenge alone, and for one decision."""
     _, dpf, _ = service
     first = await Validation(device).ask(dpf)
     evidence = to_base64(first.evidence())
@@ -93,7 +93,7 @@ OF_SOMETHING_ELSE = {
 @pytest.mark.parametrize("quoted", [False, True], ids=["signed", "quoted"])
 @pytest.mark.parametrize(("changes", "reason"), OF_SOMETHING_ELSE.values(), ids=OF_SOMETHING_ELSE)
 async def test_true_evidence_of_something_else(service, device, quoted, changes, reason):
-    """T5, REQ-18: whatever the TRE signed, it must be about this TRE, request, nonce, challenge, key and mode."""
+    """T4, T6, REQ-18: whatever the TRE signed, it must be about this TRE, request, nonce, challenge, key and mode."""
     _, dpf, _ = service
     known = REFERENCES["tpm-semi" if quoted else "semi"]
     validation = await Validation(device, known, tpm=SoftTpm() if quoted else None).ask(dpf)
@@ -111,7 +111,7 @@ async def test_one_key_for_both_purposes(service, pki):
 
 
 async def test_a_good_sister_attests_for_a_bad_one(service, device, other_device):
-    """T5, REQ-18: evidence of a healthy device, sent with the certificates of another; and the other way round."""
+    """T4, T6, REQ-18: evidence of a healthy device, sent with the certificates of another; and the other way round."""
     _, dpf, _ = service
     validation = await Validation(device).ask(dpf)
     sister = Validation(other_device)
@@ -128,7 +128,7 @@ async def test_a_good_sister_attests_for_a_bad_one(service, device, other_device
 @pytest.mark.parametrize("quoted", [False, True], ids=["signed", "quoted"])
 @pytest.mark.parametrize("position", [0, 14, 30, 90, 200, -65, -64, -33, -32, -1])
 async def test_forged_evidence(service, device, quoted, position):
-    """T5, REQ-18: one bit anywhere."""
+    """T6, REQ-18: one bit anywhere."""
     _, dpf, _ = service
     known = REFERENCES["tpm-semi" if quoted else "semi"]
     validation = await Validation(device, known, tpm=SoftTpm() if quoted else None).ask(dpf)
@@ -168,7 +168,7 @@ EDITS = {
 @pytest.mark.parametrize("quoted", [False, True], ids=["digest", "quote"])
 @pytest.mark.parametrize("log", EDITS.values(), ids=EDITS)
 async def test_log_changed_on_the_way(service, device, quoted, log):
-    """T5, REQ-18: the evidence binds the log; a clean log beside the evidence of a dirty platform helps nobody."""
+    """T6, T9, REQ-18: the evidence binds the log; a clean log beside the evidence of a dirty platform helps nobody."""
     _, dpf, _ = service
     tpm, known = (SoftTpm(), REFERENCES["tpm"]) if quoted else (None, REFERENCES["remote"])
     validation = await Validation(device, known, mode=REMOTE, tpm=tpm, log=LOG).ask(dpf)
@@ -290,7 +290,7 @@ BINDINGS = {
 
 @pytest.mark.parametrize(("changes", "named"), BINDINGS.values(), ids=BINDINGS)
 async def test_ticket_replayed_for_something_else(service, pki, device, changes, named):
-    """T5, T16, REQ-19, REQ-24: a true ticket speaks of one TRE, request, nonce, pair of keys and mode."""
+    """T4, T8, T16, REQ-19, REQ-24: a true ticket speaks of one TRE, request, nonce, pair of keys and mode."""
     validation, token = await a_ticket(service, device)
     ticket = read_ticket(token, pki)
     right = {

@@ -105,7 +105,7 @@ BAD_LOGS = {
 @pytest.mark.parametrize("quoted", [False, True], ids=["digest", "quote"])
 @pytest.mark.parametrize(("log", "reason", "detail"), BAD_LOGS.values(), ids=BAD_LOGS)
 async def test_every_measurement_is_compared(service, device, quoted, log, reason, detail):
-    """REQ-17, REQ-18, T5: a TRE that truly attests a changed platform is refused, and all that differs is named."""
+    """REQ-17, REQ-18, T6: a TRE that truly attests a changed platform is refused, and all that differs is named."""
     pva, dpf, _ = service
     tpm = SoftTpm(log or ()) if quoted else None
     validation = Validation(device, REFERENCES["tpm" if quoted else "remote"], mode=REMOTE, tpm=tpm, log=log)
