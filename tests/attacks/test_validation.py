@@ -1,4 +1,4 @@
-"""Attacks on platform validation: by the platform, by who sits between, and by a DPF that lies (T4, T6, T8, T9, T16, T17)."""
+"""Attacks on platform validation: by the platform, on the way, and by a DPF that lies (T4, T6, T8, T9, T16, T17)."""
 
 from __future__ import annotations
 
