@@ -11,10 +11,10 @@ import jwt
 import pytest
 
 from actor_runtime.http import PartnerRefused, to_base64
-from mcim.certificates import Role
+from mcim.certificates import Role, TrustAnchors
 from mcim.errors import StatementInvalid
 from mcim.measurement_log import Measurement, encode_log
-from mcim.ticket import issue_ticket
+from mcim.ticket import issue_ticket, verify_ticket
 from mcim.vocabulary import ValidationMode
 from tests.support_operators import DPF_ID, PVA_ID, SHO_ID, Ca, Device, Pki, calling, der, ec_key
 from tests.support_validation import (
@@ -334,6 +334,10 @@ async def test_tickets_of_two_pvas(service, pki, device):
     for issuer in ("urn:m2m:pva:second", PVA_ID):
         with pytest.raises(StatementInvalid):
             read_ticket(issue_ticket(dataclasses.replace(ticket, issuer=issuer), key, [second]), pki)
+    anchors = TrustAnchors((pki.pva.certificate,), "pva")
+    borrowed = issue_ticket(ticket, key, [second])  # says it is the first one's, where any PVA below the root will do
+    with pytest.raises(StatementInvalid, match="of its signer"):
+        verify_ticket(borrowed, anchors, datetime.now(UTC), audience=DPF_ID)
     rogue = Ca.make("PVA").issue_role(key, Role.PVA, PVA_ID)
     with pytest.raises(StatementInvalid, match="certificate"):
         read_ticket(issue_ticket(ticket, key, [rogue]), pki)
