@@ -383,6 +383,7 @@ async def test_the_sho_takes_no_receipt(authority: Authority, tmp_path: Path, wh
             "result": 1200,
         }
         if why == "revoked":
+            assert await dpf.post("/v1/report", report)  # good until then, and a repeat is judged again
             await authority.revoke(tre.attest_cert, sho.crls)
         else:
             sho.crls._current = ()
