@@ -10,7 +10,8 @@ from typing import Final
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from actor_runtime.config import ActorSettings, ListenAddress, Section
+from actor_runtime.config import ListenAddress, Section
+from actor_runtime.crl_source import RevocationSettings
 from actor_runtime.errors import ConfigError
 from dmserver.news import AlertRules, UnknownTypes, plain_type
 from mcim.vocabulary import ValidationMode
@@ -22,7 +23,7 @@ _OF_PROVISIONING: Final = (
     "manufacturer_anchors",
     "pva_anchors",
     "pva_id",
-    "crl_files",
+    *(name for name in RevocationSettings.model_fields if name.startswith("crl_")),
     "shos",
     "validation_mode",
     "partner",
@@ -79,7 +80,7 @@ class ProvisioningSettings:
     pva_anchors: Path
 
 
-class DmServerSettings(ActorSettings):
+class DmServerSettings(RevocationSettings):
     """What a DPF must know. Trust anchors are configured out of band and typed by purpose (REQ-43).
 
     Without `pva_url` this is a DM server that manages devices and provisions none: no orders, no partners, and nothing
@@ -103,7 +104,6 @@ class DmServerSettings(ActorSettings):
     pva_anchors: Path | None = None  # (P) PEM, for the signers of tickets
     pva_url: str | None = None  # None: devices are managed, not provisioned
     pva_id: str | None = None  # (P) accept tickets of this PVA only; None: of any under the anchors
-    crl_files: tuple[Path, ...] = ()  # (P) PEM or DER, of the manufacturers
     shos: dict[str, str] = Field(default_factory=dict)  # (P) SHO id (DNS name in its certificate) → URL
     validation_mode: ValidationMode = ValidationMode.SEMI_AUTONOMOUS  # (P)
     limits: Limits = Limits()

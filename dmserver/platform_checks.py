@@ -31,6 +31,7 @@ class Expectation:
     manufacturers: TrustAnchors
     crls: tuple[x509.CertificateRevocationList, ...]
     ddf: Ddf  # of M2MMobj
+    crl_required: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +137,7 @@ def _certificate(
             now,
             identity=snapshot.tre_id,
             crls=expected.crls,
+            require_crl=expected.crl_required,
         )
     except CertificateRefused as exc:
         return check(name, False, req=req, step=STEP, detail=exc.reason), None

@@ -49,8 +49,9 @@ class Rules:
     manufacturers: TrustAnchors
     pvas: TrustAnchors
     pva_id: str | None  # SAN URI the ticket's signer must have; None: any PVA below the anchors
-    crls: tuple[x509.CertificateRevocationList, ...]
+    crls: Callable[[], tuple[x509.CertificateRevocationList, ...]]  # those at hand when it is called
     ddf: Ddf  # of M2MMobj
+    crl_required: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -135,7 +135,8 @@ class Provisioning(Delivery):
             sho_id=self._order.sho_id,
             former_requests=self._former,
             manufacturers=self._rules.manufacturers,
-            crls=self._rules.crls,
+            crls=self._rules.crls(),
+            crl_required=self._rules.crl_required,
             ddf=self._rules.ddf,
         )
         verdict = check_platform(snapshot, expected, now)
@@ -286,6 +287,8 @@ class Provisioning(Delivery):
                 now,
                 audience=self._rules.server_id,
                 pva_id=self._rules.pva_id,
+                crls=self._rules.crls(),
+                require_crl=self._rules.crl_required,
             )
             ticket.check_binding(
                 tre_id=self._order.tre_id or "",

@@ -10,10 +10,11 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import structlog
-from cryptography import x509
 
+from actor_runtime.crl_source import CrlSource
 from actor_runtime.errors import ConfigError
 from actor_runtime.http import Listener, PartnerClient, serve
+from actor_runtime.pem_files import read_chain
 from actor_runtime.sealing import SealingKey
 from actor_runtime.store import Store
 from actor_runtime.tls import client_context, server_context
@@ -32,8 +33,7 @@ from dmserver.policy import Rules
 from dmserver.sessions import SessionRegistry
 from dmserver.store import MIGRATIONS, tables
 from dmserver.store.accounts import list_devices
-from mcim.certificates import TrustAnchors, load_pem_chain
-from mcim.errors import CertificateRefused
+from mcim.certificates import TrustAnchors
 from mo_definitions import load
 
 _log = structlog.get_logger(__name__)
@@ -70,11 +70,28 @@ def open_trail(settings: DmServerSettings, store: Store) -> Trail:
     return Trail("DPF", sink=keep, trace_file=settings.trace_file)
 
 
-def load_rules(settings: DmServerSettings) -> Rules | None:
-    """What is trusted and demanded of devices that are provisioned; None when none are.
+def load_crls(settings: DmServerSettings) -> CrlSource | None:
+    """Where revocation lists come from; None for a server that provisions nobody.
 
     Raises:
         ConfigError: a setting is missing, or an anchor or CRL file is missing or broken.
+    """
+    provisioning = settings.provisioning()
+    if provisioning is None:
+        return None
+    anchors = [provisioning.manufacturer_anchors, provisioning.pva_anchors]
+    return CrlSource(
+        settings,
+        anchors=[certificate for path in anchors for certificate in read_chain(path, "anchors")],
+        ssl_context=client_context(provisioning.tls_ca),
+    )
+
+
+def load_rules(settings: DmServerSettings, crls: CrlSource | None) -> Rules | None:
+    """What is trusted and demanded of devices that are provisioned; None when none are.
+
+    Raises:
+        ConfigError: a setting is missing, or an anchor file is missing or broken.
     """
     provisioning = settings.provisioning()
     if provisioning is None:
@@ -85,7 +102,8 @@ def load_rules(settings: DmServerSettings) -> Rules | None:
         manufacturers=_anchors(provisioning.manufacturer_anchors, "manufacturer"),
         pvas=_anchors(provisioning.pva_anchors, "pva"),
         pva_id=settings.pva_id,
-        crls=tuple(crl for path in settings.crl_files for crl in _crls(path)),
+        crls=tuple if crls is None else crls.current,
+        crl_required=settings.crl_required,
         ddf=load("M2MMobj"),
     )
 
@@ -96,7 +114,8 @@ async def run(settings: DmServerSettings, *, stop: asyncio.Event | None = None) 
     Raises:
         ActorError: a setting, file or address cannot be used.
     """
-    provisioning, rules = settings.provisioning(), load_rules(settings)
+    provisioning, crls = settings.provisioning(), load_crls(settings)
+    rules = load_rules(settings, crls)
     token = OperatorToken.load(settings.operator.token_file) if settings.operator.token_file is not None else None
     dm_tls = None if settings.dm.plain_http else server_context(*settings.tls_files())
     outward_tls, partner_tls = (None, None) if provisioning is None else _partner_tls(provisioning)
@@ -144,6 +163,8 @@ async def run(settings: DmServerSettings, *, stop: asyncio.Event | None = None) 
     tidying = asyncio.create_task(conductor.tidy_for_ever(limits.report_retry_s))
 
     async def close() -> None:
+        if crls is not None:
+            await crls.stop()
         tidying.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await tidying
@@ -160,6 +181,8 @@ async def run(settings: DmServerSettings, *, stop: asyncio.Event | None = None) 
         listeners.append(_partner_listener(settings, partner_tls, store, trail))
     if token is not None:
         listeners.append(operator_listener(settings, store, seal_key, token))
+    if crls is not None:
+        await crls.start(lambda text: trail.note(text, step="9"))
     await serve(
         listeners,
         ready_file=settings.ready_file,
@@ -212,26 +235,5 @@ def operator_listener(settings: DmServerSettings, store: Store, seal_key: Sealin
     )
 
 
-def _read(path: Path, what: str) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as exc:
-        raise ConfigError(f"{what} {path}: {exc.strerror}") from exc
-
-
 def _anchors(path: Path, purpose: str) -> TrustAnchors:
-    try:
-        return TrustAnchors(certificates=tuple(load_pem_chain(_read(path, f"{purpose} anchors"))), purpose=purpose)
-    except CertificateRefused as exc:
-        raise ConfigError(f"{purpose} anchors {path}: {exc}") from exc
-
-
-def _crls(path: Path) -> list[x509.CertificateRevocationList]:
-    octets = _read(path, "CRL")
-    marker = b"-----BEGIN X509 CRL-----"
-    try:
-        if marker not in octets:
-            return [x509.load_der_x509_crl(octets)]
-        return [x509.load_pem_x509_crl(marker + block) for block in octets.split(marker)[1:]]
-    except ValueError as exc:
-        raise ConfigError(f"CRL {path}: neither PEM nor DER") from exc
+    return TrustAnchors(certificates=read_chain(path, f"{purpose} anchors"), purpose=purpose)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import asyncio
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from cryptography import x509
 
-from actor_runtime.cli import run
-from m2m_ca.directory import CaDirectory, CaError, read_request, write_public, write_tre_certificates
-from mcim.certificates import Role
+from actor_runtime.cli import run, show_rows
+from m2m_ca.directory import CaDirectory, CaError, read_request, write_tre_certificates
+from m2m_ca.publisher import publish as publish_lists
+from m2m_ca.records import RevocationReason
+from m2m_ca.revocation_lists import make_lists
+from mcim.certificates import Role, load_pem_chain
+from mcim.errors import CertificateRefused
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 issue = typer.Typer(no_args_is_help=True, help="Issue certificates.")
@@ -18,6 +24,10 @@ app.add_typer(issue, name="issue")
 
 Directory = Annotated[Path, typer.Argument(help="Directory of the CAs.")]
 Out = Annotated[Path, typer.Option("--out", help="Directory to write to.")]
+CrlUrl = Annotated[
+    str | None, typer.Option("--crl-url", help="Where revocation lists will be: certificates name URL/NAME.crl.")
+]
+Days = Annotated[float, typer.Option(min=0.01, max=366, help="Life of a list.")]
 DEFAULT_HOSTS = ("localhost", "127.0.0.1")
 
 
@@ -26,9 +36,9 @@ def _now() -> datetime:
 
 
 @app.command()
-def init(directory: Directory) -> None:
+def init(directory: Directory, crl_url: CrlUrl = None) -> None:
     """Make the roots by purpose and the operator and manufacturer CAs."""
-    CaDirectory(directory).init(_now())
+    CaDirectory(directory).init(_now(), crl_url=crl_url)
 
 
 @app.command("demo-pki")
@@ -40,10 +50,12 @@ def demo_pki(
     sho_id: Annotated[str, typer.Option(help="FQDN of the SHO.")] = "sho1.mnc001.mcc001.example",
     dpf_id: Annotated[str, typer.Option(help="FQDN of the DPF.")] = "dpf.example",
     pva_id: Annotated[str, typer.Option(help="URI of the PVA.")] = "urn:m2m:pva:1",
+    crl_url: CrlUrl = None,
 ) -> None:
     """Make all CAs and the keys and certificates of one DPF, SHO and PVA."""
     hosts = list(dict.fromkeys((*DEFAULT_HOSTS, *(host or ()))))
-    CaDirectory(directory).demo_pki(hosts=hosts, sho_id=sho_id, dpf_id=dpf_id, pva_id=pva_id, now=_now())
+    ca = CaDirectory(directory)
+    ca.demo_pki(hosts=hosts, sho_id=sho_id, dpf_id=dpf_id, pva_id=pva_id, now=_now(), crl_url=crl_url)
 
 
 @issue.command("tls")
@@ -72,27 +84,100 @@ def issue_dpf(directory: Directory, out: Out, identity: Annotated[str, typer.Opt
     CaDirectory(directory).issue_signing(Role.DPF, identity, out, _now())
 
 
+@issue.command("supplier")
+def issue_supplier(
+    directory: Directory, out: Out, identity: Annotated[str, typer.Option(help="URI of the equipment supplier.")]
+) -> None:
+    """A signing key and certificate of an equipment supplier, for its commands to TREs."""
+    CaDirectory(directory).issue_signing(Role.SUPPLIER, identity, out, _now())
+
+
 @issue.command("tre")
 def issue_tre(
-    directory: Directory, request: Annotated[Path, typer.Argument(help="Request of `dmclient manufacture`.")], out: Out
+    directory: Directory,
+    request: Annotated[Path, typer.Argument(help="Request of `dmclient manufacture`, or one for new keys.")],
+    out: Out,
+    keep_old: Annotated[
+        bool, typer.Option("--keep-old", help="On new keys: do not revoke the certificates before.")
+    ] = False,
 ) -> None:
-    """Certificates of PK_D and the attestation key of one TRE."""
-    write_tre_certificates(CaDirectory(directory).issue_tre(read_request(request), _now()), out)
+    """Certificates of PK_D and the attestation key of one TRE; on new keys those before are revoked as superseded."""
+    ca, members, now = CaDirectory(directory), read_request(request), _now()
+    issued = ca.issue_tre(members, now)
+    write_tre_certificates(issued, out)
+    if "oldProof" in members and not keep_old:
+        for serial in ca.supersede(issued, now):
+            typer.echo(f"revoked: {serial:x}")
 
 
 @app.command()
-def crl(
+def revoke(
     directory: Directory,
-    out: Annotated[Path, typer.Option("--out", help="File to write.")],
-    ca: Annotated[str, typer.Option(help="tls, operator, manufacturer or pva.")] = "manufacturer",
-    serial: Annotated[list[str] | None, typer.Option(help="Revoked serial number, hex.")] = None,
+    ca: Annotated[str | None, typer.Option(help="CA that issued it.")] = None,
+    serial: Annotated[str | None, typer.Option(help="Serial number, hex; with --ca.")] = None,
+    certificate: Annotated[Path | None, typer.Option(help="PEM file; the first certificate in it.")] = None,
+    reason: Annotated[RevocationReason, typer.Option(help="As in RFC 5280 §5.3.1.")] = RevocationReason.UNSPECIFIED,
 ) -> None:
-    """Make a certificate revocation list."""
+    """Note that a certificate is revoked, for good. `crl` or a running `publish` makes it known."""
+    authority = CaDirectory(directory)
+    if certificate is not None and serial is None and ca is None:
+        leaf = _read_certificate(certificate)
+        new, number = authority.revoke_certificate(leaf, reason, _now()), leaf.serial_number
+    elif certificate is None and serial is not None and ca is not None:
+        try:
+            number = int(serial, 16)
+        except ValueError as exc:
+            raise CaError("a serial number is hexadecimal") from exc
+        new = authority.revoke(ca, number, reason, _now())
+    else:
+        raise CaError("name the certificate once", hint="--certificate FILE, or --ca NAME and --serial HEX")
+    typer.echo(f"{number:x}: {'revoked' if new else 'was revoked already'}")
+
+
+@app.command("list")
+def list_issued(
+    directory: Directory,
+    revoked: Annotated[bool, typer.Option("--revoked", help="Revoked ones alone.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List the certificates issued."""
+    show_rows(CaDirectory(directory).listing(revoked_only=revoked), as_json=as_json)
+
+
+@app.command()
+def crl(directory: Directory, days: Days = 7) -> None:
+    """Make new revocation lists of all CAs and roots: DIRECTORY/crl/NAME.crl."""
+    for name, number in make_lists(CaDirectory(directory), _now(), life=timedelta(days=days)).items():
+        typer.echo(f"{name}: " + (f"number {number}" if number else "no key here; its list stays as it is"))
+
+
+@app.command()
+def publish(
+    directory: Directory,
+    listen: Annotated[str, typer.Option(metavar="HOST:PORT", help="Port 0: the system chooses.")] = "127.0.0.1:0",
+    ready_file: Annotated[Path | None, typer.Option(help="Written when it listens, with the port.")] = None,
+    days: Days = 7,
+) -> None:
+    """Serve revocation lists and CA certificates over HTTP, and make the lists anew in time."""
+    host, _, port = listen.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise CaError(f"{listen}: not HOST:PORT")
+    asyncio.run(
+        publish_lists(
+            CaDirectory(directory),
+            host=host.strip("[]"),
+            port=int(port),
+            ready_file=ready_file,
+            life=timedelta(days=days),
+        )
+    )
+
+
+def _read_certificate(path: Path) -> x509.Certificate:
     try:
-        serials = [int(each, 16) for each in serial or ()]
-    except ValueError as exc:
-        raise CaError("a serial number is hexadecimal") from exc
-    write_public(out, CaDirectory(directory).make_crl(ca, serials, _now()))
+        return load_pem_chain(path.read_bytes())[0]
+    except (OSError, CertificateRefused) as exc:
+        raise CaError(f"{path}: no PEM certificate") from exc
 
 
 def main() -> None:

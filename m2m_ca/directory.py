@@ -3,8 +3,13 @@
 Layout::
 
     ca/{tls,operator,manufacturer,pva}.{crt,key}   the CAs; the manufacturer and operator CAs hang below a root each
+    ca/{operator,manufacturer}-root.key            those roots' keys; they may be taken away and kept elsewhere
+    ca/settings.json                               what all certificates carry: where revocation lists are
+    ca/crl-numbers.json                            number of each CA's last revocation list
     anchors/{tls,manufacturer,sho,pva}.pem         roots by purpose, for the actors
-    issued.jsonl                                   one line for each certificate issued
+    anchors/crl-issuers.pem                        the CAs below roots, for the actors' `crl_issuers`
+    crl/*.crl                                      revocation lists, one for each CA and root
+    issued.jsonl, revoked.jsonl                    one line for each certificate issued, and revoked
 
 Private keys are written with mode 0600, everything atomically.
 """
@@ -12,42 +17,41 @@ Private keys are written with mode 0600, everything atomically.
 from __future__ import annotations
 
 import base64
-import binascii
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
+    load_der_public_key,
     load_pem_private_key,
-    load_pem_public_key,
 )
 
-from actor_runtime.errors import ActorError
+from m2m_ca.files import CaError, locked, write_public, write_secret
+from m2m_ca.records import Issued, Records, RevocationReason
+from m2m_ca.tre_requests import TreRequest, check_request, proves, read_request
 from mcim.authority import Authority
-from mcim.certificates import MAX_RSA_BITS, MIN_RSA_BITS, MIN_RSA_EXPONENT, Role
+from mcim.certificates import Role
+
+__all__ = ["CaDirectory", "CaError", "TreCertificates", "read_request", "write_secret", "write_tre_certificates"]
 
 PURPOSES: Final = {"tls": "tls", "manufacturer": "manufacturer", "sho": "operator", "pva": "pva"}
 """Anchor file → CA whose root it holds."""
 
-MAX_REQUEST: Final = 16_384  # octets
-MAX_SERIAL_BITS: Final = 159  # 20 octets and positive (RFC 5280 §4.1.2.2)
+ROOTS: Final = {"operator-root": "sho", "manufacturer-root": "manufacturer"}
+"""Roots that are not CAs for others themselves → anchor file with their certificate."""
 
-
-class CaError(ActorError):
-    """The directory or a request is not as it must be."""
+CAS: Final = (*PURPOSES.values(), *ROOTS)
+TRE_KINDS: Final = ("platform", "attest")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,52 +68,95 @@ class CaDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.records = Records(path)
 
-    def init(self, now: datetime) -> None:
-        """Make all CAs.
+    def init(self, now: datetime, *, crl_url: str | None = None) -> None:
+        """Make all CAs. Certificates will say that the list of their issuer is at `crl_url`/NAME.crl.
 
         Raises:
-            CaError: there are CAs already.
+            CaError: there are CAs already, or the URL is none.
         """
         if (self.path / "ca").exists():
             raise CaError(f"{self.path} has CAs already", hint="take another directory")
+        if crl_url is not None and (urlsplit(crl_url).scheme not in ("http", "https") or not crl_url.isascii()):
+            raise CaError(f"{crl_url}: not an http or https URL")
+        write_public(self.path / "ca" / "settings.json", json.dumps({"crlUrl": crl_url}).encode())
+        below_roots: list[x509.Certificate] = []
         for purpose, name in PURPOSES.items():
             root = Authority.create_root(f"M2M {purpose} root", now)
             authority = root
-            if name in ("operator", "manufacturer"):
+            if f"{name}-root" in ROOTS:
+                root = replace(root, crl_url=self._crl_url(f"{name}-root"))
                 authority = root.create_subordinate(f"M2M {name} CA", now)
+                below_roots.append(authority.certificate)
+                self.records.note(authority.certificate, "ca", f"{name}-root")
             write_secret(self.path / "ca" / f"{name}.key", _pem_key(authority.key))
             write_public(self.path / "ca" / f"{name}.crt", _pem(authority.certificate))
             write_public(self.path / "anchors" / f"{purpose}.pem", _pem(root.certificate))
             if authority is not root:
                 # The root of this demo-sized CA issues one subordinate and is kept for its renewal.
                 write_secret(self.path / "ca" / f"{name}-root.key", _pem_key(root.key))
+        write_public(self.path / "anchors" / "crl-issuers.pem", b"".join(map(_pem, below_roots)))
 
-    def authority(self, name: str) -> Authority:
-        """One of the CAs: tls, operator, manufacturer or pva.
+    def certificate(self, name: str) -> x509.Certificate:
+        """The certificate of one of the CAs or roots.
 
         Raises:
             CaError: it is not there.
         """
+        path = self.path / (f"anchors/{ROOTS[name]}.pem" if name in ROOTS else f"ca/{name}.crt")
         try:
-            certificate = x509.load_pem_x509_certificate((self.path / "ca" / f"{name}.crt").read_bytes())
-            key = load_pem_private_key((self.path / "ca" / f"{name}.key").read_bytes(), None)
+            if name not in CAS:
+                raise ValueError(name)
+            return x509.load_pem_x509_certificate(path.read_bytes())
         except (OSError, ValueError) as exc:
-            raise CaError(f"no {name} CA in {self.path}", hint="`m2m-ca init` makes one") from exc
+            raise CaError(f"no {name} CA in {self.path}", hint=f"there may be: {', '.join(CAS)}") from exc
+
+    def has_key(self, name: str) -> bool:
+        """Whether the CA can sign here; the key of a root may be kept elsewhere."""
+        return (self.path / "ca" / f"{name}.key").exists()
+
+    def authority(self, name: str) -> Authority:
+        """One of the CAs or roots: tls, operator, manufacturer, pva, operator-root or manufacturer-root.
+
+        Raises:
+            CaError: it is not there.
+        """
+        certificate = self.certificate(name)
+        try:
+            key = load_pem_private_key((self.path / "ca" / f"{name}.key").read_bytes(), None)
+        except (OSError, ValueError, UnsupportedAlgorithm) as exc:
+            raise CaError(f"no key of the {name} CA in {self.path}", hint="`m2m-ca init` makes CAs") from exc
         if not isinstance(key, ec.EllipticCurvePrivateKey):
             raise CaError(f"the key of the {name} CA is not EC")
         below_root = certificate.issuer != certificate.subject
-        return Authority(certificate=certificate, key=key, intermediates=(certificate,) if below_root else ())
+        return Authority(
+            certificate=certificate,
+            key=key,
+            intermediates=(certificate,) if below_root else (),
+            crl_url=self._crl_url(name),
+        )
+
+    def _crl_url(self, name: str) -> str | None:
+        path = self.path / "ca" / "settings.json"
+        if not path.exists():  # a directory from before
+            return None
+        try:
+            base = json.loads(path.read_text()).get("crlUrl")
+        except (ValueError, AttributeError) as exc:
+            raise CaError(f"{path} is broken") from exc
+        return None if base is None else f"{str(base).rstrip('/')}/{name}.crl"
 
     def issue_signing(self, role: Role, identity: str, out: Path, now: datetime) -> None:
-        """A new key and its certificate chain for an SHO, a PVA or a DPF: `signing.key` and `signing.crt` in `out`."""
-        authority = self.authority("pva" if role is Role.PVA else "operator")
+        """A new key with its chain for an SHO, DPF, PVA or supplier: `signing.key` and `signing.crt` in `out`."""
+        name = _ISSUER.get(role, "operator")
+        authority = self.authority(name)
         key = ec.generate_private_key(ec.SECP256R1())
         try:
             leaf = authority.issue_role(role, key.public_key(), identity=identity, now=now)
         except ValueError as exc:
             raise CaError(f"a certificate cannot carry the identity {identity!r}: {exc}") from exc
-        self._deliver(out, "signing", key, (leaf, *authority.intermediates), role.name.lower())
+        self._deliver(out, "signing", key, (leaf, *authority.intermediates), role.name.lower(), name)
 
     def issue_tls(self, hosts: Sequence[str], out: Path, now: datetime) -> None:
         """A new key and certificate for TLS, server and client: `tls.key` and `tls.crt` in `out`."""
@@ -119,45 +166,23 @@ class CaDirectory:
             leaf = authority.issue_tls(key.public_key(), hosts=hosts, now=now)
         except ValueError as exc:
             raise CaError(f"a certificate cannot carry these hosts: {exc}") from exc
-        self._deliver(out, "tls", key, (leaf, *authority.intermediates), "tls")
+        self._deliver(out, "tls", key, (leaf, *authority.intermediates), "tls", "tls")
 
     def issue_tre(self, request: Mapping[str, object], now: datetime) -> TreCertificates:
         """Certificates for PK_D and the attestation key of one TRE, by its own request (REQ-21).
 
-        The request is proved by the attestation key, so that nobody has a key certified that he does not hold.
+        The request is proved by the attestation key, so that nobody has a key certified that he does not hold. A
+        request to change keys is proved by the old one as well, which must be certified for the same TRE and M2ME.
 
         Raises:
-            CaError: members are missing, the proof is wrong, or a key is too weak.
+            CaError: members are missing, a proof is wrong, a key is too weak, or the old key is not the TRE's.
         """
-        names = ("m2meId", "treId", "platformKey", "attestKey")
-        try:
-            members = {name: str(request[name]) for name in names}
-            proof = base64.b64decode(str(request["proof"]), validate=True)
-            platform_key = load_pem_public_key(members["platformKey"].encode())
-            attest_key = load_pem_public_key(members["attestKey"].encode())
-        except (KeyError, ValueError, binascii.Error, UnsupportedAlgorithm) as exc:
-            raise CaError("the certification request is incomplete or has no keys") from exc
-        if not isinstance(attest_key, ec.EllipticCurvePublicKey) or not isinstance(attest_key.curve, ec.SECP256R1):
-            raise CaError("the attestation key must be on P-256")
-        body = json.dumps(members, sort_keys=True, separators=(",", ":")).encode()
-        r, s = int.from_bytes(proof[:32], "big"), int.from_bytes(proof[32:], "big")
-        try:
-            attest_key.verify(encode_dss_signature(r, s), body, ec.ECDSA(hashes.SHA256()))
-        except InvalidSignature as exc:
-            raise CaError("the request is not proved by its attestation key") from exc
-        if isinstance(platform_key, rsa.RSAPublicKey):
-            if not MIN_RSA_BITS <= platform_key.key_size <= MAX_RSA_BITS:
-                raise CaError(f"an RSA platform key has {MIN_RSA_BITS} to {MAX_RSA_BITS} bits")
-            if platform_key.public_numbers().e < MIN_RSA_EXPONENT:
-                raise CaError(f"the public exponent of an RSA platform key is {MIN_RSA_EXPONENT} or more")
-        elif not isinstance(platform_key, ec.EllipticCurvePublicKey) or platform_key.curve.name != "secp256r1":
-            raise CaError("the platform key must be RSA or on P-256")
-        if platform_key == attest_key:
-            raise CaError("the platform key and the attestation key must differ")
-        if not members["treId"] or not members["m2meId"]:
-            raise CaError("the request names no TRE or no M2ME")
+        asked = check_request(request)
+        if asked.old_proof is not None:
+            self._check_old_key(asked, asked.old_proof, now)
         authority = self.authority("manufacturer")
-        tre_id, m2me_id = members["treId"], members["m2meId"]
+        tre_id, m2me_id = asked.tre_id, asked.m2me_id
+        platform_key, attest_key = asked.platform_key, asked.attest_key
         try:
             issued = TreCertificates(
                 platform=authority.issue_platform(Role.PLATFORM, platform_key, tre_id=tre_id, m2me_id=m2me_id, now=now),
@@ -166,23 +191,93 @@ class CaDirectory:
             )
         except ValueError as exc:
             raise CaError(f"a certificate cannot carry these identities: {exc}") from exc
-        self._note(issued.platform, "platform")
-        self._note(issued.attest, "attest")
+        with locked(self.path):
+            self.records.note(issued.platform, "platform", "manufacturer", tre_id=tre_id, m2me_id=m2me_id)
+            self.records.note(issued.attest, "attest", "manufacturer", tre_id=tre_id, m2me_id=m2me_id)
         return issued
 
-    def make_crl(self, name: str, serials: Sequence[int], now: datetime) -> bytes:
-        """A CRL of one CA, PEM.
+    def supersede(self, issued: TreCertificates, now: datetime) -> list[int]:
+        """Revoke what the TRE had before these certificates; the serial numbers. To be done when they are written."""
+        serials = {issued.platform.serial_number, issued.attest.serial_number}
+        notes = self.records.issued()
+        own = next(each for each in notes if each.serial in serials)
+        old = [
+            each.serial
+            for each in notes
+            if each.kind in TRE_KINDS
+            and (each.tre_id, each.m2me_id) == (own.tre_id, own.m2me_id)
+            and each.serial not in serials
+        ]
+        with locked(self.path):
+            return [s for s in old if self.records.revoke("manufacturer", s, RevocationReason.SUPERSEDED, now)]
+
+    def _check_old_key(self, asked: TreRequest, proof: bytes, now: datetime) -> None:
+        """One of the attestation keys certified for this TRE and M2ME, and still good, must have signed the request."""
+        revoked = {each.serial for each in self.records.revoked("manufacturer")}
+        for each in self.records.issued():
+            if (each.kind, each.tre_id, each.m2me_id) != ("attest", asked.tre_id, asked.m2me_id):
+                continue
+            if each.serial in revoked or now >= datetime.fromisoformat(each.not_after):
+                continue
+            key = load_der_public_key(base64.b64decode(each.public_key))
+            if asked.old_attest_key is not None and key != asked.old_attest_key:
+                continue
+            if isinstance(key, ec.EllipticCurvePublicKey) and proves(key, proof, asked.body):
+                return
+        raise CaError(
+            "no old attestation key that is certified for this TRE and M2ME, and still good, proves the request",
+            hint="a TRE without a good key is certified by a first request, where it is known which TRE it is",
+        )
+
+    # --- revocation ---------------------------------------------------------------------------------------------------
+
+    def revoke(self, ca: str, serial: int, reason: RevocationReason, now: datetime) -> bool:
+        """Note that a certificate is revoked; the CA's next list has it. False when it was so already.
 
         Raises:
-            CaError: no such CA, or a serial number that none has.
+            CaError: no such CA, or it has issued no such certificate.
         """
-        if any(not 0 < serial < 1 << MAX_SERIAL_BITS for serial in serials):
-            raise CaError(f"a serial number is positive and has at most {MAX_SERIAL_BITS} bits")
-        return self.authority(name).make_crl(serials, now).public_bytes(Encoding.PEM)
+        if ca not in CAS:
+            raise CaError(f"no {ca} CA", hint=f"there may be: {', '.join(CAS)}")
+        if not any(each.serial == serial and each.ca in (ca, "") for each in self.records.issued()):
+            raise CaError(f"the {ca} CA has issued no certificate {serial:x}", hint="`m2m-ca list` shows all")
+        with locked(self.path):
+            return self.records.revoke(ca, serial, reason, now)
 
-    def demo_pki(self, *, hosts: Sequence[str], sho_id: str, dpf_id: str, pva_id: str, now: datetime) -> None:
+    def revoke_certificate(self, certificate: x509.Certificate, reason: RevocationReason, now: datetime) -> bool:
+        """`revoke` by the certificate itself, whoever of the CAs issued it, noted or not.
+
+        Raises:
+            CaError: none of them did.
+        """
+        for ca in CAS:
+            try:
+                certificate.verify_directly_issued_by(self.certificate(ca))
+            except Exception:  # noqa: S112 (another issuer; what the library raises depends on what differs)
+                continue
+            with locked(self.path):
+                return self.records.revoke(ca, certificate.serial_number, reason, now)
+        raise CaError("none of these CAs issued that certificate")
+
+    def listing(self, *, revoked_only: bool) -> list[dict[str, object]]:
+        """What was issued, with what became of it, as rows."""
+        revoked = {(each.ca, each.serial): each for each in self.records.revoked()}
+        rows: list[dict[str, object]] = []
+        for each in self.records.issued():
+            gone = revoked.pop((each.ca, each.serial), None)
+            if gone is None and revoked_only:
+                continue
+            rows.append(_row(each, gone.at.isoformat() if gone else None, gone.reason.value if gone else None))
+        for (ca, serial), gone in revoked.items():  # issued before serial numbers were noted with their CA
+            unknown = Issued(serial=serial, kind="", subject="", not_after="", ca=ca)
+            rows.append(_row(unknown, gone.at.isoformat(), gone.reason.value))
+        return rows
+
+    def demo_pki(
+        self, *, hosts: Sequence[str], sho_id: str, dpf_id: str, pva_id: str, now: datetime, crl_url: str | None = None
+    ) -> None:
         """Everything the actors of one demo need: CAs, and `dpf`, `sho`, `pva` with keys and chains."""
-        self.init(now)
+        self.init(now, crl_url=crl_url)
         identities = {"dpf": dpf_id, "sho": sho_id, "pva": "pva"}
         for actor, identity in identities.items():
             self.issue_tls(list(dict.fromkeys((identity, actor, *hosts))), self.path / actor, now)
@@ -196,20 +291,15 @@ class CaDirectory:
         key: ec.EllipticCurvePrivateKey,
         chain: Sequence[x509.Certificate],
         kind: str,
+        ca: str,
     ) -> None:
         write_secret(out / f"{name}.key", _pem_key(key))
         write_public(out / f"{name}.crt", b"".join(_pem(certificate) for certificate in chain))
-        self._note(chain[0], kind)
+        with locked(self.path):
+            self.records.note(chain[0], kind, ca)
 
-    def _note(self, certificate: x509.Certificate, kind: str) -> None:
-        line = {
-            "serial": f"{certificate.serial_number:x}",
-            "kind": kind,
-            "subject": certificate.subject.rfc4514_string(),
-            "notAfter": certificate.not_valid_after_utc.isoformat(),
-        }
-        with (self.path / "issued.jsonl").open("a") as stream:
-            stream.write(json.dumps(line) + "\n")
+
+_ISSUER: Final = {Role.PVA: "pva", Role.SUPPLIER: "manufacturer"}
 
 
 def write_tre_certificates(certificates: TreCertificates, out: Path) -> None:
@@ -219,45 +309,16 @@ def write_tre_certificates(certificates: TreCertificates, out: Path) -> None:
     write_public(out / "chain.pem", b"".join(_pem(certificate) for certificate in certificates.chain))
 
 
-def read_request(path: Path) -> Mapping[str, object]:
-    """A certification request file.
-
-    Raises:
-        CaError: unreadable, too large, or not a JSON object.
-    """
-    try:
-        octets = path.read_bytes()
-        request = json.loads(octets) if len(octets) <= MAX_REQUEST else None
-    except (OSError, ValueError, RecursionError) as exc:
-        raise CaError(f"{path} is no certification request") from exc
-    if not isinstance(request, dict):
-        raise CaError(f"{path} is no certification request")
-    return request
-
-
-def write_secret(path: Path, octets: bytes) -> None:
-    """Write for the owner alone, atomically."""
-    _write(path, octets, 0o600)
-
-
-def write_public(path: Path, octets: bytes) -> None:
-    """Write for everybody to read, atomically."""
-    _write(path, octets, 0o644)
-
-
-def _write(path: Path, octets: bytes, mode: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # made with mode 0600
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(octets)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(name, mode)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
+def _row(each: Issued, at: str | None, reason: str | None) -> dict[str, object]:
+    return {
+        "ca": each.ca,
+        "serial": f"{each.serial:x}",
+        "kind": each.kind,
+        "subject": each.subject,
+        "notAfter": each.not_after,
+        "revoked": at,
+        "reason": reason,
+    }
 
 
 def _pem(certificate: x509.Certificate) -> bytes:

@@ -27,12 +27,22 @@ CRL_LIFE = timedelta(days=7)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Revocation:
+    """One entry of a revocation list."""
+
+    serial: int
+    at: datetime  # UTC
+    reason: x509.ReasonFlags = x509.ReasonFlags.unspecified
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Authority:
     """One CA: its certificate, its key, and the certificates above it up to, without, the root."""
 
     certificate: x509.Certificate
     key: ec.EllipticCurvePrivateKey = field(repr=False)
     intermediates: tuple[x509.Certificate, ...] = ()
+    crl_url: str | None = None  # where its revocation list is: goes into the certificates that it issues
 
     @classmethod
     def create_root(cls, name: str, now: datetime, *, path_length: int = 2) -> Authority:
@@ -47,12 +57,9 @@ class Authority:
     def create_subordinate(self, name: str, now: datetime, *, path_length: int = 0) -> Authority:
         """A CA below this one."""
         key = ec.generate_private_key(ec.SECP256R1())
-        certificate = (
-            _ca_builder(_name(name), key.public_key(), now, path_length)
-            .issuer_name(self.certificate.subject)
-            .add_extension(self._authority_key_id(), critical=False)
-            .sign(self.key, hashes.SHA256())
-        )
+        builder = _ca_builder(_name(name), key.public_key(), now, path_length).issuer_name(self.certificate.subject)
+        builder = builder.add_extension(self._authority_key_id(), critical=False)
+        certificate = self._with_crl_url(builder).sign(self.key, hashes.SHA256())
         return Authority(certificate=certificate, key=key, intermediates=(certificate, *self.intermediates))
 
     def issue_platform(
@@ -80,9 +87,9 @@ class Authority:
         now: datetime,
         life: timedelta = OPERATOR_LIFE,
     ) -> x509.Certificate:
-        """A signing certificate for an SHO or DPF (DNS name) or a PVA (URI)."""
+        """A signing certificate for an SHO or DPF (DNS name) or for a PVA or supplier (URI)."""
         name: x509.GeneralName = (
-            x509.UniformResourceIdentifier(identity) if role is Role.PVA else x509.DNSName(identity)
+            x509.UniformResourceIdentifier(identity) if role in (Role.PVA, Role.SUPPLIER) else x509.DNSName(identity)
         )
         usage = _usage(role, public_key)
         subject = _name(identity)
@@ -109,7 +116,7 @@ class Authority:
         life: timedelta,
     ) -> x509.Certificate:
         """An end-entity certificate with whatever is asked for; the profiles above say what is right."""
-        return (
+        builder = (
             x509.CertificateBuilder()
             .subject_name(subject)
             .issuer_name(self.certificate.subject)
@@ -123,21 +130,34 @@ class Authority:
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
             .add_extension(self._authority_key_id(), critical=False)
-            .sign(self.key, hashes.SHA256())
         )
+        return self._with_crl_url(builder).sign(self.key, hashes.SHA256())
 
-    def make_crl(self, revoked: Iterable[int], now: datetime) -> x509.CertificateRevocationList:
-        """A signed list of revoked serial numbers."""
+    def make_crl(
+        self, revoked: Iterable[int | Revocation], now: datetime, *, number: int = 1, life: timedelta = CRL_LIFE
+    ) -> x509.CertificateRevocationList:
+        """A signed list of revoked certificates, or serial numbers (RFC 5280 §5). `number` rises from list to list."""
         builder = (
             x509.CertificateRevocationListBuilder()
             .issuer_name(self.certificate.subject)
             .last_update(now)
-            .next_update(now + CRL_LIFE)
+            .next_update(now + life)
+            .add_extension(self._authority_key_id(), critical=False)
+            .add_extension(x509.CRLNumber(number), critical=False)
         )
-        for serial in revoked:
-            entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now).build()
-            builder = builder.add_revoked_certificate(entry)
+        for each in revoked:
+            entry = each if isinstance(each, Revocation) else Revocation(serial=each, at=now)
+            made = x509.RevokedCertificateBuilder().serial_number(entry.serial).revocation_date(entry.at)
+            if entry.reason is not x509.ReasonFlags.unspecified:  # to be left out then (RFC 5280 §5.3.1)
+                made = made.add_extension(x509.CRLReason(entry.reason), critical=False)
+            builder = builder.add_revoked_certificate(made.build())
         return builder.sign(self.key, hashes.SHA256())
+
+    def _with_crl_url(self, builder: x509.CertificateBuilder) -> x509.CertificateBuilder:
+        if self.crl_url is None:
+            return builder
+        point = x509.DistributionPoint([x509.UniformResourceIdentifier(self.crl_url)], None, None, None)
+        return builder.add_extension(x509.CRLDistributionPoints([point]), critical=False)
 
     def _authority_key_id(self) -> x509.AuthorityKeyIdentifier:
         public: CertificateIssuerPublicKeyTypes = self.key.public_key()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import Enum, StrEnum
 from typing import Final
 
@@ -34,6 +34,7 @@ MIN_RSA_BITS: Final = 2048
 MAX_RSA_BITS: Final = 4096
 MIN_RSA_EXPONENT: Final = 65537
 MAX_CHAIN_DEPTH: Final = 2  # intermediates
+CRL_SKEW: Final = timedelta(minutes=5)  # the clock of who makes a list may be that far ahead of ours
 
 _UNREADABLE: Final = (
     ValueError,
@@ -53,6 +54,7 @@ class Role(Enum):
     PVA = 3
     DPF = 4
     ATTEST = 5
+    SUPPLIER = 6
 
     @property
     def eku(self) -> ObjectIdentifier:
@@ -64,6 +66,7 @@ _ROLE_EKUS: Final = frozenset(role.eku for role in Role)
 _PURPOSE: Final = {
     Role.PLATFORM: "manufacturer",
     Role.ATTEST: "manufacturer",
+    Role.SUPPLIER: "manufacturer",
     Role.SHO: "sho",
     Role.PVA: "pva",
 }  # whose roots may vouch for the role; a DPF is known by its TLS certificate
@@ -79,6 +82,7 @@ class Reason(StrEnum):
     WRONG_IDENTITY = "wrong-identity"
     WEAK_KEY = "weak-key"
     REVOKED = "revoked"
+    REVOCATION_UNKNOWN = "revocation-unknown"
     MALFORMED = "malformed"
 
 
@@ -135,6 +139,7 @@ def validate(
     *,
     identity: str | None = None,
     crls: Sequence[x509.CertificateRevocationList] = (),
+    require_crl: bool = False,
 ) -> ValidatedCertificate:
     """Judge `leaf` for `role` (REQ-20, REQ-46).
 
@@ -145,7 +150,8 @@ def validate(
         role: what it must be good for.
         now: UTC.
         identity: the SAN it must carry; None takes the one it has.
-        crls: signed lists; those of an issuer on the path count, and must be fresh.
+        crls: signed lists; those that an issuer on the path signed count, and one of them must be complete and fresh.
+        require_crl: whether every issuer on the path must have such a list.
 
     Raises:
         CertificateRefused: with the reason; UNKNOWN_CA also when the anchors are for another purpose (REQ-43).
@@ -155,7 +161,7 @@ def validate(
     try:
         _check_own(leaf, role, now)
         path = _walk(leaf, intermediates, anchors, role, now)
-        _check_revocation(path, crls, now)
+        _check_revocation(path, crls, now, required=require_crl)
         subject_id = _identity(leaf, role, identity)
         serial = leaf.subject.get_attributes_for_oid(NameOID.SERIAL_NUMBER)
         public_key = leaf.public_key()
@@ -231,16 +237,45 @@ def _walk(
 
 
 def _check_revocation(
-    path: Sequence[x509.Certificate], crls: Sequence[x509.CertificateRevocationList], now: datetime
+    path: Sequence[x509.Certificate], crls: Sequence[x509.CertificateRevocationList], now: datetime, *, required: bool
 ) -> None:
+    """RFC 5280 §6.3: an entry in any list of the issuer revokes, whatever its reason says (removeFromCRL has no place
+    in a complete list, §5.3.1); only a complete and fresh list clears.
+    """
     for certificate, issuer in itertools.pairwise(path):
-        for crl in crls:
-            if crl.issuer != issuer.subject or not crl.is_signature_valid(issuer.public_key()):  # type: ignore[arg-type]  # a CA key of the validated path
-                continue
-            if crl.next_update_utc is not None and now > crl.next_update_utc:
-                raise CertificateRefused(Reason.REVOKED, "the revocation list is out of date")
+        lists = [crl for crl in crls if _is_signed_by(crl, issuer)]
+        for crl in lists:
             if crl.get_revoked_certificate_by_serial_number(certificate.serial_number) is not None:
                 raise CertificateRefused(Reason.REVOKED, f"serial {certificate.serial_number:x}")
+        faults = [_fault_of(crl, issuer, now) for crl in lists]
+        if lists and all(faults):
+            raise CertificateRefused(Reason.REVOCATION_UNKNOWN, f"the revocation list {faults[0]}")
+        if required and not lists:
+            raise CertificateRefused(Reason.REVOCATION_UNKNOWN, f"no list of {issuer.subject.rfc4514_string()}")
+
+
+def _is_signed_by(crl: x509.CertificateRevocationList, issuer: x509.Certificate) -> bool:
+    """A list that is not even readable is a stranger's: it proves nothing, and must not lock anybody out."""
+    try:
+        return crl.issuer == issuer.subject and crl.is_signature_valid(issuer.public_key())  # type: ignore[arg-type]  # a CA key of the validated path
+    except _UNREADABLE:
+        return False
+
+
+def _fault_of(crl: x509.CertificateRevocationList, issuer: x509.Certificate, now: datetime) -> str:
+    """Why a list of this issuer clears nobody; empty when it does."""
+    if not issuer.extensions.get_extension_for_class(x509.KeyUsage).value.crl_sign:
+        return "is signed by a CA that may sign none"
+    if now + CRL_SKEW < crl.last_update_utc:
+        return "is not valid yet"
+    if crl.next_update_utc is None or now > crl.next_update_utc:
+        return "is out of date"
+    for extension in crl.extensions:
+        # Delta and indirect lists, and those for some certificates or reasons alone, tell it in critical extensions
+        # (RFC 5280 §5.2.4, §5.2.5); one that is not marked so is none the better.
+        if extension.critical or isinstance(extension.value, x509.DeltaCRLIndicator | x509.IssuingDistributionPoint):
+            return f"is not complete or has a critical extension ({extension.oid.dotted_string})"
+    return ""
 
 
 def _identity(leaf: x509.Certificate, role: Role, wanted: str | None) -> str:

@@ -1,21 +1,30 @@
-"""Evidence: what a TRE says of itself to the PVA (RFC 9334 §4.2), signed by its attestation key."""
+"""Evidence: what a TRE says of itself to the PVA (RFC 9334 §4.2), signed by its attestation key.
+
+Two forms: a signed statement, and a TPM's quote over its registers with the digest of the claims as qualifying data.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from mcim import statements
+from mcim import statements, tlv
 from mcim.errors import StatementInvalid
 from mcim.statements import Sign
+from mcim.tpm_quote import TpmQuote, verify_quote
 from mcim.vocabulary import ValidationMode
 
 PREFIX: Final = b"M2M-EVID/1\0"
+QUOTED_PREFIX: Final = b"M2M-TPMQ/1\0"
+_CLAIMS, _ATTEST, _SIGNATURE = 1, 2, 3  # TLVs of the quoted form
+
+Quote = Callable[[bytes], tuple[bytes, bytes]]
+"""Has a TPM quote its registers over the given qualifying data: TPMS_ATTEST, and r and s in 64 octets."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +44,7 @@ class Evidence:
     counter: int  # monotonic in the TRE
     capabilities: bytes = b""  # `capabilities_digest` of what the TRE offers; empty: not told
     log_digest: bytes = b""  # SHA-256 of the measurement log sent beside it (remote mode); empty: none
+    quote: TpmQuote | None = None  # what the TPM said of its registers; None: evidence without a TPM
 
 
 def capabilities_digest(*, suites: Iterable[str], containers: Iterable[str], algorithms: Iterable[str]) -> bytes:
@@ -44,7 +54,51 @@ def capabilities_digest(*, suites: Iterable[str], containers: Iterable[str], alg
 
 
 def sign_evidence(evidence: Evidence, signer: Sign) -> bytes:
-    """Encode and sign."""
+    """Encode and sign: the form of TREs without registers."""
+    return statements.sign(PREFIX, _fields(evidence), signer)
+
+
+def quote_evidence(evidence: Evidence, quote: Quote) -> bytes:
+    """Encode and have quoted: the form of TREs with a TPM.
+
+    The claims reach the signature as the quote's qualifying data, so one signature covers them and the registers.
+    """
+    claims = tlv.encode(_fields(evidence))
+    attest, signature = quote(_qualifying_data(claims))
+    return QUOTED_PREFIX + tlv.encode([(_CLAIMS, claims), (_ATTEST, attest), (_SIGNATURE, signature)])
+
+
+def verify_evidence(octets: bytes, public_key: ec.EllipticCurvePublicKey) -> Evidence:
+    """Verify the signature of either form and decode; what the fields must equal is the caller's check.
+
+    Raises:
+        StatementInvalid: not evidence, not signed by this key, or a field is missing.
+    """
+    if octets.startswith(QUOTED_PREFIX):
+        return _verify_quoted(octets, public_key)
+    return _evidence(statements.verify(PREFIX, octets, public_key), None)
+
+
+def _verify_quoted(octets: bytes, public_key: ec.EllipticCurvePublicKey) -> Evidence:
+    if len(octets) > statements.MAX_STATEMENT:
+        raise StatementInvalid("the evidence is too long")
+    try:
+        parts = dict(tlv.decode(octets[len(QUOTED_PREFIX) :]))
+        claims, attest, signature = (parts.pop(kind) for kind in (_CLAIMS, _ATTEST, _SIGNATURE))
+        fields = dict(tlv.decode(claims))
+    except (KeyError, tlv.TlvError) as exc:
+        raise StatementInvalid("the encoding is wrong") from exc
+    if parts:  # outside the signature: nobody may put anything there
+        raise StatementInvalid("unknown parts beside the quote")
+    quote = verify_quote(attest, signature, public_key, qualifying_data=_qualifying_data(claims))
+    return _evidence(fields, quote)
+
+
+def _qualifying_data(claims: bytes) -> bytes:
+    return hashlib.sha256(QUOTED_PREFIX + claims).digest()
+
+
+def _fields(evidence: Evidence) -> list[tuple[int, bytes]]:
     fields = [
         (1, evidence.mode.value.encode()),
         (2, evidence.m2me_id.encode()),
@@ -59,16 +113,10 @@ def sign_evidence(evidence: Evidence, signer: Sign) -> bytes:
         (11, evidence.counter.to_bytes(8, "big")),
     ]
     optional = [(12, evidence.capabilities), (13, evidence.log_digest)]
-    return statements.sign(PREFIX, [*fields, *(field for field in optional if field[1])], signer)
+    return [*fields, *(each for each in optional if each[1])]
 
 
-def verify_evidence(octets: bytes, public_key: ec.EllipticCurvePublicKey) -> Evidence:
-    """Verify the signature and decode; what the fields must equal is the caller's check.
-
-    Raises:
-        StatementInvalid: not evidence, not signed by this key, or a field is missing.
-    """
-    fields = statements.verify(PREFIX, octets, public_key)
+def _evidence(fields: dict[int, bytes], quote: TpmQuote | None) -> Evidence:
     try:
         return Evidence(
             mode=ValidationMode(statements.text(fields[1])),
@@ -84,6 +132,7 @@ def verify_evidence(octets: bytes, public_key: ec.EllipticCurvePublicKey) -> Evi
             counter=int.from_bytes(fields[11], "big"),
             capabilities=fields.get(12, b""),
             log_digest=fields.get(13, b""),
+            quote=quote,
         )
     except (KeyError, ValueError) as exc:
         raise StatementInvalid("a field is missing or broken") from exc

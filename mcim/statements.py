@@ -41,12 +41,26 @@ def verify(prefix: bytes, octets: bytes, public_key: ec.EllipticCurvePublicKey) 
     if not octets.startswith(prefix) or not len(prefix) + SIGNATURE_LENGTH <= len(octets) <= MAX_STATEMENT:
         raise StatementInvalid("not a statement of this kind")
     body, signature = octets[:-SIGNATURE_LENGTH], octets[-SIGNATURE_LENGTH:]
+    verify_raw(public_key, signature, body)
+    try:
+        return dict(tlv.decode(body[len(prefix) :]))
+    except tlv.TlvError as exc:
+        raise StatementInvalid("the encoding is wrong") from exc
+
+
+def verify_raw(public_key: ec.EllipticCurvePublicKey, signature: bytes, octets: bytes) -> None:
+    """Check a signature as `raw_signature` makes it.
+
+    Raises:
+        StatementInvalid: wrong, or not 64 octets.
+    """
+    if len(signature) != SIGNATURE_LENGTH:
+        raise StatementInvalid("not a signature")
     r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big")
     try:
-        public_key.verify(encode_dss_signature(r, s), body, ec.ECDSA(hashes.SHA256()))
-        return dict(tlv.decode(body[len(prefix) :]))
-    except (InvalidSignature, tlv.TlvError) as exc:
-        raise StatementInvalid("the signature or the encoding is wrong") from exc
+        public_key.verify(encode_dss_signature(r, s), octets, ec.ECDSA(hashes.SHA256()))
+    except InvalidSignature as exc:
+        raise StatementInvalid("the signature is wrong") from exc
 
 
 def text(value: bytes) -> str:

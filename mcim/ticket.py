@@ -104,9 +104,18 @@ def issue_ticket(ticket: Ticket, key: ec.EllipticCurvePrivateKey, chain: Sequenc
 
 
 def verify_ticket(
-    token: str, anchors: TrustAnchors, now: datetime, *, audience: str, pva_id: str | None = None
+    token: str,
+    anchors: TrustAnchors,
+    now: datetime,
+    *,
+    audience: str,
+    pva_id: str | None = None,
+    crls: Sequence[x509.CertificateRevocationList] = (),
+    require_crl: bool = False,
 ) -> Ticket:
     """Verify signature, signer's certificate, times, type and audience; the binding is `Ticket.check_binding`.
+
+    `crls` and `require_crl` are those of `certificates.validate`, for the signer.
 
     Raises:
         StatementInvalid: for every reason, the signer's certificate included.
@@ -118,7 +127,9 @@ def verify_ticket(
         if header.get("typ") != TYPE or header.get("alg") != "ES256":
             raise StatementInvalid("not a ticket")
         chain = [load_der(base64.b64decode(each, validate=True)) for each in header["x5c"]]
-        signer = validate(chain[0], chain[1:], anchors, Role.PVA, now, identity=pva_id)
+        signer = validate(
+            chain[0], chain[1:], anchors, Role.PVA, now, identity=pva_id, crls=crls, require_crl=require_crl
+        )
         if not isinstance(signer.public_key, ec.EllipticCurvePublicKey):
             raise StatementInvalid("the signer's key is not EC")
         # `now` is an argument here, so the library's own clock must not judge the times.

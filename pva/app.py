@@ -11,11 +11,8 @@ from typing import Final
 
 import structlog
 from aiohttp import web
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from actor_runtime.errors import ConfigError
+from actor_runtime.crl_source import CrlSource
 from actor_runtime.http import (
     Listener,
     ProblemError,
@@ -26,15 +23,16 @@ from actor_runtime.http import (
     serve,
     to_base64,
 )
+from actor_runtime.pem_files import read_chain, read_signing_key
 from actor_runtime.store import Store
-from actor_runtime.tls import server_context
+from actor_runtime.tls import client_context, server_context
 from actor_runtime.trail import Trail, TrailRecord
 from actor_runtime.trail_store import append_record
-from mcim.certificates import TrustAnchors, load_pem_chain
-from mcim.errors import MCIMError
+from mcim.certificates import TrustAnchors
 from pva.config import PvaSettings
 from pva.store import tables
 from pva.validation import (
+    STEP_CHECK,
     ChallengeBody,
     ModeNotOffered,
     NotTrusted,
@@ -60,11 +58,17 @@ class Pva:
     store: Store
     trail: Trail
     desk: ValidationDesk
+    crls: CrlSource
     allowed_clients: frozenset[str]
     now: Callable[[], datetime] = _utc_now
 
+    async def start(self) -> None:
+        """Begin what goes on in the background."""
+        await self.crls.start(lambda text: self.trail.note(text, step=STEP_CHECK))
+
     async def close(self) -> None:
         """Write what is still to be written and let go."""
+        await self.crls.stop()
         self.store.close()
         self.trail.close()
 
@@ -82,13 +86,16 @@ def build(settings: PvaSettings, *, now: Callable[[], datetime] = _utc_now) -> P
     Raises:
         ConfigError, StoreError.
     """
-    chain = _read_chain(settings.signing_cert)
+    chain = read_chain(settings.signing_cert, "signing certificate")
+    manufacturers = read_chain(settings.manufacturer_anchors, "manufacturer anchors")
+    crls = CrlSource(settings, anchors=manufacturers, ssl_context=client_context(settings.tls_ca), now=now)
     verifier = Verifier(
         pva_id=settings.pva_id,
-        signing_key=_read_key(settings.signing_key, chain[0]),
+        signing_key=read_signing_key(settings.signing_key, chain[0]),
         chain=chain,
-        manufacturers=TrustAnchors(_read_chain(settings.manufacturer_anchors), "manufacturer"),
-        crls=tuple(_read_crl(path) for path in settings.crl_files),
+        manufacturers=TrustAnchors(manufacturers, "manufacturer"),
+        crls=crls.current,
+        crl_required=settings.crl_required,
         modes=settings.modes,
         challenge_ttl=timedelta(seconds=settings.challenge_ttl_s),
         max_challenges=settings.max_challenges,
@@ -104,6 +111,7 @@ def build(settings: PvaSettings, *, now: Callable[[], datetime] = _utc_now) -> P
         store=store,
         trail=trail,
         desk=ValidationDesk(store=store, trail=trail, verifier=verifier),
+        crls=crls,
         allowed_clients=settings.allowed_clients,
         now=now,
     )
@@ -122,6 +130,7 @@ async def run(settings: PvaSettings) -> None:
     """Serve until told to stop."""
     context = server_context(settings.tls_cert, settings.tls_key, client_ca=settings.tls_ca)
     pva = build(settings)
+    await pva.start()
     listener = Listener(
         name="partner",
         app=application(pva),
@@ -155,9 +164,11 @@ async def _validate(pva: Pva, request: web.Request) -> web.Response:
         order=str(body.req_id),
     )
     try:
-        ticket = await pva.desk.validate(body, client=_client(pva, request), now=pva.now())
+        ticket = await pva.desk.validate(
+            body, client=_client(pva, request), now=pva.now(), key=request.headers.get("Idempotency-Key", "")
+        )
     except NotTrusted as exc:
-        _log.warning("pva.not_trusted", tre_id=body.tre_id, reason=exc.reason)
+        _log.warning("pva.not_trusted", tre_id=body.tre_id, reason=exc.reason, detail=exc.detail)
         raise ProblemError(403, "platform-not-trusted", exc.reason) from exc
     pva.trail.message(
         step="11", direction="PVA→DPF", summary="signed ticket", octets=len(ticket), order=str(body.req_id)
@@ -168,31 +179,3 @@ async def _validate(pva: Pva, request: web.Request) -> web.Response:
 def _client(pva: Pva, request: web.Request) -> str:
     """The name by which this DPF is on our list."""
     return min(peer_identities(request) & pva.allowed_clients)
-
-
-def _read_chain(path: Path) -> tuple[x509.Certificate, ...]:
-    try:
-        return load_pem_chain(path.read_bytes())
-    except OSError as exc:
-        raise ConfigError(f"{path}: {exc.strerror}") from exc
-    except MCIMError as exc:
-        raise ConfigError(f"{path}: no PEM certificates") from exc
-
-
-def _read_key(path: Path, leaf: x509.Certificate) -> ec.EllipticCurvePrivateKey:
-    try:
-        key = load_pem_private_key(path.read_bytes(), password=None)
-    except (OSError, ValueError, TypeError) as exc:
-        raise ConfigError(f"{path}: no PEM private key") from exc
-    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != leaf.public_key():
-        raise ConfigError(f"{path}: not the EC key of the signing certificate")
-    return key
-
-
-def _read_crl(path: Path) -> x509.CertificateRevocationList:
-    try:
-        octets = path.read_bytes()
-        pem = octets.lstrip().startswith(b"-----BEGIN")
-        return x509.load_pem_x509_crl(octets) if pem else x509.load_der_x509_crl(octets)
-    except (OSError, ValueError) as exc:
-        raise ConfigError(f"{path}: no certificate revocation list") from exc

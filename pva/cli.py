@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Optional, TypeVar
+from typing import Annotated, Optional, TypeVar, cast
 
 import typer
 
@@ -15,8 +15,10 @@ from actor_runtime.config import load_settings
 from actor_runtime.errors import ActorError
 from actor_runtime.logs import configure_logs
 from actor_runtime.store import Store
+from mcim.vocabulary import ValidationMode
 from pva.app import open_store, run
 from pva.config import PvaSettings
+from pva.references import make_reference, parse_pairs, read_measurements
 from pva.store import repository
 
 app = typer.Typer(help="Platform validation authority: challenges, evidence, tickets.", no_args_is_help=True)
@@ -49,14 +51,41 @@ def serve(context: typer.Context) -> None:
 
 
 @reference_app.command("add")
-def reference_add(context: typer.Context, tre_type: TreType, version: Version) -> None:
-    """Declare a TRE type and version good."""
-    now = datetime.now(UTC)
-    added = _with_store(
-        context,
-        lambda s: s.write_sync(lambda c: repository.add_reference(c, tre_type=tre_type, version=version, now=now)),
+def reference_add(
+    context: typer.Context,
+    tre_type: TreType,
+    version: Version,
+    minimum_mode: Annotated[
+        ValidationMode, typer.Option("--minimum-mode", help="The least that must be shown.")
+    ] = ValidationMode.SEMI_AUTONOMOUS,
+    requires_quote: Annotated[bool, typer.Option("--requires-quote", help="Evidence must be a TPM's quote.")] = False,
+    measurement: Annotated[
+        Optional[list[str]], typer.Option(metavar="NAME=HEX", help="A component that must be in the log.")  # noqa: UP045
+    ] = None,
+    measurements: Annotated[
+        Optional[Path], typer.Option(help="JSON file: an object of such names and digests.")  # noqa: UP045
+    ] = None,
+    optional_measurement: Annotated[
+        Optional[list[str]], typer.Option(metavar="NAME=HEX", help="A component that may be in the log.")  # noqa: UP045
+    ] = None,
+) -> None:
+    """Declare a TRE type and version good, and how it must show that it is; again with other options changes it."""
+    required = {} if measurements is None else read_measurements(measurements)
+    typed = parse_pairs(measurement or ())
+    twice = sorted(set(required) & set(typed))
+    if twice:
+        raise ActorError(f"in the file and on the command line: {', '.join(twice)}")
+    reference = make_reference(
+        tre_type=tre_type,
+        version=version,
+        minimum_mode=minimum_mode,
+        requires_quote=requires_quote,
+        required=required | typed,
+        optional=parse_pairs(optional_measurement or ()),
     )
-    typer.echo(f"{tre_type} {version}: {'added' if added else 'was there already'}")
+    now = datetime.now(UTC)
+    outcome = _with_store(context, lambda s: s.write_sync(lambda c: repository.put_reference(c, reference, now=now)))
+    typer.echo(f"{tre_type} {version}: {outcome}")
 
 
 @reference_app.command("remove")
@@ -73,14 +102,50 @@ def reference_remove(context: typer.Context, tre_type: TreType, version: Version
 @reference_app.command("list")
 def reference_list(context: typer.Context, as_json: AsJson = False) -> None:
     """List known-good TRE types and versions."""
-    cli.show_rows(_with_store(context, lambda s: s.read_sync(repository.list_references)), as_json=as_json)
+    rows = _with_store(context, lambda s: s.read_sync(repository.list_references))
+    if not as_json:
+        for row in rows:
+            for name in ("measurements", "optionalMeasurements"):
+                row[name] = len(cast(Sized, row[name]))
+    cli.show_rows(rows, as_json=as_json)
 
 
 @decision_app.command("list")
-def decision_list(context: typer.Context, limit: int = 100, as_json: AsJson = False) -> None:
+def decision_list(
+    context: typer.Context,
+    limit: Annotated[int, typer.Option(min=1)] = 100,
+    tre: Annotated[Optional[str], typer.Option(help="Of this TRE alone.")] = None,  # noqa: UP045
+    trusted: Annotated[
+        Optional[bool],  # noqa: UP045
+        typer.Option("--trusted/--refused", help="Positive or negative ones alone."),
+    ] = None,
+    since: Annotated[
+        Optional[datetime],  # noqa: UP045
+        typer.Option(formats=["%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d"], help="From then on, UTC."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """List decisions, newest first."""
-    rows = _with_store(context, lambda s: s.read_sync(lambda c: repository.list_decisions(c, limit=limit)))
+    moment = None if since is None else since.replace(tzinfo=UTC)
+    rows = _with_store(
+        context,
+        lambda s: s.read_sync(
+            lambda c: repository.list_decisions(c, limit=limit, tre_id=tre, trusted=trusted, since=moment)
+        ),
+    )
     cli.show_rows(rows, as_json=as_json)
+
+
+@decision_app.command("show")
+def decision_show(
+    context: typer.Context,
+    number: Annotated[int, typer.Argument(metavar="ID", help="As `pva decision list` shows it.")],
+) -> None:
+    """Show one decision with all checks on its request, as JSON."""
+    found = _with_store(context, lambda s: s.read_sync(lambda c: repository.show_decision(c, number)))
+    if found is None:
+        raise ActorError(f"no decision {number}", hint="`pva decision list` shows all")
+    cli.show(found, as_json=True)
 
 
 def main() -> None:

@@ -7,11 +7,12 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from actor_runtime.config import ActorSettings, ListenAddress
+from actor_runtime.config import ListenAddress
+from actor_runtime.crl_source import RevocationSettings
 from mcim.vocabulary import ValidationMode
 
 
-class PvaSettings(ActorSettings):
+class PvaSettings(RevocationSettings):
     """What a PVA must know. Trust anchors are configured out of band and typed by purpose (REQ-43)."""
 
     model_config = SettingsConfigDict(env_prefix="PVA_")
@@ -26,7 +27,6 @@ class PvaSettings(ActorSettings):
     signing_cert: Path  # PEM chain, leaf first
     signing_key: Path
     manufacturer_anchors: Path  # PEM
-    crl_files: tuple[Path, ...] = ()  # PEM or DER, of the manufacturers
     modes: frozenset[ValidationMode] = frozenset({ValidationMode.SEMI_AUTONOMOUS})
     challenge_ttl_s: int = Field(default=300, gt=0, le=3600)
     max_challenges: int = Field(default=10_000, gt=0)  # outstanding at a time

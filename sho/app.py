@@ -12,6 +12,7 @@ from typing import Final
 import structlog
 from aiohttp import web
 
+from actor_runtime.crl_source import CrlSource
 from actor_runtime.errors import ConfigError
 from actor_runtime.http import (
     Base64,
@@ -25,9 +26,10 @@ from actor_runtime.http import (
     serve,
     to_base64,
 )
+from actor_runtime.pem_files import read_chain
 from actor_runtime.sealing import SealingKey
 from actor_runtime.store import Store
-from actor_runtime.tls import server_context
+from actor_runtime.tls import client_context, server_context
 from actor_runtime.trail import Trail, TrailRecord
 from actor_runtime.trail_store import append_record
 from mcim.aka import IND_BITS
@@ -37,12 +39,13 @@ from sho.auc import AttachBusy, Attached, AttachRefused, AuthenticationCentre, C
 from sho.checks import RequestRefused
 from sho.config import ShoSettings
 from sho.handover import HandoverBody, HandoverDesk, HandoverPolicy
-from sho.identity import TrustStore, load_identity, read_chain, read_crls
+from sho.identity import TrustStore, load_identity
 from sho.report import ReportBody, ReportDesk
 from sho.store import repository, tables
 from sho.subscriptions import Vault
 
 MIGRATIONS: Final = Path(__file__).parent / "store" / "migrations"
+STEP_CRL: Final = "9"  # platform validation rests on the lists
 MAX_ATTACH_BODY: Final = 4096  # octets; this listener is open to everybody
 
 _log = structlog.get_logger(__name__)
@@ -76,11 +79,17 @@ class Sho:
     handovers: HandoverDesk
     reports: ReportDesk
     auc: AuthenticationCentre
+    crls: CrlSource
     allowed_clients: frozenset[str]
     now: Callable[[], datetime] = _utc_now
 
+    async def start(self) -> None:
+        """Begin what goes on in the background."""
+        await self.crls.start(lambda text: self.trail.note(text, step=STEP_CRL))
+
     async def close(self) -> None:
         """Write what is still to be written and let go."""
+        await self.crls.stop()
         self.store.close()
         self.trail.close()
 
@@ -124,11 +133,15 @@ def build(settings: ShoSettings, *, now: Callable[[], datetime] = _utc_now) -> S
         ConfigError, StoreError.
     """
     identity = load_identity(settings.sho_id, settings.signing_cert, settings.signing_key)
+    manufacturers = read_chain(settings.manufacturer_anchors, "manufacturer anchors")
+    pvas = read_chain(settings.pva_anchors, "pva anchors")
+    crls = CrlSource(settings, anchors=(*manufacturers, *pvas), ssl_context=client_context(settings.tls_ca), now=now)
     trust = TrustStore(
-        manufacturers=TrustAnchors(read_chain(settings.manufacturer_anchors), "manufacturer"),
-        pvas=TrustAnchors(read_chain(settings.pva_anchors), "pva"),
+        manufacturers=TrustAnchors(manufacturers, "manufacturer"),
+        pvas=TrustAnchors(pvas, "pva"),
         pva_id=settings.pva_id,
-        crls=read_crls(settings.crl_files),
+        crl_source=crls.current,
+        crl_required=settings.crl_required,
     )
     policy = HandoverPolicy(
         suites=_suites(settings.suites),
@@ -162,6 +175,7 @@ def build(settings: ShoSettings, *, now: Callable[[], datetime] = _utc_now) -> S
             session_ttl_s=settings.attach_session_ttl_s,
             max_sessions=settings.attach_sessions_max,
         ),
+        crls=crls,
         allowed_clients=settings.allowed_clients,
         now=now,
     )
@@ -189,6 +203,7 @@ async def run(settings: ShoSettings) -> None:
     partner_tls = server_context(settings.tls_cert, settings.tls_key, client_ca=settings.tls_ca)
     network_tls = server_context(settings.tls_cert, settings.tls_key)
     sho = build(settings)
+    await sho.start()
     await serve(
         [
             Listener(

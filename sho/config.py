@@ -7,7 +7,8 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from actor_runtime.config import ActorSettings, ListenAddress
+from actor_runtime.config import ListenAddress
+from actor_runtime.crl_source import RevocationSettings
 from mcim.vocabulary import Suite
 
 _DAY_S = 86_400
@@ -18,7 +19,7 @@ def _default_suites() -> frozenset[str]:
     return frozenset(suite.label for suite in Suite if suite is not Suite.LEGACY_1)
 
 
-class ShoSettings(ActorSettings):
+class ShoSettings(RevocationSettings):
     """What an SHO must know. Trust anchors are configured out of band and typed by purpose (REQ-43)."""
 
     model_config = SettingsConfigDict(env_prefix="SHO_")
@@ -37,7 +38,6 @@ class ShoSettings(ActorSettings):
     manufacturer_anchors: Path  # PEM, for platform and attestation certificates
     pva_anchors: Path  # PEM
     pva_id: str | None = None  # accept tickets of this PVA only; None: of any under the anchors
-    crl_files: tuple[Path, ...] = ()  # PEM or DER
     suites: frozenset[str] = Field(default_factory=_default_suites)  # labels; the order is the TRE's
     require_order: bool = True  # give subscriptions only to devices for which this SHO opened an order
     mcim_validity_days: int = Field(default=3650, gt=0)

@@ -172,7 +172,14 @@ class HandoverDesk:
         try:
             leaf, chain = load_der(body.platform_cert), [load_der(octets) for octets in body.chain]
             platform = validate(
-                leaf, chain, self._trust.manufacturers, Role.PLATFORM, now, identity=body.tre_id, crls=self._trust.crls
+                leaf,
+                chain,
+                self._trust.manufacturers,
+                Role.PLATFORM,
+                now,
+                identity=body.tre_id,
+                crls=self._trust.crls,
+                require_crl=self._trust.crl_required,
             )
         except CertificateRefused as exc:
             raise checks.failed(
@@ -192,7 +199,13 @@ class HandoverDesk:
         requirements = ("REQ-19", "REQ-24", "REQ-27")
         try:
             ticket = verify_ticket(
-                body.ticket, self._trust.pvas, now, audience=self._identity.sho_id, pva_id=self._trust.pva_id
+                body.ticket,
+                self._trust.pvas,
+                now,
+                audience=self._identity.sho_id,
+                pva_id=self._trust.pva_id,
+                crls=self._trust.crls,
+                require_crl=self._trust.crl_required,
             )
         except StatementInvalid as exc:
             raise checks.failed("pva-ticket", requirements, code="ticket-refused", detail=str(exc)) from exc

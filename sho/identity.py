@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from actor_runtime.errors import ConfigError
-from mcim.certificates import TrustAnchors, load_pem_chain
-from mcim.errors import MCIMError
+from actor_runtime.pem_files import read_chain, read_signing_key
+from mcim.certificates import TrustAnchors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,12 +34,18 @@ class ShoIdentity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrustStore:
-    """Anchors by purpose (REQ-43), and the revocation lists at hand."""
+    """Anchors by purpose (REQ-43), and where the revocation lists of the moment are."""
 
     manufacturers: TrustAnchors
     pvas: TrustAnchors
     pva_id: str | None
-    crls: Sequence[x509.CertificateRevocationList]
+    crl_source: Callable[[], tuple[x509.CertificateRevocationList, ...]]
+    crl_required: bool = False
+
+    @property
+    def crls(self) -> tuple[x509.CertificateRevocationList, ...]:
+        """The lists at hand now: they change while the SHO runs."""
+        return self.crl_source()
 
 
 def load_identity(sho_id: str, cert: Path, key: Path) -> ShoIdentity:
@@ -50,45 +54,8 @@ def load_identity(sho_id: str, cert: Path, key: Path) -> ShoIdentity:
     Raises:
         ConfigError: unreadable, not EC on P-256, or they do not belong together.
     """
-    chain = read_chain(cert)
-    try:
-        private_key = load_pem_private_key(key.read_bytes(), password=None)
-    except (OSError, ValueError, TypeError) as exc:
-        raise ConfigError(f"{key}: no PEM private key") from exc
-    if not isinstance(private_key, ec.EllipticCurvePrivateKey) or private_key.public_key() != chain[0].public_key():
-        raise ConfigError(f"{key}: not the EC key of {cert}")
-    return ShoIdentity(sho_id=sho_id, chain=chain, signing_key=private_key)
-
-
-def read_chain(path: Path) -> tuple[x509.Certificate, ...]:
-    """PEM certificates of a file.
-
-    Raises:
-        ConfigError: none in it.
-    """
-    try:
-        return load_pem_chain(path.read_bytes())
-    except OSError as exc:
-        raise ConfigError(f"{path}: {exc.strerror}") from exc
-    except MCIMError as exc:
-        raise ConfigError(f"{path}: no PEM certificates") from exc
-
-
-def read_crls(paths: Iterable[Path]) -> tuple[x509.CertificateRevocationList, ...]:
-    """CRLs of files, PEM or DER.
-
-    Raises:
-        ConfigError: unreadable.
-    """
-    found = []
-    for path in paths:
-        try:
-            octets = path.read_bytes()
-            pem = octets.lstrip().startswith(b"-----BEGIN")
-            found.append(x509.load_pem_x509_crl(octets) if pem else x509.load_der_x509_crl(octets))
-        except (OSError, ValueError) as exc:
-            raise ConfigError(f"{path}: no certificate revocation list") from exc
-    return tuple(found)
+    chain = read_chain(cert, "signing certificate")
+    return ShoIdentity(sho_id=sho_id, chain=chain, signing_key=read_signing_key(key, chain[0]))
 
 
 def _extension(

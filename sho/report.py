@@ -77,7 +77,14 @@ class ReportDesk:
         try:
             leaf, chain = load_der(body.attest_cert), [load_der(octets) for octets in body.chain]
             attest = validate(
-                leaf, chain, self._trust.manufacturers, Role.ATTEST, now, identity=row.tre_id, crls=self._trust.crls
+                leaf,
+                chain,
+                self._trust.manufacturers,
+                Role.ATTEST,
+                now,
+                identity=row.tre_id,
+                crls=self._trust.crls,
+                require_crl=self._trust.crl_required,
             )
         except CertificateRefused as exc:
             raise checks.failed(

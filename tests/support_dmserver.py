@@ -153,7 +153,7 @@ def rules(mode: ValidationMode = ValidationMode.SEMI_AUTONOMOUS, **changes: obje
         manufacturers=pki().manufacturers,
         pvas=pki().pvas,
         pva_id=PVA_ID,
-        crls=(),
+        crls=tuple,
         ddf=load("M2MMobj"),
     )
     return dataclasses.replace(plain, **changes)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, delete, func, insert, or_, select, update
 
-from pva.store.tables import challenges, decisions, reference_values
+from actor_runtime.trail_store import records_of
+from mcim.vocabulary import ValidationMode
+from pva.references import Reference, ReferenceMeasurement
+from pva.store.tables import challenges, decisions, reference_measurements, reference_values, trail
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +38,8 @@ class Decision:
     mode: str
     client: str
     trusted: bool
-    reason: str  # of a refusal
+    reason: str  # of a refusal: the name of the check
+    detail: str  # what that check found
     ticket: str | None
     decided_at: datetime
 
@@ -80,26 +86,62 @@ def use_challenge(connection: Connection, challenge: bytes, request_digest: byte
     )
 
 
-def is_reference(connection: Connection, tre_type: str, version: str) -> bool:
-    """Whether a TRE of that type and version is known good."""
-    found = connection.execute(
-        select(func.count())
-        .select_from(reference_values)
-        .where(reference_values.c.tre_type == tre_type, reference_values.c.version == version)
+def find_reference(connection: Connection, tre_type: str, version: str) -> Reference | None:
+    """What is known of a TRE type and version; None: it is not known to be good."""
+    row = connection.execute(
+        select(reference_values).where(reference_values.c.tre_type == tre_type, reference_values.c.version == version)
+    ).one_or_none()
+    if row is None:
+        return None
+    measurements = connection.execute(
+        select(reference_measurements)
+        .where(reference_measurements.c.tre_type == tre_type, reference_measurements.c.version == version)
+        .order_by(reference_measurements.c.name)
     )
-    return int(found.scalar_one()) > 0
+    return Reference(
+        tre_type=row.tre_type,
+        version=row.version,
+        minimum_mode=ValidationMode(row.minimum_mode),
+        requires_quote=row.requires_quote,
+        measurements=tuple(ReferenceMeasurement(each.name, each.digest, each.required) for each in measurements),
+    )
 
 
-def add_reference(connection: Connection, *, tre_type: str, version: str, now: datetime) -> bool:
-    """Declare a type and version good; False when it was already."""
-    if is_reference(connection, tre_type, version):
-        return False
-    connection.execute(insert(reference_values).values(tre_type=tre_type, version=version, added_at=naive(now)))
-    return True
+def put_reference(connection: Connection, reference: Reference, *, now: datetime) -> str:
+    """Declare a type and version good: "added", "changed", or "was there already" when all was the same."""
+    known = find_reference(connection, reference.tre_type, reference.version)
+    if known == reference:
+        return "was there already"
+    remove_reference(connection, tre_type=reference.tre_type, version=reference.version)
+    connection.execute(
+        insert(reference_values).values(
+            tre_type=reference.tre_type,
+            version=reference.version,
+            added_at=naive(now),
+            minimum_mode=reference.minimum_mode.value,
+            requires_quote=reference.requires_quote,
+        )
+    )
+    for each in reference.measurements:
+        connection.execute(
+            insert(reference_measurements).values(
+                tre_type=reference.tre_type,
+                version=reference.version,
+                name=each.name,
+                digest=each.digest,
+                required=each.required,
+            )
+        )
+    return "added" if known is None else "changed"
 
 
 def remove_reference(connection: Connection, *, tre_type: str, version: str) -> bool:
-    """Withdraw a type and version; False when it was not there."""
+    """Withdraw a type and version with its measurements; False when it was not there."""
+    connection.execute(
+        delete(reference_measurements).where(
+            reference_measurements.c.tre_type == tre_type, reference_measurements.c.version == version
+        )
+    )
     done = connection.execute(
         delete(reference_values).where(reference_values.c.tre_type == tre_type, reference_values.c.version == version)
     )
@@ -109,10 +151,22 @@ def remove_reference(connection: Connection, *, tre_type: str, version: str) -> 
 def list_references(connection: Connection) -> list[dict[str, object]]:
     """All known-good types and versions."""
     query = select(reference_values).order_by(reference_values.c.tre_type, reference_values.c.version)
-    return [
-        {"treType": row.tre_type, "version": row.version, "added": _text(row.added_at)}
-        for row in connection.execute(query)
-    ]
+    found: list[dict[str, object]] = []
+    for row in connection.execute(query):
+        reference = find_reference(connection, row.tre_type, row.version)
+        measurements = () if reference is None else reference.measurements
+        found.append(
+            {
+                "treType": row.tre_type,
+                "version": row.version,
+                "added": _text(row.added_at),
+                "minimumMode": row.minimum_mode,
+                "requiresQuote": row.requires_quote,
+                "measurements": {each.name: each.digest.hex() for each in measurements if each.required},
+                "optionalMeasurements": {each.name: each.digest.hex() for each in measurements if not each.required},
+            }
+        )
+    return found
 
 
 def find_decision(connection: Connection, request_digest: bytes) -> Decision | None:
@@ -140,6 +194,7 @@ def add_decision(connection: Connection, decision: Decision) -> Decision:
             client=decision.client,
             trusted=decision.trusted,
             reason=decision.reason,
+            detail=decision.detail,
             ticket=decision.ticket,
             decided_at=naive(decision.decided_at),
         )
@@ -147,22 +202,48 @@ def add_decision(connection: Connection, decision: Decision) -> Decision:
     return decision
 
 
-def list_decisions(connection: Connection, *, limit: int) -> list[dict[str, object]]:
-    """Decisions, newest first, without the tickets."""
+def list_decisions(
+    connection: Connection,
+    *,
+    limit: int,
+    tre_id: str | None = None,
+    trusted: bool | None = None,
+    since: datetime | None = None,
+) -> list[dict[str, object]]:
+    """Decisions, newest first, without the tickets; all filters together."""
     query = select(decisions).order_by(decisions.c.id.desc()).limit(limit)
-    return [
-        {
-            "time": _text(row.decided_at),
-            "reqId": row.req_id,
-            "m2meId": row.m2me_id,
-            "treId": row.tre_id,
-            "mode": row.mode,
-            "client": row.client,
-            "trusted": row.trusted,
-            "reason": row.reason,
-        }
-        for row in connection.execute(query)
-    ]
+    if tre_id is not None:
+        query = query.where(decisions.c.tre_id == tre_id)
+    if trusted is not None:
+        query = query.where(decisions.c.trusted.is_(trusted))
+    if since is not None:
+        query = query.where(decisions.c.decided_at >= naive(since))
+    return [_decision_row(row) for row in connection.execute(query)]
+
+
+def show_decision(connection: Connection, number: int) -> dict[str, object] | None:
+    """One decision with the checks on its request; the ticket, which somebody may still use, by its digest alone."""
+    row = connection.execute(select(decisions).where(decisions.c.id == number)).one_or_none()
+    if row is None:
+        return None
+    checks = [record for record in records_of(connection, trail, row.req_id) if record["kind"] == "check"]
+    digest = None if row.ticket is None else hashlib.sha256(row.ticket.encode()).hexdigest()
+    return _decision_row(row) | {"ticketDigest": digest, "checks": checks}
+
+
+def _decision_row(row: Row[Any]) -> dict[str, object]:
+    return {
+        "id": row.id,
+        "time": _text(row.decided_at),
+        "reqId": row.req_id,
+        "m2meId": row.m2me_id,
+        "treId": row.tre_id,
+        "mode": row.mode,
+        "client": row.client,
+        "trusted": row.trusted,
+        "reason": row.reason,
+        "detail": row.detail,
+    }
 
 
 def naive(moment: datetime) -> datetime:

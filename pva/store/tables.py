@@ -14,6 +14,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    false,
 )
 
 from actor_runtime.trail_store import trail_table
@@ -44,6 +45,18 @@ reference_values: Final = Table(
     Column("tre_type", String(64), primary_key=True),
     Column("version", String(64), primary_key=True),
     Column("added_at", DateTime, nullable=False),
+    Column("minimum_mode", String(32), nullable=False, server_default="semi-autonomous"),
+    Column("requires_quote", Boolean, nullable=False, server_default=false()),
+)
+
+reference_measurements: Final = Table(
+    "reference_measurement",
+    metadata,
+    Column("tre_type", String(64), primary_key=True),
+    Column("version", String(64), primary_key=True),
+    Column("name", String(255), primary_key=True),
+    Column("digest", LargeBinary(32), nullable=False),  # SHA-256
+    Column("required", Boolean, nullable=False),
 )
 
 decisions: Final = Table(
@@ -60,6 +73,7 @@ decisions: Final = Table(
     Column("reason", String(255), nullable=False),  # of a refusal; empty when trusted
     Column("ticket", Text, nullable=True),
     Column("decided_at", DateTime, nullable=False),
+    Column("detail", Text, nullable=False, server_default=""),  # all that the failed check found
 )
 
 trail: Final = trail_table(metadata)

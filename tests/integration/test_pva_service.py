@@ -17,6 +17,7 @@ from mcim.ticket import verify_ticket
 from mcim.vocabulary import ValidationMode
 from pva.app import application, build
 from pva.config import PvaSettings
+from pva.references import Reference
 from pva.store import repository, tables
 from tests.support_operators import (
     DPF_ID,
@@ -75,7 +76,8 @@ async def pva(settings):
     clock = Clock()
     pva = build(settings, now=clock)
     now = datetime.now(UTC)
-    await pva.store.write(lambda c: repository.add_reference(c, tre_type=TRE_TYPE, version=TRE_VERSION, now=now))
+    known = Reference(tre_type=TRE_TYPE, version=TRE_VERSION)
+    await pva.store.write(lambda c: repository.put_reference(c, known, now=now))
     yield pva
     await pva.close()
 
@@ -210,7 +212,8 @@ SPOILED_REQUESTS = {
     "a challenge nobody gave": (with_member(challenge=to_base64(bytes(32))), "challenge-known-and-unused"),
     "challenge for another request": (with_member(reqId=str(uuid.UUID(int=7))), "challenge-binding"),
     "challenge for another TRE": (with_member(treId="urn:m2m:tre:0002"), "challenge-binding"),
-    "challenge for another mode": (with_member(mode="autonomous"), "challenge-binding"),
+    "another mode than the challenge is for": (with_member(mode="autonomous"), "mode-offered"),
+    "another version than the evidence says": (with_member(treVersion="2.0"), "evidence-tre-facts"),
     "for nobody": (with_member(audience=[]), "audience-named"),
     "platform certificate by another CA": (
         certificate(
@@ -300,6 +303,9 @@ async def test_only_partners_on_the_list_get_in(url, pki, device):
 async def test_a_mode_not_offered_and_too_many_challenges(dpf, pva, device):
     with pytest.raises(PartnerRefused) as refused:
         await Exchange(device).ask(dpf, mode="remote")
+    assert refused.value.code == "mode-not-offered"
+    with pytest.raises(PartnerRefused) as refused:
+        await Exchange(device).ask(dpf, mode="autonomous")  # which has no challenge
     assert refused.value.code == "mode-not-offered"
     object.__setattr__(pva.desk._verifier, "max_challenges", 1)
     await Exchange(device).ask(dpf)

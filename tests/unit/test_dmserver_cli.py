@@ -190,4 +190,4 @@ def test_the_url_for_a_bootstrap_comes_from_the_running_server(tmp_path):
 
 def test_missing_anchors_are_named(tmp_path):
     with pytest.raises(ConfigError, match=r"manufacturer\.pem"):
-        load_rules(settings(tmp_path))
+        load_rules(settings(tmp_path), None)

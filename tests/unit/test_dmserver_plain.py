@@ -11,7 +11,7 @@ from actor_runtime.config import load_settings
 from actor_runtime.errors import ConfigError
 from dmserver import cli, server
 from dmserver.config import DmServerSettings
-from dmserver.server import load_rules
+from dmserver.server import load_crls, load_rules
 from tests.support_dmserver import M2ME_ID, Dpf
 
 PLAIN = """
@@ -55,7 +55,7 @@ def run(tmp_path, capsys, monkeypatch):
 def test_nothing_of_provisioning_is_needed(tmp_path):
     made = settings(tmp_path)
     assert made.provisioning() is None
-    assert load_rules(made) is None
+    assert (load_crls(made), load_rules(made, None)) == (None, None)
 
 
 def test_all_of_provisioning_is_known_as_such(tmp_path):

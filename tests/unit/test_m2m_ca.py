@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import stat
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -67,12 +67,14 @@ def files(path: Path) -> set[str]:
 
 
 DEMO_FILES = {
-    *(f"anchors/{name}.pem" for name in ("tls", "manufacturer", "sho", "pva")),
+    *(f"anchors/{name}.pem" for name in ("tls", "manufacturer", "sho", "pva", "crl-issuers")),
     *(f"ca/{name}.{kind}" for name in ("tls", "operator", "manufacturer", "pva") for kind in ("crt", "key")),
     *(f"ca/{name}-root.key" for name in ("operator", "manufacturer")),
     *(f"{actor}/tls.{kind}" for actor in ("dpf", "sho", "pva") for kind in ("crt", "key")),
     *(f"{actor}/signing.{kind}" for actor in ("sho", "pva") for kind in ("crt", "key")),
     "issued.jsonl",
+    "ca/settings.json",
+    ".lock",
 }
 
 
@@ -144,7 +146,7 @@ def test_every_certificate_is_noted(demo: CaDirectory) -> None:
     for name in ("sho/signing.crt", "pva/signing.crt", "dpf/tls.crt", "sho/tls.crt", "pva/tls.crt"):
         leaf = load_pem_chain((demo.path / name).read_bytes())[0]
         assert f"{leaf.serial_number:x}" in serials
-    assert all(set(each) == {"serial", "kind", "subject", "notAfter"} for each in notes)
+    assert all({"serial", "kind", "subject", "notAfter", "ca", "keyId"} <= set(each) for each in notes)
 
 
 def test_init_refuses_twice(tmp_path: Path) -> None:
@@ -237,24 +239,6 @@ def test_issue_tre_refuses_a_weak_key(demo: CaDirectory, weak: dict[str, Any]) -
         demo.issue_tre(weak, NOW)
 
 
-@pytest.mark.parametrize("ca", ["tls", "operator", "manufacturer", "pva"])
-def test_crl(demo: CaDirectory, ca: str) -> None:
-    """REQ-21: a list that the CA signed, with these serial numbers, for a week."""
-    crl = x509.load_pem_x509_crl(demo.make_crl(ca, [5, 0xABC], NOW))
-    authority = demo.authority(ca)
-    assert crl.issuer == authority.certificate.subject
-    assert crl.is_signature_valid(authority.key.public_key())
-    assert {each.serial_number for each in crl} == {5, 0xABC}
-    assert crl.next_update_utc == NOW + timedelta(days=7)
-
-
-@pytest.mark.parametrize("serial", [0, -1, 1 << 160], ids=["zero", "negative", "too-long"])
-def test_crl_of_a_serial_that_none_has(demo: CaDirectory, serial: int) -> None:
-    """REQ-21: told, not a traceback."""
-    with pytest.raises(CaError):
-        demo.make_crl("manufacturer", [serial], NOW)
-
-
 @pytest.mark.parametrize("name", ["nobody", "../ca/tls.crt", ""])
 def test_no_such_ca(demo: CaDirectory, name: str) -> None:
     """REQ-21: a CA that is not there is told, with what to do."""
@@ -319,10 +303,14 @@ def test_command_line(tmp_path: Path) -> None:
     for actor, role, purpose in (("sho", Role.SHO, "sho"), ("pva", Role.PVA, "pva"), ("dpf", Role.DPF, "sho")):
         signing = load_pem_chain((tmp_path / actor / "signing.crt").read_bytes())
         validate(signing[0], signing[1:], anchors(ca, purpose), role, NOW)
-    ok("crl", pki, "--serial", f"{leaf.serial_number:x}", "--out", tmp_path / "crl.pem")
-    crl = x509.load_pem_x509_crl((tmp_path / "crl.pem").read_bytes())
+    ok("issue", "supplier", pki, "--identity", "urn:m2m:supplier:1", "--out", tmp_path / "supplier")
+    signing = load_pem_chain((tmp_path / "supplier" / "signing.crt").read_bytes())
+    validate(signing[0], signing[1:], anchors(ca, "manufacturer"), Role.SUPPLIER, NOW, identity="urn:m2m:supplier:1")
+    ok("revoke", pki, "--ca", "manufacturer", "--serial", f"{leaf.serial_number:x}")
+    ok("crl", pki)
+    crl = x509.load_der_x509_crl((pki / "crl" / "manufacturer.crl").read_bytes())
     assert crl.get_revoked_certificate_by_serial_number(leaf.serial_number) is not None
-    assert mode(tmp_path / "crl.pem") == 0o644
+    assert mode(pki / "crl" / "manufacturer.crl") == 0o644
 
 
 def test_command_line_demo_pki(tmp_path: Path) -> None:
@@ -345,9 +333,19 @@ def test_command_line_demo_pki(tmp_path: Path) -> None:
         pytest.param(("issue", "sho", "{demo}", "--identity", "\u00e9", "--out", "{tmp}/out"), id="sho-no-ascii"),
         pytest.param(("issue", "tls", "{demo}", "--host", "\u00e9", "--out", "{tmp}/out"), id="host-no-ascii"),
         pytest.param(("issue", "tre", "{demo}", "{tmp}/none.json", "--out", "{tmp}/out"), id="no-request"),
-        pytest.param(("crl", "{demo}", "--serial", "xyz", "--out", "{tmp}/out"), id="serial-no-hex"),
-        pytest.param(("crl", "{demo}", "--serial", "0", "--out", "{tmp}/out"), id="serial-zero"),
-        pytest.param(("crl", "{demo}", "--ca", "nobody", "--out", "{tmp}/out"), id="unknown-ca"),
+        pytest.param(("revoke", "{demo}", "--ca", "manufacturer", "--serial", "xyz"), id="serial-no-hex"),
+        pytest.param(("revoke", "{demo}", "--ca", "manufacturer", "--serial", "0"), id="serial-zero"),
+        pytest.param(("revoke", "{demo}", "--ca", "manufacturer", "--serial", "-1"), id="serial-negative"),
+        pytest.param(("revoke", "{demo}", "--ca", "manufacturer", "--serial", "abc"), id="serial-not-issued"),
+        pytest.param(("revoke", "{demo}", "--ca", "nobody", "--serial", "1"), id="unknown-ca"),
+        pytest.param(("revoke", "{demo}", "--ca", "manufacturer"), id="no-serial"),
+        pytest.param(("revoke", "{demo}", "--serial", "1"), id="no-ca"),
+        pytest.param(("revoke", "{demo}"), id="nothing-to-revoke"),
+        pytest.param(("revoke", "{demo}", "--certificate", "{tmp}/none.crt"), id="no-certificate"),
+        pytest.param(("crl", "{tmp}/none"), id="lists-of-no-ca"),
+        pytest.param(("publish", "{tmp}/none"), id="publish-no-ca"),
+        pytest.param(("publish", "{demo}", "--listen", "nowhere"), id="publish-no-address"),
+        pytest.param(("init", "{tmp}/out", "--crl-url", "ftp://ca.example/"), id="crl-url-no-http"),
     ],
 )
 def test_command_line_refusals(

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import json
 import sys
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 
+from actor_runtime.errors import ActorError
 from actor_runtime.store import Store
+from actor_runtime.trail import Trail
+from actor_runtime.trail_store import append_record
 from pva import cli
 from pva.app import MIGRATIONS
-from pva.store import tables
+from pva.references import Reference, read_measurements
+from pva.store import repository, tables
 
 
 def test_migrations_make_what_the_tables_say(tmp_path):
@@ -54,6 +61,140 @@ def test_reference_values_by_command_line(run):
     code, _, err = run("reference", "remove", *value)
     assert (code, "is not there" in err) == (1, True)
     assert json.loads(run("decision", "list", "--json")[1]) == []
+
+
+DIGEST = "ab" * 32
+VALUE = ("--tre-type", "tpm", "--version", "1")
+
+
+def test_measurements_by_command_line(run, tmp_path):
+    """REQ-17: minimum mode, quote and measurements are part of the entry; another `add` replaces it as a whole."""
+    file = tmp_path / "m.json"
+    file.write_text(json.dumps({"bootloader": DIGEST}))
+    full = (*VALUE, "--minimum-mode", "remote", "--requires-quote", "--measurements", str(file))
+    typed = ("--measurement", "a=b=" + "CD" * 32, "--optional-measurement", f"debug={DIGEST}")
+    assert run("reference", "add", *full, *typed)[:2] == (0, "tpm 1: added\n")
+    assert run("reference", "add", *full, *typed)[:2] == (0, "tpm 1: was there already\n")
+    (row,) = json.loads(run("reference", "list", "--json")[1])
+    assert (row["minimumMode"], row["requiresQuote"]) == ("remote", True)
+    assert row["measurements"] == {"bootloader": DIGEST, "a=b": "cd" * 32}
+    assert row["optionalMeasurements"] == {"debug": DIGEST}
+    assert run("reference", "list")[0] == 0
+    assert run("reference", "add", *full)[:2] == (0, "tpm 1: changed\n")
+    assert json.loads(run("reference", "list", "--json")[1])[0]["measurements"] == {"bootloader": DIGEST}
+    assert run("reference", "remove", *VALUE)[0] == 0
+    assert run("reference", "add", *VALUE)[:2] == (0, "tpm 1: added\n")
+    (row,) = json.loads(run("reference", "list", "--json")[1])
+    assert (row["minimumMode"], row["requiresQuote"], row["measurements"]) == ("semi-autonomous", False, {})
+
+
+BAD_REFERENCES = {
+    "digest too short": ("--measurement", "a=abcd"),
+    "digest not hexadecimal": ("--measurement", "a=" + "xy" * 32),
+    "no name": ("--measurement", f"={DIGEST}"),
+    "a name no log can have": ("--measurement", f"kernél={DIGEST}"),
+    "no digest": ("--measurement", "a"),
+    "a name twice": ("--measurement", f"a={DIGEST}", "--measurement", f"a={DIGEST}"),
+    "required and optional": ("--measurement", f"a={DIGEST}", "--optional-measurement", f"a={DIGEST}"),
+    "remote without measurements": ("--minimum-mode", "remote"),
+    "autonomous with a quote": ("--minimum-mode", "autonomous", "--requires-quote"),
+    "no file": ("--measurements", "/nowhere/m.json"),
+    "in file and on the command line": ("--measurements", "{file}", "--measurement", f"bootloader={DIGEST}"),
+    "version too long": ("--version", "1" * 65),
+}
+
+
+@pytest.mark.parametrize("options", BAD_REFERENCES.values(), ids=BAD_REFERENCES)
+def test_an_entry_that_cannot_be_meant(run, tmp_path, options):
+    """REQ-17: told, and nothing is stored."""
+    (tmp_path / "m.json").write_text(json.dumps({"bootloader": DIGEST}))
+    filled = [each.replace("{file}", str(tmp_path / "m.json")) for each in options]
+    code, _, err = run("reference", "add", *VALUE, *filled)
+    assert (code, err.startswith("error: ")) == (1, True)
+    assert json.loads(run("reference", "list", "--json")[1]) == []
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "{", '{"a": 1}', '{"a": "x", "a": "y"}', "[" * 5000, '{"a": "' + "0" * 300_000 + '"}'],
+    ids=["list", "half", "number", "twice", "deep", "long"],
+)  # fmt: skip
+def test_a_file_that_is_no_measurements(tmp_path, text):
+    """REQ-17: a typed error for any file."""
+    path = tmp_path / "m.json"
+    path.write_text(text)
+    with pytest.raises(ActorError):
+        read_measurements(path)
+
+
+def test_entries_from_before_keep_their_demands(tmp_path):
+    """REQ-17: an upgraded database asks of known types what it asked before."""
+    store = Store(f"sqlite:///{tmp_path / 'pva.sqlite'}", MIGRATIONS)
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+
+    def old(connection):
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.exec_driver_sql("INSERT INTO reference_value VALUES ('software', '1.0', '2026-01-01 00:00:00')")
+
+    with store._writer_engine.begin() as connection:
+        old(connection)
+    store.upgrade()
+    assert store.read_sync(lambda c: repository.find_reference(c, "software", "1.0")) == Reference(
+        tre_type="software", version="1.0"
+    )
+    store.close()
+
+
+DAY = timedelta(days=1)
+NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
+
+
+def decision(number, *, tre_id="urn:tre:1", trusted=True):
+    return repository.Decision(
+        request_digest=bytes([number]) * 32,
+        req_id=f"req-{number}",
+        m2me_id="urn:m2me:1",
+        tre_id=tre_id,
+        mode="remote",
+        client="dpf.example",
+        trusted=trusted,
+        reason="" if trusted else "measurements-known",
+        detail="" if trusted else "measurements-known: rootkit",
+        ticket="secret.ticket" if trusted else None,
+        decided_at=NOW + number * DAY,
+    )
+
+
+def test_decisions_by_command_line(run, tmp_path):
+    """REQ-71: filtered, newest first, and in full with the checks; tickets are not handed out."""
+    store = Store(f"sqlite:///{tmp_path}/pva.sqlite", MIGRATIONS)
+    store.upgrade()
+    for each in (decision(1), decision(2, trusted=False), decision(3, tre_id="urn:tre:2")):
+        store.write_sync(lambda c, one=each: repository.add_decision(c, one))
+    trail = Trail("PVA", sink=lambda record: store.post(lambda c: append_record(c, tables.trail, record)))
+    trail.check("measurements-known", False, req=("REQ-17",), step="10", detail="rootkit", order="req-2")
+    store.close()
+    for options, expected in {
+        (): [3, 2, 1],
+        ("--limit", "1"): [3],
+        ("--tre", "urn:tre:1"): [2, 1],
+        ("--trusted",): [3, 1],
+        ("--refused",): [2],
+        ("--since", "2026-06-03T12:00:00Z"): [3, 2],
+        ("--since", "2026-06-03T12:00:01Z"): [3],
+        ("--tre", "urn:tre:1", "--trusted", "--since", "2026-06-01"): [1],
+    }.items():
+        rows = json.loads(run("decision", "list", "--json", *options)[1])
+        assert [row["id"] for row in rows] == expected, options
+    code, out, _ = run("decision", "show", "2")
+    shown = json.loads(out)
+    assert (code, shown["detail"], shown["ticketDigest"]) == (0, "measurements-known: rootkit", None)
+    assert [(check["name"], check["passed"]) for check in shown["checks"]] == [("measurements-known", False)]
+    out = run("decision", "show", "1")[1]
+    assert len(json.loads(out)["ticketDigest"]) == 64
+    assert "secret.ticket" not in out
+    assert run("decision", "show", "9")[0] == 1
 
 
 def test_serve_without_certificates_is_an_error_with_the_file_named(run):

@@ -116,7 +116,7 @@ OTHER_RECEIPT = Receipt(
 
 def one_by_one(base: Any, other: Any) -> list[Any]:
     """`base` with each field in turn taken from `other`, and both of them."""
-    names = [field.name for field in fields(base)]
+    names = [field.name for field in fields(base) if field.name != "quote"]  # no claim: see test_tpm_quote.py
     assert all(getattr(base, name) != getattr(other, name) for name in names)
     changed = [
         pytest.param(replace(base, **{name: getattr(other, name)}), id=f"{type(base).__name__}-{name}")
