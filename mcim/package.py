@@ -1,7 +1,7 @@
 """The package of a home operator: an MCIM object, encrypted for one TRE and signed, in one of several containers.
 
 Encrypted first, signed last: the receiver knows who sent it before its private key is used. Whoever uses a package
-knows its header, its signer and the name of its container; what is inside is the business of `mcim.xml_package`.
+knows its header, its signer and the name of its container; the rest is the business of the container's module.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Final
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from mcim import xml_package
+from mcim import cms_package, xml_package
 from mcim.certificates import TrustAnchors
 from mcim.errors import InvalidArgument, PackageRefused
-from mcim.package_header import PackageHeader
+from mcim.package_header import PackageHeader, is_cms
 from mcim.platform_key import PlatformKey, PlatformPublicKey
 from mcim.verified_package import SignerRules, VerifiedPackage
 from mcim.vocabulary import Container, ResultCode
@@ -55,6 +55,10 @@ def build_package(
         raise InvalidArgument("the signer's certificate is missing")
     if header.operation.carries_object is (mcim_object is None):
         raise InvalidArgument(f"{header.operation.label} with an object, or without the one it needs")
+    if container is Container.CMS:
+        return cms_package.build(
+            header, mcim_object, recipient=recipient_public_key, signing_key=signing_key, chain=signer_chain
+        )
     return xml_package.build(
         header,
         mcim_object,
@@ -88,7 +92,11 @@ def verify_package(
         PackageRefused: MALFORMED, UNSUPPORTED_SUITE, SIGNER_NOT_ACCEPTABLE, CERTIFICATE_REVOKED or SIGNATURE_INVALID.
     """
     rules = SignerRules(anchors=anchors, now=now, expected_sho_id=expected_sho_id, crls=crls)
-    return xml_package.verify(package, rules, containers)
+    if not is_cms(package):
+        return xml_package.verify(package, rules, containers)
+    if Container.CMS not in containers:
+        raise PackageRefused(ResultCode.UNSUPPORTED_SUITE, "the container is not accepted")
+    return cms_package.verify(package, rules)
 
 
 def open_package(verified: VerifiedPackage, key: PlatformKey) -> bytes:
