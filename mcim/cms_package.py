@@ -26,9 +26,8 @@ from cryptography.hazmat.primitives.kdf.x963kdf import X963KDF
 from cryptography.hazmat.primitives.keywrap import InvalidUnwrap, aes_key_unwrap, aes_key_wrap
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from mcim.certificates import load_der
 from mcim.cms_header import encode_header, read_header
-from mcim.cms_structure import IV_LENGTH, MAX_CHAIN, CmsPackage, Enveloped, parse_cms
+from mcim.cms_structure import IV_LENGTH, MAX_CHAIN, CmsPackage, Enveloped, certificate_id, parse_cms
 from mcim.cms_syntax import (
     AES256_CBC,
     CMS_VERSIONS,
@@ -62,7 +61,7 @@ from mcim.cms_syntax import (
     octets,
     tlv,
 )
-from mcim.errors import CertificateRefused, InvalidArgument, PackageRefused
+from mcim.errors import InvalidArgument, PackageRefused
 from mcim.header_fields import PackageHeader
 from mcim.platform_key import PlatformKey, PlatformPublicKey, oaep
 from mcim.verified_package import SignerRules, VerifiedPackage
@@ -240,14 +239,8 @@ def _subject_key_id(public_key: PlatformPublicKey) -> bytes:
 
 def _leaf_first(parts: CmsPackage) -> list[bytes]:
     """The certificates, that of the signer in front: the one with the issuer and serial number that it names."""
-    found = []
-    for certificate in parts.certificates:
-        try:
-            loaded = load_der(certificate)
-            if loaded.serial_number == parts.serial and loaded.issuer.public_bytes() == parts.issuer:
-                found.append(certificate)
-        except (CertificateRefused, ValueError) as exc:
-            raise PackageRefused(ResultCode.SIGNER_NOT_ACCEPTABLE, "a certificate is broken") from exc
+    signer = (parts.issuer, parts.serial)
+    found = [each for each in parts.certificates if certificate_id(each) == signer]
     if len(found) != 1:
         raise PackageRefused(ResultCode.SIGNER_NOT_ACCEPTABLE, "the signer's certificate is not there once")
     return [*found, *(each for each in parts.certificates if each is not found[0])]

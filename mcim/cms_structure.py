@@ -28,6 +28,7 @@ from mcim.cms_syntax import (
     SHA256,
     SIGNED_DATA,
     Attribute,
+    Certificate,
     ContentInfo,
     EnvelopedData,
     IssuerAndSerial,
@@ -41,7 +42,7 @@ from mcim.cms_syntax import (
     require_algorithm,
 )
 from mcim.errors import PackageRefused
-from mcim.vocabulary import MAX_PACKAGE_SIZE, ResultCode
+from mcim.vocabulary import ResultCode
 
 MAX_CHAIN: Final = 4  # certificates
 MAX_SERIAL: Final = 20  # octets (RFC 5280 §4.1.2.2)
@@ -77,15 +78,13 @@ class CmsPackage:
 
 
 def parse_cms(package: bytes) -> CmsPackage:
-    """Take a package in CMS apart.
+    """Take a package in CMS apart; its size has been looked at (`mcim.package_header.is_cms`).
 
     Raises:
-        PackageRefused: MALFORMED for size, octets that are not DER, or another kind of message; SIGNATURE_INVALID for
-            a structure other than ours, most of all for what no signature would cover; UNSUPPORTED_SUITE for an
+        PackageRefused: MALFORMED for octets that are not DER, or another kind of message; SIGNATURE_INVALID for a
+            structure other than ours, most of all for what no signature would cover; UNSUPPORTED_SUITE for an
             algorithm outside the list.
     """
-    if len(package) > MAX_PACKAGE_SIZE:
-        raise PackageRefused(ResultCode.MALFORMED, f"more than {MAX_PACKAGE_SIZE} octets")
     message = _decode(ContentInfo, package)
     signed, (info,) = message.content, _exactly(1, message.content.signer_infos.as_list(), "signers")
     _require(message.content_type == SIGNED_DATA, ResultCode.MALFORMED, "not SignedData")
@@ -146,6 +145,19 @@ def parse_enveloped(der: bytes) -> Enveloped:
         iv=_iv(encrypted.algorithm),
         ciphertext=encrypted.content,
     )
+
+
+def certificate_id(der: bytes) -> tuple[bytes, int]:
+    """DER of the issuer's name and the serial number, as they stand in a certificate; neither is interpreted.
+
+    Raises:
+        PackageRefused: SIGNER_NOT_ACCEPTABLE, no certificate of version 3.
+    """
+    try:
+        body = asn1.decode_der(Certificate, der).body
+    except ValueError as exc:
+        raise PackageRefused(ResultCode.SIGNER_NOT_ACCEPTABLE, "a certificate is broken") from exc
+    return octets(body.issuer), body.serial
 
 
 def _require_signer_algorithms(info: SignerInfo) -> None:

@@ -86,6 +86,29 @@ class IssuerAndSerial:
 
 
 @asn1.sequence
+class CertificateBody:
+    """TBSCertificate of version 3 (RFC 5280 §4.1), as far as names and numbers of signers need it."""
+
+    version: Annotated[int, asn1.Explicit(0)]
+    serial: int
+    algorithm: asn1.TLV
+    issuer: asn1.TLV
+    validity: asn1.TLV
+    subject: asn1.TLV
+    public_key: asn1.TLV
+    extensions: Annotated[asn1.TLV, asn1.Explicit(3)]
+
+
+@asn1.sequence
+class Certificate:
+    """RFC 5280 §4.1; whether it is any good is found out by `mcim.certificates`."""
+
+    body: CertificateBody
+    algorithm: asn1.TLV
+    signature: asn1.BitString
+
+
+@asn1.sequence
 class Attribute:
     """RFC 5652 §5.3."""
 
