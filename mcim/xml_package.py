@@ -115,7 +115,8 @@ def build(
     Raises:
         InvalidArgument: xml-mgf1p for a key that is not RSA.
     """
-    if container is Container.XML_MGF1P and not isinstance(recipient, rsa.RSAPublicKey):
+    no_rsa = mcim_object is not None and not isinstance(recipient, rsa.RSAPublicKey)
+    if container is Container.XML_MGF1P and no_rsa:
         raise InvalidArgument("xml-mgf1p is for RSA keys alone")
     ephemeral = None
     if mcim_object is not None and isinstance(recipient, ec.EllipticCurvePublicKey):
