@@ -105,12 +105,9 @@ def issue_supplier_command(command: SupplierCommand, signer: Sign, chain: Sequen
     fields = _fields(command)
     body = PREFIX + len(fields).to_bytes(4, "big") + fields
     certificates = [certificate.public_bytes(Encoding.DER) for certificate in chain]
-    if max(map(len, certificates)) > 0xFFFF:
-        raise InvalidArgument("a certificate of more than 65535 octets")
-    octets = body + signer(body) + b"".join(len(each).to_bytes(2, "big") + each for each in certificates)
-    if len(octets) > MAX_COMMAND:
+    if len(body) + SIGNATURE_LENGTH + sum(2 + len(each) for each in certificates) > MAX_COMMAND:
         raise InvalidArgument(f"more than {MAX_COMMAND} octets")
-    return octets
+    return body + signer(body) + b"".join(len(each).to_bytes(2, "big") + each for each in certificates)
 
 
 def verify_supplier_command(

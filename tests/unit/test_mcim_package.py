@@ -259,6 +259,34 @@ def test_command_in_xml(container: Container, accepted: frozenset[Container]) ->
     assert refusal(_command(container), containers=frozenset({Container.CMS})) is ResultCode.UNSUPPORTED_SUITE
 
 
+@pytest.mark.parametrize(
+    ("operation", "content"),
+    [(Operation.INSTALL, None), (Operation.DELETE, OBJECT), (Operation.RELEASE, OBJECT)],
+    ids=["install-without", "delete-with", "release-with"],
+)
+@pytest.mark.parametrize("container", Container)
+def test_object_where_none_belongs(operation: Operation, content: bytes | None, container: Container) -> None:
+    """REQ-59: the operation decides whether there is an object."""
+    with pytest.raises(InvalidArgument):
+        build_package(
+            replace(header(), operation=operation),
+            content,
+            recipient_public_key=RSA_KEY.public_key,
+            signing_key=PKI.sho.key,
+            signer_chain=PKI.sho.chain,
+            container=container,
+        )
+
+
+def test_ephemeral_key_in_a_command() -> None:
+    """REQ-59: a header has nothing that means nothing."""
+    given = replace(header(), operation=Operation.SUSPEND, ephemeral_key=b"\4" * 65)
+    package = build_package(
+        given, None, recipient_public_key=RSA_KEY.public_key, signing_key=PKI.sho.key, signer_chain=PKI.sho.chain
+    )
+    assert refusal(package) is ResultCode.MALFORMED
+
+
 def _set(path: str, value: str) -> Callable[[etree._Element], None]:
     def change(element: etree._Element) -> None:
         find(element, path).text = value

@@ -82,6 +82,12 @@ def _by_a_dpf_of_that_name() -> bytes:
     return issue(signer=signer)
 
 
+def test_a_command_is_no_token() -> None:
+    """T14 REQ-70: the operation says what a signed header is for."""
+    with pytest.raises(PackageRefused, match="release token: another operation"):
+        verify(_another_operation())
+
+
 REFUSED: dict[str, tuple[Callable[[], bytes], dict[str, Any]]] = {
     "for another MCIM": (issue, {"mcim_id": UUID(int=3)}),
     "for another TRE": (issue, {"tre_id": "urn:m2m:tre:0002"}),

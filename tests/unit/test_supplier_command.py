@@ -8,7 +8,11 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -183,6 +187,15 @@ def _chain_of(count: int) -> bytes:
     return issue(signer=Signer(SUPPLIER.key, SUPPLIER.chain * count))
 
 
+def _large_root(number: int) -> bytes:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Root {number}")])
+    padding = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.99999.3"), bytes(30_000))
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, NOW, NOW + timedelta(days=1))
+    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    return builder.add_extension(padding, critical=False).sign(key, hashes.SHA256()).public_bytes(Encoding.DER)
+
+
 ROOT_DERS = tuple(bytes((number,)) for number in range(MAX_ROOTS + 1))
 
 
@@ -200,6 +213,7 @@ ROOT_DERS = tuple(bytes((number,)) for number in range(MAX_ROOTS + 1))
         pytest.param(lambda: replace(COMMAND, tre_id="é"), id="name"),
         pytest.param(lambda: issue(signer=Signer(SUPPLIER.key, ())), id="no-signer"),
         pytest.param(lambda: _chain_of(3), id="long-chain"),
+        pytest.param(lambda: issue(replace(COMMAND, sho_roots=tuple(map(_large_root, range(3))))), id="too-large"),
     ],
 )
 def test_builder_refuses_what_no_tre_would_obey(make: Callable[[], object]) -> None:
