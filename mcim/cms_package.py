@@ -44,6 +44,7 @@ from mcim.cms_syntax import (
     SHA256,
     SHARED_INFO,
     SIGNED_DATA,
+    SIGNED_DATA_VERSIONS,
     Attribute,
     ContentInfo,
     EncapsulatedContent,
@@ -152,7 +153,7 @@ def sign(
         unsigned_attributes=None,
     )
     signed = SignedData(
-        version=CMS_VERSIONS["SignedData"],
+        version=SIGNED_DATA_VERSIONS[content_type],
         digest_algorithms=asn1.SetOf([SHA256]),
         encapsulated=EncapsulatedContent(content_type=content_type, content=content),
         certificates=asn1.SetOf([_tlv(each.public_bytes(Encoding.DER)) for each in chain]),

@@ -27,6 +27,7 @@ from mcim.cms_syntax import (
     PACKAGE_HEADER,
     SHA256,
     SIGNED_DATA,
+    SIGNED_DATA_VERSIONS,
     Attribute,
     Certificate,
     ContentInfo,
@@ -88,7 +89,10 @@ def parse_cms(package: bytes) -> CmsPackage:
     message = _decode(ContentInfo, package)
     signed, (info,) = message.content, _exactly(1, message.content.signer_infos.as_list(), "signers")
     _require(message.content_type == SIGNED_DATA, ResultCode.MALFORMED, "not SignedData")
-    _version(signed.version, "SignedData")
+    content_type = signed.encapsulated.content_type
+    _require(content_type in SIGNED_DATA_VERSIONS, ResultCode.MALFORMED, "neither EnvelopedData nor nothing")
+    right = signed.version == SIGNED_DATA_VERSIONS[content_type]
+    _require(right, ResultCode.MALFORMED, "another version of SignedData")
     _version(info.version, "SignerInfo")
     _require(signed.crls is None, ResultCode.SIGNATURE_INVALID, "revocation lists are not sent in packages")
     (digest,) = _exactly(1, signed.digest_algorithms.as_list(), "digest algorithms")
@@ -101,8 +105,6 @@ def parse_cms(package: bytes) -> CmsPackage:
     content = signed.encapsulated.content
     if content is None:
         raise PackageRefused(ResultCode.SIGNATURE_INVALID, "the content is detached")
-    content_type = signed.encapsulated.content_type
-    _require(content_type in (DATA, ENVELOPED_DATA), ResultCode.MALFORMED, "neither EnvelopedData nor nothing")
     _require(content_type != DATA or not content, ResultCode.SIGNATURE_INVALID, "content that is not encrypted")
     signed_attributes, attributes = _attributes(info)
     _require(attributes[CONTENT_TYPE] == octets(content_type), ResultCode.SIGNATURE_INVALID, "signed for other content")

@@ -33,8 +33,10 @@ _P_SPECIFIED: Final = ObjectIdentifier("1.2.840.113549.1.1.9")
 _ECDH_SHA256_KDF: Final = ObjectIdentifier("1.3.132.1.11.1")  # dhSinglePass-stdDH-sha256kdf-scheme
 _AES256_WRAP: Final = ObjectIdentifier("2.16.840.1.101.3.4.1.45")
 
-CMS_VERSIONS: Final = {"SignedData": 3, "SignerInfo": 1, "EnvelopedData": 2, "KeyTransport": 2, "KeyAgreement": 3}
-"""RFC 5652 §5.1, §5.3, §6.1, §6.2: fixed by what a package consists of."""
+CMS_VERSIONS: Final = {"SignerInfo": 1, "EnvelopedData": 2, "KeyTransport": 2, "KeyAgreement": 3}
+"""RFC 5652 §5.3, §6.1, §6.2: fixed by what a package consists of."""
+SIGNED_DATA_VERSIONS: Final = {DATA: 1, ENVELOPED_DATA: 3}
+"""Content type → version (RFC 5652 §5.1); a package has no other content."""
 
 
 @asn1.sequence

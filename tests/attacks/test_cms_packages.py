@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.keywrap import aes_key_wrap
 from cryptography.hazmat.primitives.serialization import Encoding
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcim import cms_package
@@ -30,7 +30,7 @@ from mcim.package import VerifiedPackage, build_package, open_package, verify_pa
 from mcim.package_header import PackageHeader, peek_header
 from mcim.platform_key import PlatformPublicKey, SoftwarePlatformKey, oaep
 from mcim.vocabulary import MAX_PACKAGE_SIZE, Container, Operation, ResultCode, Suite
-from tests.support_der import Node, oid, parse, sequence, set_of
+from tests.support_der import CONSTRUCTED, Node, oid, parse, sequence, set_of
 from tests.support_pki import DPF_ID, M2ME_ID, NOW, OTHER_SHO_ID, SHO_ID, TRE_ID, Signer, pki, rsa_key
 
 PKI = pki()
@@ -122,6 +122,7 @@ def sign_again(root: Node, key: ec.EllipticCurvePrivateKey = PKI.sho.key) -> Non
     attributes = root.at(*ATTRIBUTES)
     octets = Node(0x31, children=attributes.children).encode()
     root.at(*SIGNATURE).octets = key.sign(octets, ec.ECDSA(hashes.SHA256()))
+    root.at(*SIGNERS).children.sort(key=Node.encode)
 
 
 def attribute(root: Node, kind: str) -> Node:
@@ -297,6 +298,7 @@ def _other_digest(root: Node) -> None:
 
 def _clear_content(root: Node) -> None:
     """Not encrypted at all: EnvelopedData's place holds data."""
+    root.at(*SIGNED, 0).octets = b"\1"
     root.at(*ENCAPSULATED).children[0] = oid("1.2.840.113549.1.7.1")
     _other_content_type(root)
 
@@ -380,6 +382,11 @@ def test_structure(change: Change, code: ResultCode, signed: bool) -> None:
                 sign_again(root)
 
     assert refusal(changed(whole)) is code
+
+
+def test_version_of_a_command() -> None:
+    """REQ-59: with content of type data the version is another one (RFC 5652 §5.1), and only that one."""
+    assert refusal(changed(put((*SIGNED, 0), Node(0x02, b"\3")), command(), signed=True)) is MALFORMED
 
 
 def test_command_with_something_in_clear() -> None:
@@ -564,6 +571,7 @@ def test_every_octet_flipped(package: Callable[[], bytes], key: SoftwarePlatform
 
 
 @odd_certificates
+@settings(deadline=None)
 @given(position=st.integers(0, 3000), length=st.integers(0, 40), inserted=st.binary(max_size=12))
 def test_any_octets_replaced(position: int, length: int, inserted: bytes) -> None:
     """T2 REQ-59: cut out, put in, overwritten: refused, or the package itself."""
@@ -581,6 +589,61 @@ def test_any_octets(octets: bytes) -> None:
     for read in (peek_header, verify):
         with pytest.raises(PackageRefused):
             read(octets)
+
+
+def _nodes(root: Node) -> list[tuple[Node, int]]:
+    """Every place in a tree: its parent and its index there."""
+    found = [(root, index) for index in range(len(root.children))]
+    return found + [place for child in root.children for place in _nodes(child)]
+
+
+DAMAGE: dict[str, Callable[[Node, int, bytes], None]] = {
+    "drop": lambda parent, index, _: parent.children.pop(index) and None,
+    "double": lambda parent, index, _: parent.children.insert(index, parent.children[index]),
+    "swap": lambda parent, index, _: parent.children.reverse(),
+    "octets": lambda parent, index, octets: setattr(parent.children[index], "octets", octets),
+    "replace": lambda parent, index, octets: parent.children.__setitem__(index, Node(0x04, octets)),
+    "tag": lambda parent, index, octets: setattr(
+        parent.children[index],
+        "tag",
+        parent.children[index].tag & CONSTRUCTED | (octets or b"\5")[0] & (0xFF ^ CONSTRUCTED),
+    ),
+}
+
+
+@odd_certificates
+@settings(deadline=None)
+@given(
+    package=st.sampled_from([rsa_package, ec_package, command]),
+    inside=st.booleans(),
+    place=st.integers(0, 500),
+    damage=st.sampled_from(sorted(DAMAGE)),
+    octets=st.binary(max_size=8),
+)
+def test_any_damage_that_is_signed(
+    package: Callable[[], bytes], inside: bool, place: int, damage: str, octets: bytes
+) -> None:
+    """REQ-59 REQ-60: whatever DER a home operator signs, it is a package that opens or one of the refusals."""
+
+    def change(root: Node) -> None:
+        places = _nodes(root)
+        parent, index = places[place % len(places)]
+        DAMAGE[damage](parent, index, octets)
+
+    def whole(root: Node) -> None:
+        (in_envelope(change) if inside and package is not command else change)(root)
+        try:
+            sign_again(root)
+        except IndexError:  # nothing is left where a signature goes
+            return
+
+    key = EC_KEY if package is ec_package else RSA_KEY
+    try:
+        verified = verify(changed(whole, package()))
+        if verified.sealed is not None:
+            open_package(verified, key)
+    except PackageRefused:
+        return
 
 
 def _wrong_tag(root: Node) -> None:
@@ -852,6 +915,11 @@ def _flip(octets: bytes) -> bytes:
     return octets[:40] + bytes((octets[40] ^ 1,)) + octets[41:] if len(octets) > 41 else octets[:-1]
 
 
+def _last_padding_octet(octets: bytes) -> bytes:
+    """The padding of a whole block, 16 times 0x10, ends in 0x11 now."""
+    return octets[:-17] + bytes((octets[-17] ^ 1,)) + octets[-16:]
+
+
 def _wrapped(key: bytes, label: bytes = b"M2M-CMS/1|PK_D") -> Callable[[bytes], bytes]:
     return lambda _: PKI.platform_key.public_key().encrypt(key, oaep("sha256", label))
 
@@ -887,7 +955,7 @@ UNOPENED: dict[str, tuple[Callable[[], bytes], SoftwarePlatformKey, Change]] = {
     "no ciphertext": (rsa_package, RSA_KEY, _ciphertext(lambda _: b"")),
     "half a block": (rsa_package, RSA_KEY, _ciphertext(lambda octets: octets[:-8])),
     "padding cut off": (rsa_package, RSA_KEY, _ciphertext(lambda octets: octets[:-16])),
-    "last block flipped": (rsa_package, RSA_KEY, _ciphertext(lambda octets: octets[:-17] + b"\xff" + octets[-16:])),
+    "last block flipped": (rsa_package, RSA_KEY, _ciphertext(_last_padding_octet)),
 }  # fmt: skip
 
 

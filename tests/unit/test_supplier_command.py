@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcim import tlv
@@ -237,6 +237,7 @@ odd_certificates = pytest.mark.filterwarnings("ignore::cryptography.utils.Crypto
 
 
 @odd_certificates
+@settings(deadline=None)
 @given(st.binary(max_size=200) | st.binary(max_size=200).map(lambda octets: PREFIX + octets))
 def test_any_octets(octets: bytes) -> None:
     """REQ-44: arbitrary octets end in a refusal and nothing else."""
@@ -245,6 +246,7 @@ def test_any_octets(octets: bytes) -> None:
 
 
 @odd_certificates
+@settings(deadline=None)
 @given(position=st.integers(0, 3000), length=st.integers(0, 40), inserted=st.binary(max_size=12))
 def test_any_octets_replaced(position: int, length: int, inserted: bytes) -> None:
     """T2 REQ-44: refused, or the same command."""
