@@ -7,15 +7,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from aiohttp import web
 
 from actor_runtime.errors import ConfigError
 from actor_runtime.http import (
-    Base64,
-    Body,
     Listener,
     ProblemError,
     allow_clients,
@@ -30,10 +28,19 @@ from actor_runtime.store import Store
 from actor_runtime.tls import server_context
 from actor_runtime.trail import Trail, TrailRecord
 from actor_runtime.trail_store import append_record
+from home_network.http import (
+    MAX_ATTACH_BODY,
+    answer_challenge,
+    challenge_document,
+    read_answer,
+    read_attach,
+    refusal,
+)
+from home_network.sessions import AttachBusy, Attached, AttachRefused
 from mcim.aka import IND_BITS
 from mcim.certificates import TrustAnchors
 from mcim.vocabulary import Suite
-from sho.auc import AttachBusy, Attached, AttachRefused, AuthenticationCentre, Challenge
+from sho.auc import AuthenticationCentre
 from sho.checks import RequestRefused
 from sho.config import ShoSettings
 from sho.handover import HandoverBody, HandoverDesk, HandoverPolicy
@@ -43,23 +50,8 @@ from sho.store import repository, tables
 from sho.subscriptions import Vault
 
 MIGRATIONS: Final = Path(__file__).parent / "store" / "migrations"
-MAX_ATTACH_BODY: Final = 4096  # octets; this listener is open to everybody
 
 _log = structlog.get_logger(__name__)
-
-
-class AttachBody(Body):
-    """`POST /v1/attach`."""
-
-    imsi: str
-
-
-class AttachAnswerBody(Body):
-    """`POST /v1/attach/{session}`: exactly one of the members."""
-
-    res: Base64 | None = None
-    auts: Base64 | None = None
-    failure: str | None = None
 
 
 def _utc_now() -> datetime:
@@ -252,9 +244,9 @@ async def _report(sho: Sho, request: web.Request) -> web.Response:
 
 
 async def _attach(sho: Sho, request: web.Request) -> web.Response:
-    body = await read_body(request, AttachBody)
+    body = await read_attach(request)
     try:
-        return _challenge(await sho.auc.start(body.imsi))
+        return web.json_response(challenge_document(await sho.auc.start(body.imsi)))
     except AttachRefused as exc:
         raise await _not_attached(sho, exc) from exc
     except AttachBusy as exc:
@@ -262,29 +254,15 @@ async def _attach(sho: Sho, request: web.Request) -> web.Response:
 
 
 async def _attach_answer(sho: Sho, request: web.Request) -> web.Response:
-    body = await read_body(request, AttachAnswerBody)
-    session = request.match_info["session"]
+    async def attached(who: Attached) -> dict[str, Any]:
+        await _settle(sho)
+        return {"result": "attached", "imsiMask": who.imsi_mask}
+
+    body, session = await read_answer(request), request.match_info["session"]
     try:
-        if body.res is not None and body.auts is None and body.failure is None:
-            attached: Attached = await sho.auc.respond(session, body.res, sho.now())
-            await _settle(sho)
-            return web.json_response({"result": "attached", "imsiMask": attached.imsi_mask})
-        if body.auts is not None and body.res is None and body.failure is None:
-            return _challenge(await sho.auc.resynchronise(session, body.auts), result="challenge")
-        if body.failure == "mac" and body.res is None and body.auts is None:
-            sho.auc.fail(session)
+        return web.json_response(await answer_challenge(sho.auc, session, body, sho.now(), on_attached=attached))
     except AttachRefused as exc:
         raise await _not_attached(sho, exc) from exc
-    raise ProblemError(400, "malformed-request", "exactly one of res, auts, failure is needed")
-
-
-def _challenge(challenge: Challenge, *, result: str | None = None) -> web.Response:
-    answer = {
-        "session": challenge.session,
-        "rand": to_base64(challenge.rand),
-        "autn": to_base64(challenge.autn),
-    }
-    return web.json_response(answer if result is None else {"result": result, **answer})
 
 
 async def _refuse(sho: Sho, refusal: RequestRefused) -> ProblemError:
@@ -293,10 +271,9 @@ async def _refuse(sho: Sho, refusal: RequestRefused) -> ProblemError:
     return ProblemError(refusal.status, refusal.code)
 
 
-async def _not_attached(sho: Sho, refusal: AttachRefused) -> ProblemError:
-    _log.info("sho.attach_refused", reason=str(refusal))
+async def _not_attached(sho: Sho, reason: AttachRefused) -> ProblemError:
     await _settle(sho)
-    return ProblemError(403, "attach-refused")
+    return refusal(reason)
 
 
 async def _settle(sho: Sho) -> None:
