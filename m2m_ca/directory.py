@@ -180,10 +180,19 @@ class CaDirectory:
             raise CaError(f"a serial number is positive and has at most {MAX_SERIAL_BITS} bits")
         return self.authority(name).make_crl(serials, now).public_bytes(Encoding.PEM)
 
-    def demo_pki(self, *, hosts: Sequence[str], sho_id: str, dpf_id: str, pva_id: str, now: datetime) -> None:
-        """Everything the actors of one demo need: CAs, and `dpf`, `sho`, `pva` with keys and chains."""
+    def demo_pki(
+        self,
+        *,
+        hosts: Sequence[str],
+        sho_id: str,
+        dpf_id: str,
+        pva_id: str,
+        now: datetime,
+        ro_id: str = "ro.example",
+    ) -> None:
+        """Everything the actors of one demo need: CAs, and `dpf`, `sho`, `pva`, `ro` with keys and chains."""
         self.init(now)
-        identities = {"dpf": dpf_id, "sho": sho_id, "pva": "pva"}
+        identities = {"dpf": dpf_id, "sho": sho_id, "pva": "pva", "ro": ro_id}
         for actor, identity in identities.items():
             self.issue_tls(list(dict.fromkeys((identity, actor, *hosts))), self.path / actor, now)
         self.issue_signing(Role.SHO, sho_id, self.path / "sho", now)
