@@ -48,8 +48,8 @@ class SubscriberStore(Protocol):
         """Step of TR 33.812 §5.1.3.7.1 that an attach to this network is."""
 
     @property
-    def eligible(self) -> tuple[str, str]:
-        """Name and requirement of the check that an identity may attach at all."""
+    def eligible(self) -> tuple[str, str, str]:
+        """Name, requirement and step of the check that an identity may attach at all."""
 
     def index(self, imsi: str) -> bytes:
         """Keyed index under which an identity is found."""
@@ -175,10 +175,10 @@ class AttachSessions:
         self._check("aka-network-mac", False, session)
         raise AttachRefused("the device reports a MAC failure")
 
-    def drop(self, index: bytes) -> None:
-        """Forget all sessions of an identity: it was withdrawn, or may not attach any more."""
-        for session_id in tuple(self._by_identity.get(index, ())):
-            self._forget(session_id)
+    def context_of(self, session_id: str) -> Mapping[str, str]:
+        """What the attach under way was started with; empty without such a session."""
+        session = self._sessions.get(session_id)
+        return session.context if session is not None else {}
 
     def _check(self, name: str, passed: bool, session: _Session) -> None:
         self._trail.check(name, passed, req=("REQ-69",), step=self._subscribers.step, order=session.order)
@@ -186,14 +186,14 @@ class AttachSessions:
     async def _challenge(
         self, index: bytes, context: Mapping[str, str], *, resynchronised: bool, sqn_ms: int | None
     ) -> Challenge:
-        name, requirement = self._subscribers.eligible
+        name, requirement, step = self._subscribers.eligible
         try:
             subscriber = await self._subscribers.use_next_sqn(index, after=sqn_ms)  # on disk before the vector exists
         except AttachRefused:
-            self._trail.check(name, False, req=(requirement,), step=self._subscribers.step)
+            self._trail.check(name, False, req=(requirement,), step=step)
             raise
         if not resynchronised:
-            self._trail.check(name, True, req=(requirement,), step=self._subscribers.step, order=subscriber.order)
+            self._trail.check(name, True, req=(requirement,), step=step, order=subscriber.order)
         vector = generate_vector(
             subscriber.functions, sqn=subscriber.sqn, amf=subscriber.amf, rand=secrets.token_bytes(16)
         )

@@ -15,6 +15,7 @@ from aiohttp import web
 from actor_runtime.errors import ConfigError
 from actor_runtime.http import (
     Listener,
+    PartnerClient,
     ProblemError,
     allow_clients,
     new_application,
@@ -25,7 +26,7 @@ from actor_runtime.http import (
 )
 from actor_runtime.sealing import SealingKey
 from actor_runtime.store import Store
-from actor_runtime.tls import server_context
+from actor_runtime.tls import client_context, server_context
 from actor_runtime.trail import Trail, TrailRecord
 from actor_runtime.trail_store import append_record
 from home_network.http import (
@@ -45,11 +46,13 @@ from sho.checks import RequestRefused
 from sho.config import ShoSettings
 from sho.handover import HandoverBody, HandoverDesk, HandoverPolicy
 from sho.identity import TrustStore, load_identity, read_chain, read_crls
+from sho.registrations import DpfUnavailable, RegistrationBody, RegistrationDesk
 from sho.report import ReportBody, ReportDesk
 from sho.store import repository, tables
 from sho.subscriptions import Vault
 
 MIGRATIONS: Final = Path(__file__).parent / "store" / "migrations"
+REGISTRATIONS: Final = "/v1/registrations"
 
 _log = structlog.get_logger(__name__)
 
@@ -69,10 +72,14 @@ class Sho:
     reports: ReportDesk
     auc: AuthenticationCentre
     allowed_clients: frozenset[str]
+    registrations: RegistrationDesk | None = None
+    allowed_registrars: frozenset[str] = frozenset()
     now: Callable[[], datetime] = _utc_now
 
     async def close(self) -> None:
         """Write what is still to be written and let go."""
+        if self.registrations is not None:
+            await self.registrations.dpf.close()
         self.store.close()
         self.trail.close()
 
@@ -132,6 +139,7 @@ def build(settings: ShoSettings, *, now: Callable[[], datetime] = _utc_now) -> S
     try:
         vault = open_vault(settings, store)
         trail = open_trail(settings, store)
+        registrations = _registrations(settings, store, trail)
     except BaseException:
         store.close()
         raise
@@ -155,14 +163,35 @@ def build(settings: ShoSettings, *, now: Callable[[], datetime] = _utc_now) -> S
             max_sessions=settings.attach_sessions_max,
         ),
         allowed_clients=settings.allowed_clients,
+        registrations=registrations,
+        allowed_registrars=settings.allowed_registrars,
         now=now,
     )
 
 
+def _registrations(settings: ShoSettings, store: Store, trail: Trail) -> RegistrationDesk | None:
+    """Where registration operators register devices; None without any on the list."""
+    if not settings.allowed_registrars:
+        return None
+    if settings.dpf_url is None:
+        raise ConfigError("dpf_url is missing", hint="registrations open their orders at a DPF")
+    context = client_context(settings.tls_ca, cert=settings.tls_cert, key=settings.tls_key)
+    return RegistrationDesk(
+        store=store,
+        trail=trail,
+        dpf=PartnerClient(settings.dpf_url, context, settings.partner_timeout_s),
+        dpf_url=settings.dpf_url,
+        sho_id=settings.sho_id,
+        order_lifetime_s=settings.registration_order_s,
+    )
+
+
 def partner_application(sho: Sho) -> web.Application:
-    """What DPFs may call."""
+    """What DPFs may call, and the one path that registration operators may."""
     app = new_application()
-    app.middlewares.append(allow_clients(sho.allowed_clients))
+    app.middlewares.append(allow_clients(sho.allowed_clients, of_path={REGISTRATIONS: sho.allowed_registrars}))
+    if sho.registrations is not None:
+        app.router.add_post(REGISTRATIONS, partial(_register, sho, sho.registrations))
     app.router.add_post("/v1/handover", partial(_hand_over, sho))
     app.router.add_post("/v1/report", partial(_report, sho))
     return app
@@ -241,6 +270,24 @@ async def _report(sho: Sho, request: web.Request) -> web.Response:
         raise await _refuse(sho, exc) from exc
     await _settle(sho)
     return web.json_response({"acknowledged": True, "subscription": state})
+
+
+async def _register(sho: Sho, desk: RegistrationDesk, request: web.Request) -> web.Response:
+    body = await read_body(request, RegistrationBody)
+    registrar = min(peer_identities(request) & sho.allowed_registrars)
+    sho.trail.message(
+        step="8", direction="RO→SHO", summary=f"registration of {body.m2me_id}", octets=request.content_length or 0
+    )
+    try:
+        order_id = await desk.register(
+            body, registrar=registrar, key=request.headers.get("Idempotency-Key", ""), now=sho.now()
+        )
+    except RequestRefused as exc:
+        raise await _refuse(sho, exc) from exc
+    except DpfUnavailable as exc:
+        raise ProblemError(503, "dpf-unavailable") from exc
+    await _settle(sho)
+    return web.json_response({"orderId": order_id}, status=201)
 
 
 async def _attach(sho: Sho, request: web.Request) -> web.Response:

@@ -32,9 +32,9 @@ class Subscriptions:
         return STEP
 
     @property
-    def eligible(self) -> tuple[str, str]:
+    def eligible(self) -> tuple[str, str, str]:
         """See `SubscriberStore.eligible`."""
-        return "subscription-armed", "REQ-68"
+        return "subscription-armed", "REQ-68", STEP
 
     def index(self, imsi: str) -> bytes:
         """See `SubscriberStore.index`."""
