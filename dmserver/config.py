@@ -24,6 +24,7 @@ _OF_PROVISIONING: Final = (
     "pva_id",
     "crl_files",
     "shos",
+    "allowed_registrars",
     "validation_mode",
     "partner",
 )
@@ -105,6 +106,7 @@ class DmServerSettings(ActorSettings):
     pva_id: str | None = None  # (P) accept tickets of this PVA only; None: of any under the anchors
     crl_files: tuple[Path, ...] = ()  # (P) PEM or DER, of the manufacturers
     shos: dict[str, str] = Field(default_factory=dict)  # (P) SHO id (DNS name in its certificate) → URL
+    allowed_registrars: frozenset[str] = frozenset()  # (P) DNS names of those who may ask for bootstraps of devices
     validation_mode: ValidationMode = ValidationMode.SEMI_AUTONOMOUS  # (P)
     limits: Limits = Limits()
 
