@@ -192,8 +192,8 @@ def network_application(ro: Ro) -> web.Application:
     return app
 
 
-async def run(settings: RoSettings) -> None:
-    """Serve until told to stop."""
+async def run(settings: RoSettings, *, stop: asyncio.Event | None = None) -> None:
+    """Serve until told to stop, and go on with the registrations that wait."""
     network_tls = server_context(settings.tls_cert, settings.tls_key)
     ro = build(settings)
     rounds = asyncio.create_task(ro.desk.advance_for_ever(settings.retry_s))
@@ -216,6 +216,7 @@ async def run(settings: RoSettings) -> None:
         ],
         ready_file=settings.ready_file,
         on_stop=close,
+        stop=stop,
     )
 
 

@@ -32,7 +32,7 @@ from ro.store.repository import TokenRow
 STEP: Final = "8"
 MAX_TRIES: Final = 3  # home operators asked for one registration, when the DPF knows nothing of their order
 MAX_USES: Final = 20  # calls with one access token
-BATCH: Final = 100  # registrations looked at in one round
+AT_ONCE: Final = 8  # registrations of one round that may wait for a partner
 NO_ORDER: Final = frozenset({"no-ongoing-order"})  # codes of the DPF by which the order is gone
 
 _log = structlog.get_logger(__name__)
@@ -181,9 +181,13 @@ class RegistrationDesk:
 
     async def advance_waiting(self) -> None:
         """One round over everything that waits: after a start, and from time to time."""
-        waiting = await self._store.read(lambda c: registration_rows.waiting_registrations(c, limit=BATCH))
-        for registration_id in waiting:
-            await self.advance(registration_id)
+        places = asyncio.Semaphore(AT_ONCE)
+
+        async def one(registration_id: str) -> None:
+            async with places:
+                await self.advance(registration_id)
+
+        await asyncio.gather(*map(one, await self._store.read(registration_rows.waiting_registrations)))
 
     async def advance_for_ever(self, pause_s: float) -> None:
         """Rounds until cancelled."""
@@ -196,6 +200,8 @@ class RegistrationDesk:
 
     async def _step(self, row: Registration) -> Registration | None:
         """One arrow; None when nothing can be done now."""
+        if row.state in registration_rows.WAITING and self._now() - row.created_at >= self._rules.lifetime:
+            return await self._move(row, State.REFUSED, detail="nobody took it in time")
         if row.state is State.PENDING:
             return await self._route(row)
         if row.state is State.ROUTED:

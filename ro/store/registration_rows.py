@@ -81,14 +81,11 @@ def current_registrations(connection: Connection, m2me_id: str) -> list[Registra
     return [_registration(row) for row in rows]
 
 
-def waiting_registrations(connection: Connection, *, limit: int) -> list[str]:
+def waiting_registrations(connection: Connection) -> list[str]:
     """Ids of what is not finished, longest untouched first."""
     states = [state.value for state in WAITING]
     rows = connection.execute(
-        select(registrations.c.id)
-        .where(registrations.c.state.in_(states))
-        .order_by(registrations.c.updated_at)
-        .limit(limit)
+        select(registrations.c.id).where(registrations.c.state.in_(states)).order_by(registrations.c.updated_at)
     )
     return [str(row.id) for row in rows]
 

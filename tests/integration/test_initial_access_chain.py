@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from actor_runtime.trail import Trail
 from dmclient import cli as device_cli
-from dmclient.agent import ExitStatus
+from dmclient.agent import ExitStatus, RunResult
 from dmclient.app import open_device, open_tre, run_device
 from dmclient.config import ClientSettings
 from dmclient.dm_account import server_ids
@@ -163,3 +163,55 @@ async def test_a_withdrawn_identity_ends_the_run(monkeypatch, pki, tmp_path):
         result = await run_device(settings, open_device(settings, Trail("M2ME")))
         assert (result.status, result.reason) == (ExitStatus.REFUSED, "initial access refused: 26201: attach-refused")
         assert site.dpf_store.read_sync(list_orders) == []
+
+
+async def test_the_provisional_identity_is_the_way_back_when_the_network_refuses_for_good(monkeypatch, pki, tmp_path):
+    """REQ-72, TR 33.812 §5.1.3.7.1 step 16: registered again for recovery, a new order, a new bootstrap."""
+    async with world(pki, tmp_path) as site:
+        site.add_device()
+        settings = settings_of(site, tmp_path)
+        manufacture(monkeypatch, site, settings, issue(monkeypatch, pki, tmp_path), 0)
+        device = open_device(settings, Trail("M2ME"))
+        runs = []
+
+        class RefusedOnce:
+            """An agent whose network refuses the MCIM the first time."""
+
+            attach_refused = True
+
+            async def run(self, server_id):
+                runs.append(server_id)
+                if len(runs) == 1:
+                    return RunResult(status=ExitStatus.REFUSED, reason="the network refused")
+                return RunResult(status=ExitStatus.ATTACHED, reason="attached")
+
+        monkeypatch.setattr("dmclient.app._AgentParts.agent", lambda *_, **__: RefusedOnce())
+        assert (await run_device(settings, device)).status is ExitStatus.ATTACHED
+        assert runs == [DPF_ID, DPF_ID]
+        reasons = site.ro.store.read_sync(lambda c: registration_rows.list_registrations(c, states=(), limit=9))
+        assert {(row.reason, row.state) for row in reasons} == {
+            ("initial", State.SUPERSEDED),
+            ("recovery", State.BOOTSTRAPPED),
+        }
+        assert device.tre.registration(device.now()).state.name == "REQUESTED"
+
+
+async def test_without_a_way_back_a_refusal_stays_one(monkeypatch, pki, tmp_path):
+    """REQ-72: a PCID that was dropped is no way back."""
+    async with world(pki, tmp_path) as site:
+        site.add_device()
+        settings = settings_of(site, tmp_path)
+        manufacture(monkeypatch, site, settings, issue(monkeypatch, pki, tmp_path), 0)
+        device = open_device(settings, Trail("M2ME"))
+        refused = RunResult(status=ExitStatus.REFUSED, reason="the network refused")
+
+        class Refused:
+            attach_refused = True
+
+            async def run(self, server_id):
+                device.m2m.pcid_dropped = True
+                return refused
+
+        monkeypatch.setattr("dmclient.app._AgentParts.agent", lambda *_, **__: Refused())
+        assert await run_device(settings, device) == refused
+        assert len(site.ro.store.read_sync(repository.list_visits)) == 1

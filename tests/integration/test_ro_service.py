@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import os
 import uuid
 from datetime import timedelta
@@ -14,7 +15,7 @@ from sqlalchemy import text
 from actor_runtime.http import PartnerRefused, PartnerUnavailable, to_base64
 from dmserver.store.orders import list_orders
 from mcim.aka import UsimState
-from ro.app import build
+from ro.app import build, run
 from ro.registrations import MAX_USES
 from ro.store import registration_rows, repository
 from ro.store.registration_rows import State
@@ -282,6 +283,36 @@ async def test_an_identity_of_another_reason_replaces_the_registration(site):
     second = await site.register(token, reason="recovery")
     assert second["registration"] != first["registration"]
     assert {row.state for row in rows(site)} == {State.SUPERSEDED, State.BOOTSTRAPPED}
+
+
+async def test_what_nobody_takes_ends(site):
+    """T12: an open registration is not asked about for ever."""
+    await registered(site, sho="sho9.example")
+    site.clock.ahead = timedelta(days=7)
+    await site.ro.desk.advance_waiting()
+    assert (rows(site)[0].state, rows(site)[0].detail) == (State.REFUSED, "nobody took it in time")
+
+
+async def test_the_process_serves_devices_and_goes_on_with_what_waits(site, pki, tmp_path):
+    """Start after a kill: a registration on disk is carried on without any device asking."""
+    site.add_device()
+    await registered(site)
+    (row,) = rows(site)
+    lost = registration_rows.dataclasses.replace(row, state=State.ROUTED, order_id=None, bootstraps=0)
+    site.ro.store.write_sync(lambda c: registration_rows.put_registration(c, lost))
+    stop, ready = asyncio.Event(), tmp_path / "ready.json"
+    changes = {"ready_file": ready, "retry_s": 60.0, "trace_file": None}
+    serving = asyncio.create_task(run(site.ro.settings.model_copy(update=changes), stop=stop))
+    async with asyncio.timeout(20):
+        while not ready.exists() or rows(site)[0].state is not State.BOOTSTRAPPED:
+            assert not serving.done()
+            await asyncio.sleep(0.01)
+    port = json.loads(ready.read_text())["ports"]["network"]
+    async with calling(f"https://127.0.0.1:{port}", pki.client(None)) as device:
+        assert await device.get("/healthz") == {"status": "ok"}
+    stop.set()
+    await serving
+    assert not ready.exists()
 
 
 # --- access tokens --------------------------------------------------------------------------------------
