@@ -192,13 +192,7 @@ class InitialAccess:
 
     def _attached(self, answer: dict[str, Any]) -> _Access:
         token, url = answer.get("accessToken"), answer.get("drfUrl", "")
-        if (
-            not isinstance(token, str)
-            or not token
-            or len(token) > 4096
-            or not token.isascii()
-            or not token.isprintable()
-        ):
+        if not isinstance(token, str) or not _TOKEN.fullmatch(token):
             raise _AttachFailed("attached, and no access token")
         self._device.trail.note("connectivity to the registration operator alone", step="6")
         return _Access(token=token, drf_url=url if isinstance(url, str) else "")

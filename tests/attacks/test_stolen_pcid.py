@@ -101,6 +101,16 @@ async def test_an_expired_pcid_opens_nothing_also_in_the_middle_of_an_attach(sit
     assert (await refusal(site.register(token)))[:2] == (401, "access-token-refused")
 
 
+async def test_a_young_token_of_an_identity_that_ended_opens_nothing(site):
+    """T7, REQ-72: the identity's end is the token's."""
+    _, identity = site.issue(days=1)
+    site.clock.ahead = timedelta(days=1, seconds=-30)
+    token = await token_of(site, identity)
+    assert (await site.register(token))["state"] == "registered"
+    site.clock.ahead = timedelta(days=1)
+    assert (await refusal(site.register(token)))[:2] == (401, "access-token-refused")
+
+
 async def test_an_identity_is_not_given_to_another_device_before_its_end(site):
     """T7, REQ-72: not even a withdrawn one; the first holder may still have it."""
     number, identity = site.issue(days=2)

@@ -7,21 +7,25 @@ import base64
 import json
 import os
 import uuid
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from aiohttp import web
 from sqlalchemy import text
 
-from actor_runtime.http import PartnerRefused, PartnerUnavailable, to_base64
+from actor_runtime.http import PartnerRefused, PartnerUnavailable, new_application, to_base64
 from dmserver.store.orders import list_orders
 from mcim.aka import UsimState
+from mcim.key_id import key_id_of
+from mcim.ticket import Ticket, issue_ticket
+from mcim.vocabulary import ValidationMode
 from ro.app import build, run
 from ro.registrations import MAX_USES
 from ro.store import registration_rows, repository
 from ro.store.registration_rows import State
 from sho.store import repository as sho_rows
 from syncml.wap_push import parse_push
-from tests.support_operators import DPF_ID, M2ME_ID, SHO_ID, TRE_ID, Device, Pki, calling, der
+from tests.support_operators import DPF_ID, M2ME_ID, PVA_ID, SHO_ID, TRE_ID, Device, Pki, calling, der, running
 from tests.support_registration import OTHER_M2ME, RO_ID, UNIFORM, Usim, refusal, world
 
 
@@ -453,6 +457,66 @@ async def test_a_ticket_for_another_audience_opens_no_gate(pki, tmp_path):
         asked = await platform.ask(site, identity.imsi)
         call = site.network.post(f"/v1/attach/{asked['session']}", {"platform": platform.answer(asked)})
         assert await refusal(call) == UNIFORM
+
+
+LIES = {
+    "good": ({}, None),
+    "another TRE": ({"tre_id": "urn:m2m:tre:0002"}, UNIFORM),
+    "another request": ({"req_id": str(uuid.UUID(int=1))}, UNIFORM),
+    "another nonce": ({"nonce": bytes(32)}, UNIFORM),
+    "another platform key": ({"platform_key_id": bytes(16)}, UNIFORM),
+    "another attestation key": ({"attest_key_id": bytes(16)}, UNIFORM),
+    "another mode": ({"mode": ValidationMode.REMOTE}, UNIFORM),
+    "another M2ME": ({"m2me_id": OTHER_M2ME}, UNIFORM),
+    "another PVA": ({"issuer": "urn:m2m:pva:other"}, UNIFORM),
+    "no ticket": (None, UNIFORM),
+}
+
+
+@pytest.mark.parametrize(("changes", "refused"), LIES.values(), ids=LIES)
+async def test_a_ticket_opens_the_gate_for_what_it_is_about_alone(pki, tmp_path, changes, refused):
+    """REQ-17, REQ-19: a PVA, or whoever answers in its place, with a ticket about something else."""
+    platform = Platform(pki)
+
+    async def challenge(_request):
+        return web.json_response({"challenge": to_base64(bytes(32)), "exp": "2026-01-01T00:00:00Z"})
+
+    async def validate(_request):
+        if changes is None:
+            return web.json_response({})
+        now = datetime.now(UTC).replace(microsecond=0)
+        values = {
+            "issuer": PVA_ID,
+            "audience": (RO_ID,),
+            "tre_id": TRE_ID,
+            "m2me_id": M2ME_ID,
+            "req_id": str(platform.req_id),
+            "nonce": platform.nonce,
+            "platform_key_id": platform.device.platform_key_id,
+            "attest_key_id": key_id_of(platform.device.attest_key.public_key()),
+            "mode": ValidationMode.SEMI_AUTONOMOUS,
+            "tre_type": "software",
+            "tre_version": "1.0",
+            "issued_at": now,
+            "expires_at": now + timedelta(minutes=5),
+            "ticket_id": "1",
+        }
+        return web.json_response({"ticket": issue_ticket(Ticket(**values | changes), pki.pva_key, [pki.pva_cert])})
+
+    app = new_application()
+    app.router.add_post("/v1/challenge", challenge)
+    app.router.add_post("/v1/validate", validate)
+    async with (
+        running(app, pki.server("pva.example")) as url,
+        world(pki, tmp_path, validation_gates_attach=True, pva_url=url) as site,
+    ):
+        _, identity = site.issue()
+        asked = await platform.ask(site, identity.imsi)
+        call = site.network.post(f"/v1/attach/{asked['session']}", {"platform": platform.answer(asked)})
+        if refused is None:
+            assert (await call)["result"] == "challenge"
+        else:
+            assert await refusal(call) == refused
 
 
 # --- the partners' side ---------------------------------------------------------------------------------

@@ -135,7 +135,8 @@ async def test_other_networks_then_patience_then_an_end(tmp_path):
 
 async def test_a_pcid_that_is_over_is_destroyed_and_not_used(tmp_path):
     """REQ-72, T7"""
-    made, device, (icf,), _, _ = access(tmp_path, [CHALLENGE], expiry=NOW)
+    made, device, (icf,), _, _ = access(tmp_path, [CHALLENGE])
+    device.tre.pcid_expiry = NOW  # the time has come
     assert (await made.run("initial")).state is AccessState.NO_IDENTITY
     assert device.tre.provisional_expiry() is None
     assert icf.asked == []

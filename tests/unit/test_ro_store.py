@@ -103,6 +103,36 @@ def test_expired_tokens_do_not_stay(store):
     assert store.read_sync(lambda c: c.execute(text("SELECT digest FROM access_token")).scalars().all()) == ["c"]
 
 
+def test_a_token_is_of_one_generation(store):
+    """T7: should one be left over when the identity is given out again, it opens nothing."""
+    number, _ = add(store)
+    row = store.read_sync(lambda c: repository.get_identity(c, number))
+    store.write_sync(
+        lambda c: repository.put_token(
+            c, row, digest="a", m2me_id=None, vno="x", expires_at=NOW + timedelta(minutes=10), now=NOW
+        )
+    )
+    assert store.read_sync(lambda c: repository.find_token(c, "a", NOW)) is not None
+    store.write_sync(lambda c: c.execute(text("UPDATE pcid SET generation = 2")))
+    assert store.read_sync(lambda c: repository.find_token(c, "a", NOW)) is None
+
+
+def test_two_operators_who_give_an_identity_out_at_once_give_it_once(store):
+    """REQ-72: each made keys for the second generation; one of them wins, also when that is over again."""
+    number, identity = add(store, days=1)
+    now = NOW + timedelta(days=1)
+
+    def reissue():
+        sealed = VAULT.seal(ProvisionalIdentity(imsi=identity.imsi, keys=new_keys()), 2)
+        return store.write_sync(
+            lambda c: repository.reissue_identity(
+                c, number, sealed, generation=2, not_after=now, supplier=None, now=now
+            )
+        )
+
+    assert [reissue(), reissue()] == [True, False]
+
+
 # --- discovery ------------------------------------------------------------------------------------------
 
 PARTNERS = frozenset({"a", "b"})
