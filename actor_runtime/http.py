@@ -40,17 +40,20 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class ProblemError(Exception):
     """Raise it in a handler to answer with a problem document. `detail` goes to the peer: nothing secret in it."""
 
-    def __init__(self, status: int, code: str, detail: str = "") -> None:
+    def __init__(self, status: int, code: str, detail: str = "", *, retry_after_s: int | None = None) -> None:
         super().__init__(f"{status} {code}: {detail}")
-        self.status, self.code, self.detail = status, code, detail
+        self.status, self.code, self.detail, self.retry_after_s = status, code, detail, retry_after_s
 
 
-def problem(status: int, code: str, detail: str = "") -> web.Response:
-    """An RFC 9457 problem document with our member `code`, which programs read."""
+def problem(status: int, code: str, detail: str = "", *, retry_after_s: int | None = None) -> web.Response:
+    """An RFC 9457 problem document with our member `code`, which programs read; and Retry-After where it helps."""
     document = {"type": "about:blank", "title": code.replace("-", " "), "status": status, "code": code}
     if detail:
         document["detail"] = detail
-    return web.Response(status=status, body=json.dumps(document).encode(), content_type=PROBLEM_TYPE)
+    response = web.Response(status=status, body=json.dumps(document).encode(), content_type=PROBLEM_TYPE)
+    if retry_after_s is not None:
+        response.headers["Retry-After"] = str(retry_after_s)
+    return response
 
 
 @web.middleware
@@ -63,7 +66,7 @@ async def request_middleware(request: web.Request, handler: Handler) -> web.Stre
             response = await handler(request)
         except ProblemError as exc:
             _log.info("http.refused", path=request.path, status=exc.status, code=exc.code, detail=exc.detail)
-            response = problem(exc.status, exc.code, exc.detail)
+            response = problem(exc.status, exc.code, exc.detail, retry_after_s=exc.retry_after_s)
         except web.HTTPException as exc:
             response = problem(exc.status, exc.reason.lower().replace(" ", "-"))
             if "Allow" in exc.headers:
@@ -163,12 +166,16 @@ def peer_identity(request: web.Request) -> str | None:
     return next((name for kind, name in names if kind == "DNS"), None)
 
 
-def allow_clients(names: frozenset[str]) -> Any:  # noqa: ANN401 (aiohttp's middleware type is not public)
-    """Middleware: only clients whose certificate carries one of these DNS names; `/healthz` is open to every peer."""
+def allow_clients(names: frozenset[str], *, of_path: Mapping[str, frozenset[str]] | None = None) -> Any:  # noqa: ANN401 (aiohttp's middleware type is not public)
+    """Middleware: only clients whose certificate carries one of these DNS names; `/healthz` is open to every peer.
+
+    A path in `of_path` has a list of its own, and the other list does not count there.
+    """
+    own = dict(of_path or {})
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if request.path != "/healthz" and not peer_identities(request) & names:
+        if request.path != "/healthz" and not peer_identities(request) & own.get(request.path, names):
             raise ProblemError(403, "client-not-allowed", "the client certificate is not on this actor's list")
         return await handler(request)
 
@@ -254,9 +261,9 @@ class PartnerUnavailable(Exception):
 class PartnerRefused(Exception):
     """The partner answered with a problem document (4xx)."""
 
-    def __init__(self, status: int, code: str, detail: str) -> None:
+    def __init__(self, status: int, code: str, detail: str, *, retry_after_s: int | None = None) -> None:
         super().__init__(f"{status} {code}: {detail}")
-        self.status, self.code, self.detail = status, code, detail
+        self.status, self.code, self.detail, self.retry_after_s = status, code, detail, retry_after_s
 
 
 class PartnerClient:
@@ -269,14 +276,21 @@ class PartnerClient:
         self._session: aiohttp.ClientSession | None = None
 
     async def post(
-        self, path: str, body: Mapping[str, object], *, idempotency_key: str | None = None
+        self,
+        path: str,
+        body: Mapping[str, object],
+        *,
+        idempotency_key: str | None = None,
+        bearer: str | None = None,
     ) -> dict[str, Any]:
-        """POST a JSON object and return the JSON object answered.
+        """POST a JSON object and return the JSON object answered; `bearer` is an access token (RFC 6750).
 
         Raises:
             PartnerUnavailable, PartnerRefused.
         """
         headers = {"Idempotency-Key": idempotency_key} if idempotency_key is not None else {}
+        if bearer is not None:
+            headers["Authorization"] = f"Bearer {bearer}"
         return await self._call("POST", path, json.dumps(body).encode(), headers)
 
     async def get(self, path: str) -> dict[str, Any]:
@@ -309,10 +323,13 @@ class PartnerClient:
             ) as response:
                 status = response.status
                 answer = await _read_answer(response)
+                hint = response.headers.get("Retry-After", "")
         except (aiohttp.ClientError, TimeoutError, OSError) as exc:
             raise PartnerUnavailable(f"{self._base_url}: {type(exc).__name__}: {exc}") from exc
         if 400 <= status < 500:
-            raise PartnerRefused(status, str(answer.get("code", "unknown")), str(answer.get("detail", "")))
+            wait = int(hint) if hint.isascii() and hint.isdecimal() and len(hint) < 8 else None  # seconds, or a date
+            code, detail = str(answer.get("code", "unknown")), str(answer.get("detail", ""))
+            raise PartnerRefused(status, code, detail, retry_after_s=wait)
         if not 200 <= status < 300:
             raise PartnerUnavailable(f"{self._base_url}{path}: HTTP {status}")
         return answer

@@ -99,6 +99,12 @@ class Agent:
         except TreError as error:
             return _refused(f"the TRE refused: {error.code.name.lower()}")
 
+    @property
+    def attach_refused(self) -> bool:
+        """Whether the network said for good that it does not take the MCIM in use."""
+        result = self._attached
+        return result is not None and not result.attached and result.code is not AttachCode.NETWORK_FAILURE
+
     def prepare(self) -> None:
         """Before the first call: settle what the last run left half done, and see to it that a request is open.
 

@@ -16,6 +16,7 @@ from actor_runtime.http import PartnerClient
 from actor_runtime.sealing import SealingKey
 from actor_runtime.tls import client_context
 from actor_runtime.trail import Trail
+from dmclient.access_settings import initial_access
 from dmclient.agent import Agent, ExitStatus, RunResult
 from dmclient.behaviour import USUAL, ScriptedUser, load_behaviour
 from dmclient.bootstrap_receiver import Verdict
@@ -26,6 +27,7 @@ from dmclient.device import Device
 from dmclient.dm_account import server_ids
 from dmclient.dm_device import DeviceSetup
 from dmclient.http_transport import HttpTransport
+from dmclient.initial_access import AccessState, InitialAccess
 from dmclient.listening import Ears, consent_of, listening, serve_until, take_bootstrap
 from dmclient.objects.described import DescriptionConflict
 from dmclient.objects.m2m import utc_text
@@ -130,14 +132,20 @@ async def run_device(
         StoreError: the device cannot save what it must not forget.
     """
     parts = _agent_parts(settings)
-    async with listening(settings, device) as ears:
+    async with (
+        listening(settings, device) as ears,
+        initial_access(settings, device, udp_port=ears.udp_port) as access,
+    ):
         try:
-            refusal = await _bootstrapped(settings, device, ears, bootstrap, bootstrap_url)
+            refusal = await _bootstrapped(settings, device, ears, bootstrap, bootstrap_url, access)
             if refusal is not None:
                 return refusal
             async with parts.transport:
                 agent = parts.agent(settings, device, calls=ears.calls, sleep=ears.calls.pause)
-                return await agent.run(server_ids(device.tree.nodes)[0])
+                result = await agent.run(server_ids(device.tree.nodes)[0])
+                if access is None or not agent.attach_refused:
+                    return result
+                return await _recovered(settings, device, ears, access, parts, result)
         finally:
             await parts.close()
 
@@ -180,15 +188,51 @@ async def attach_device(settings: ClientSettings, device: Device) -> RunResult:
         await parts.close()
 
 
+async def _recovered(
+    settings: ClientSettings,
+    device: Device,
+    ears: Ears,
+    access: InitialAccess,
+    parts: _AgentParts,
+    refused: RunResult,
+) -> RunResult:
+    """The network does not take the MCIM: the provisional identity is the way back, once (REQ-72, step 16)."""
+    ears.bootstraps.applied.clear()
+    way_back = await access.run("recovery")
+    if not way_back.waits_for_bootstrap:
+        return refused
+    try:
+        await asyncio.wait_for(ears.bootstraps.applied.wait(), settings.bootstrap.wait_s)
+    except TimeoutError:
+        return refused
+    agent = parts.agent(settings, device, calls=ears.calls, sleep=ears.calls.pause)
+    return await agent.run(server_ids(device.tree.nodes)[0])
+
+
 async def _bootstrapped(
-    settings: ClientSettings, device: Device, ears: Ears, bootstrap: bytes | None, url: str | None
+    settings: ClientSettings,
+    device: Device,
+    ears: Ears,
+    bootstrap: bytes | None,
+    url: str | None,
+    access: InitialAccess | None = None,
 ) -> RunResult | None:
-    """Wait until there is an account; a result says why there will be none."""
+    """Wait until there is an account; a result says why there will be none.
+
+    A device without account and MCIM attaches with its provisional identity first, where a registration operator is
+    set.
+    """
     verdict = await take_bootstrap(settings, ears, bootstrap, url)
     if verdict not in (None, Verdict.APPLIED, Verdict.UNCHANGED):
         return RunResult(status=ExitStatus.REFUSED, reason=f"the bootstrap was refused: {verdict}")
     if server_ids(device.tree.nodes):
         return None
+    if access is not None and device.usable_mcim() is None:
+        reached = await access.run("initial")
+        if reached.state is AccessState.REFUSED:
+            return RunResult(status=ExitStatus.REFUSED, reason=f"initial access refused: {reached.detail}")
+        if reached.state is AccessState.UNREACHABLE:
+            return RunResult(status=ExitStatus.UNREACHABLE, reason=f"initial access: {reached.detail}")
     try:
         await asyncio.wait_for(ears.bootstraps.applied.wait(), settings.bootstrap.wait_s)
     except TimeoutError:

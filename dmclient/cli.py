@@ -29,6 +29,7 @@ from dmclient.tre.environment import Tre
 from dmclient.tre.key_stores import open_key_store
 from dmclient.tre.keys import KeyStoreError
 from dmclient.tre.profiles import PROFILES
+from dmclient.tre.provisional import PcidFileError, Provisional, read_pcid
 
 app = typer.Typer(help="M2ME: an OMA DM 1.2 device with a trusted environment.", no_args_is_help=True)
 
@@ -72,9 +73,14 @@ def _with_tests(settings: ClientSettings, behaviour: Path | None, ddf: list[Path
 def manufacture(
     context: typer.Context,
     request: Annotated[Path | None, typer.Option(help="Where the certification request goes; default: output.")] = None,
+    pcid_file: Annotated[
+        Path | None, typer.Option(help="Provisional identities from the registration operator (`ro pcid issue`).")
+    ] = None,
+    pcid_number: Annotated[int, typer.Option(min=0, help="Which of the file, counted from 0.")] = 0,
 ) -> None:
     """Make the TRE and its keys, once; write the request for the manufacturer's CA."""
     settings = _settings(context)
+    provisional = _provisional(pcid_file, pcid_number)
     key_file = settings.seal_key_file
     seal_key = SealingKey.load(key_file) if key_file.exists() else SealingKey.generate(key_file)
     try:
@@ -91,6 +97,7 @@ def manufacture(
             legacy_suite=settings.tre.legacy_suite,
             max_mcim=settings.tre.max_mcim,
             token=_token(settings.tre.device_token_file),
+            provisional=provisional,
         )
     except TreError as error:
         raise ActorError(str(error), hint="a device is manufactured once; use another state_dir") from error
@@ -287,6 +294,17 @@ def _token(path: Path | None) -> bytes | None:
     if not 1 <= len(token) <= 64:
         raise ConfigError(f"tre.device_token_file {path}: a token has 1 to 64 octets")
     return token
+
+
+def _provisional(path: Path | None, number: int) -> Provisional | None:
+    if path is None:
+        return None
+    try:
+        return read_pcid(path.read_bytes(), number)
+    except OSError as error:
+        raise ConfigError(f"--pcid-file {path}: {error.strerror}") from error
+    except PcidFileError as error:
+        raise ConfigError(f"--pcid-file {path}: {error}", hint="`ro pcid issue --out` makes one") from error
 
 
 def _certificates(path: Path) -> list[x509.Certificate]:

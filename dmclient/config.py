@@ -64,6 +64,30 @@ class BootstrapSection(Section):
     typed_number_file: Path | None = None  # one line; what a user would type for USERPINMAC
 
 
+class VisitedNetwork(Section):
+    """Table `[[initial_access.others]]`: a further visited network."""
+
+    icf_url: str = Field(min_length=1)
+    vno: str = Field(default="", pattern=r"^([0-9]{5,6})?$")
+
+
+class InitialAccessSection(Section):
+    """Table `[initial_access]`: the first attach, with the TRE's provisional identity (PCID)."""
+
+    icf_url: str | None = None  # network listener of the registration operator; None: the device has connectivity
+    vno: str = Field(default="", pattern=r"^([0-9]{5,6})?$")  # visited network, MCC and MNC
+    others: tuple[VisitedNetwork, ...] = ()  # tried after it
+    drf_url: str | None = None  # None: what the ICF says, or where the device attached
+    push: str = Field(default="", pattern=r"^(udp:[^ ]+:[0-9]{1,5})?$")  # empty: whence we call, port of the listener
+
+    @property
+    def networks(self) -> tuple[VisitedNetwork, ...]:
+        """All networks in the order in which they are tried; none: no initial access."""
+        if self.icf_url is None:
+            return ()
+        return (VisitedNetwork(icf_url=self.icf_url, vno=self.vno), *self.others)
+
+
 class PushSection(Section):
     """Table `[push]`: notifications, and the listener for pushes over HTTP."""
 
@@ -132,6 +156,7 @@ class ClientSettings(ActorSettings):
     account: tuple[AccountSection, ...] = ()  # for `session`
     device: DeviceSection = DeviceSection()
     tre: TreSection = TreSection()
+    initial_access: InitialAccessSection = InitialAccessSection()
     bootstrap: BootstrapSection = BootstrapSection()
     push: PushSection = PushSection()
     session: SessionSection = SessionSection()

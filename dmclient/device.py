@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -81,6 +81,16 @@ class Device(DmDevice):
         if registration.state in OPEN or self.usable_mcim() is not None or self.m2msim.waiting():
             return
         self._open_request(registration)
+
+    def register_again(self, reason: str) -> None:
+        """See to it that a request is open although there is an MCIM: the network does not take it.
+
+        Raises:
+            TreError: the TRE cannot open one.
+        """
+        registration = self.tre.registration(self.now())
+        if registration.state not in OPEN and not self.m2msim.waiting():
+            self._open_request(replace(registration, reason=reason))
 
     def renew_expired(self) -> None:
         """A nonce that ran out while we waited for a package is worthless: open the request anew and say so.

@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -42,6 +42,7 @@ class Ears:
     bootstraps: BootstrapReceiver
     pushes: PushReceiver
     calls: CallQueue
+    udp_port: int = 0  # where WAP pushes arrive; 0: not yet bound
 
 
 def push_receivers(settings: ClientSettings, device: DmDevice) -> Ears:
@@ -91,7 +92,7 @@ async def listening(settings: ClientSettings, device: DmDevice) -> AsyncIterator
             _write_ready(settings.ready_file, ports)
         _log.info("push.ready", **ports)
         try:
-            yield receivers
+            yield replace(receivers, udp_port=ports["bootstrap"])
         finally:
             _log.info("push.counts", **receivers.pushes.counts)
             if settings.ready_file is not None:

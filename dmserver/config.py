@@ -25,6 +25,7 @@ _OF_PROVISIONING: Final = (
     "pva_id",
     *(name for name in RevocationSettings.model_fields if name.startswith("crl_")),
     "shos",
+    "allowed_registrars",
     "validation_mode",
     "partner",
 )
@@ -105,6 +106,7 @@ class DmServerSettings(RevocationSettings):
     pva_url: str | None = None  # None: devices are managed, not provisioned
     pva_id: str | None = None  # (P) accept tickets of this PVA only; None: of any under the anchors
     shos: dict[str, str] = Field(default_factory=dict)  # (P) SHO id (DNS name in its certificate) → URL
+    allowed_registrars: frozenset[str] = frozenset()  # (P) DNS names of those who may ask for bootstraps of devices
     validation_mode: ValidationMode = ValidationMode.SEMI_AUTONOMOUS  # (P)
     limits: Limits = Limits()
 

@@ -23,6 +23,7 @@ from actor_runtime.trail_store import append_record
 from dmserver.admission import Admission
 from dmserver.app import dm_application, partner_application
 from dmserver.bootstrap_pull import add_pull_route
+from dmserver.bootstrap_requests import BootstrapRequests, add_bootstrap_route
 from dmserver.conductor import Conductor
 from dmserver.config import DmServerSettings, ProvisioningSettings
 from dmserver.conversation import Conversation
@@ -178,7 +179,10 @@ async def run(settings: DmServerSettings, *, stop: asyncio.Event | None = None) 
     if partner_tls is None:
         _log.info("provisioning.off", reason="no pva_url: devices are managed, orders cannot be opened")
     else:
-        listeners.append(_partner_listener(settings, partner_tls, store, trail))
+        listener = _partner_listener(settings, partner_tls, store, trail)
+        if settings.allowed_registrars:
+            add_bootstrap_route(listener.app, BootstrapRequests(settings, store, seal_key, trail))
+        listeners.append(listener)
     if token is not None:
         listeners.append(operator_listener(settings, store, seal_key, token))
     if crls is not None:
@@ -198,7 +202,7 @@ def _partner_tls(provisioning: ProvisioningSettings) -> tuple[ssl.SSLContext, ss
 
 
 def _partner_listener(settings: DmServerSettings, tls: ssl.SSLContext, store: Store, trail: Trail) -> Listener:
-    """Where home operators open orders."""
+    """Where home operators open orders, and registration operators ask for bootstraps."""
     return Listener(
         name="partner",
         app=partner_application(

@@ -51,11 +51,12 @@ def demo_pki(
     dpf_id: Annotated[str, typer.Option(help="FQDN of the DPF.")] = "dpf.example",
     pva_id: Annotated[str, typer.Option(help="URI of the PVA.")] = "urn:m2m:pva:1",
     crl_url: CrlUrl = None,
+    ro_id: Annotated[str, typer.Option(help="FQDN of the registration operator.")] = "ro.example",
 ) -> None:
-    """Make all CAs and the keys and certificates of one DPF, SHO and PVA."""
+    """Make all CAs and the keys and certificates of one DPF, SHO, PVA and RO."""
     hosts = list(dict.fromkeys((*DEFAULT_HOSTS, *(host or ()))))
     ca = CaDirectory(directory)
-    ca.demo_pki(hosts=hosts, sho_id=sho_id, dpf_id=dpf_id, pva_id=pva_id, now=_now(), crl_url=crl_url)
+    ca.demo_pki(hosts=hosts, sho_id=sho_id, dpf_id=dpf_id, pva_id=pva_id, ro_id=ro_id, now=_now(), crl_url=crl_url)
 
 
 @issue.command("tls")

@@ -274,11 +274,19 @@ class CaDirectory:
         return rows
 
     def demo_pki(
-        self, *, hosts: Sequence[str], sho_id: str, dpf_id: str, pva_id: str, now: datetime, crl_url: str | None = None
+        self,
+        *,
+        hosts: Sequence[str],
+        sho_id: str,
+        dpf_id: str,
+        pva_id: str,
+        now: datetime,
+        ro_id: str = "ro.example",
+        crl_url: str | None = None,
     ) -> None:
-        """Everything the actors of one demo need: CAs, and `dpf`, `sho`, `pva` with keys and chains."""
+        """Everything the actors of one demo need: CAs, and `dpf`, `sho`, `pva`, `ro` with keys and chains."""
         self.init(now, crl_url=crl_url)
-        identities = {"dpf": dpf_id, "sho": sho_id, "pva": "pva"}
+        identities = {"dpf": dpf_id, "sho": sho_id, "pva": "pva", "ro": ro_id}
         for actor, identity in identities.items():
             self.issue_tls(list(dict.fromkeys((identity, actor, *hosts))), self.path / actor, now)
         self.issue_signing(Role.SHO, sho_id, self.path / "sho", now)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from aiohttp import web
@@ -15,9 +15,8 @@ from aiohttp import web
 from actor_runtime.crl_source import CrlSource
 from actor_runtime.errors import ConfigError
 from actor_runtime.http import (
-    Base64,
-    Body,
     Listener,
+    PartnerClient,
     ProblemError,
     allow_clients,
     new_application,
@@ -32,37 +31,33 @@ from actor_runtime.store import Store
 from actor_runtime.tls import client_context, server_context
 from actor_runtime.trail import Trail, TrailRecord
 from actor_runtime.trail_store import append_record
+from home_network.http import (
+    MAX_ATTACH_BODY,
+    answer_challenge,
+    challenge_document,
+    read_answer,
+    read_attach,
+    refusal,
+)
+from home_network.sessions import AttachBusy, Attached, AttachRefused
 from mcim.aka import IND_BITS
 from mcim.certificates import TrustAnchors
 from mcim.vocabulary import Suite
-from sho.auc import AttachBusy, Attached, AttachRefused, AuthenticationCentre, Challenge
+from sho.auc import AuthenticationCentre
 from sho.checks import RequestRefused
 from sho.config import ShoSettings
 from sho.handover import HandoverBody, HandoverDesk, HandoverPolicy
 from sho.identity import TrustStore, load_identity
+from sho.registrations import DpfUnavailable, RegistrationBody, RegistrationDesk
 from sho.report import ReportBody, ReportDesk
 from sho.store import repository, tables
 from sho.subscriptions import Vault
 
 MIGRATIONS: Final = Path(__file__).parent / "store" / "migrations"
 STEP_CRL: Final = "9"  # platform validation rests on the lists
-MAX_ATTACH_BODY: Final = 4096  # octets; this listener is open to everybody
+REGISTRATIONS: Final = "/v1/registrations"
 
 _log = structlog.get_logger(__name__)
-
-
-class AttachBody(Body):
-    """`POST /v1/attach`."""
-
-    imsi: str
-
-
-class AttachAnswerBody(Body):
-    """`POST /v1/attach/{session}`: exactly one of the members."""
-
-    res: Base64 | None = None
-    auts: Base64 | None = None
-    failure: str | None = None
 
 
 def _utc_now() -> datetime:
@@ -81,6 +76,8 @@ class Sho:
     auc: AuthenticationCentre
     crls: CrlSource
     allowed_clients: frozenset[str]
+    registrations: RegistrationDesk | None = None
+    allowed_registrars: frozenset[str] = frozenset()
     now: Callable[[], datetime] = _utc_now
 
     async def start(self) -> None:
@@ -90,6 +87,8 @@ class Sho:
     async def close(self) -> None:
         """Write what is still to be written and let go."""
         await self.crls.stop()
+        if self.registrations is not None:
+            await self.registrations.dpf.close()
         self.store.close()
         self.trail.close()
 
@@ -153,6 +152,7 @@ def build(settings: ShoSettings, *, now: Callable[[], datetime] = _utc_now) -> S
     try:
         vault = open_vault(settings, store)
         trail = open_trail(settings, store)
+        registrations = _registrations(settings, store, trail)
     except BaseException:
         store.close()
         raise
@@ -177,14 +177,35 @@ def build(settings: ShoSettings, *, now: Callable[[], datetime] = _utc_now) -> S
         ),
         crls=crls,
         allowed_clients=settings.allowed_clients,
+        registrations=registrations,
+        allowed_registrars=settings.allowed_registrars,
         now=now,
     )
 
 
+def _registrations(settings: ShoSettings, store: Store, trail: Trail) -> RegistrationDesk | None:
+    """Where registration operators register devices; None without any on the list."""
+    if not settings.allowed_registrars:
+        return None
+    if settings.dpf_url is None:
+        raise ConfigError("dpf_url is missing", hint="registrations open their orders at a DPF")
+    context = client_context(settings.tls_ca, cert=settings.tls_cert, key=settings.tls_key)
+    return RegistrationDesk(
+        store=store,
+        trail=trail,
+        dpf=PartnerClient(settings.dpf_url, context, settings.partner_timeout_s),
+        dpf_url=settings.dpf_url,
+        sho_id=settings.sho_id,
+        order_lifetime_s=settings.registration_order_s,
+    )
+
+
 def partner_application(sho: Sho) -> web.Application:
-    """What DPFs may call."""
+    """What DPFs may call, and the one path that registration operators may."""
     app = new_application()
-    app.middlewares.append(allow_clients(sho.allowed_clients))
+    app.middlewares.append(allow_clients(sho.allowed_clients, of_path={REGISTRATIONS: sho.allowed_registrars}))
+    if sho.registrations is not None:
+        app.router.add_post(REGISTRATIONS, partial(_register, sho, sho.registrations))
     app.router.add_post("/v1/handover", partial(_hand_over, sho))
     app.router.add_post("/v1/report", partial(_report, sho))
     return app
@@ -266,10 +287,28 @@ async def _report(sho: Sho, request: web.Request) -> web.Response:
     return web.json_response({"acknowledged": True, "subscription": state})
 
 
-async def _attach(sho: Sho, request: web.Request) -> web.Response:
-    body = await read_body(request, AttachBody)
+async def _register(sho: Sho, desk: RegistrationDesk, request: web.Request) -> web.Response:
+    body = await read_body(request, RegistrationBody)
+    registrar = min(peer_identities(request) & sho.allowed_registrars)
+    sho.trail.message(
+        step="8", direction="RO→SHO", summary=f"registration of {body.m2me_id}", octets=request.content_length or 0
+    )
     try:
-        return _challenge(await sho.auc.start(body.imsi))
+        order_id = await desk.register(
+            body, registrar=registrar, key=request.headers.get("Idempotency-Key", ""), now=sho.now()
+        )
+    except RequestRefused as exc:
+        raise await _refuse(sho, exc) from exc
+    except DpfUnavailable as exc:
+        raise ProblemError(503, "dpf-unavailable") from exc
+    await _settle(sho)
+    return web.json_response({"orderId": order_id}, status=201)
+
+
+async def _attach(sho: Sho, request: web.Request) -> web.Response:
+    body = await read_attach(request)
+    try:
+        return web.json_response(challenge_document(await sho.auc.start(body.imsi)))
     except AttachRefused as exc:
         raise await _not_attached(sho, exc) from exc
     except AttachBusy as exc:
@@ -277,29 +316,15 @@ async def _attach(sho: Sho, request: web.Request) -> web.Response:
 
 
 async def _attach_answer(sho: Sho, request: web.Request) -> web.Response:
-    body = await read_body(request, AttachAnswerBody)
-    session = request.match_info["session"]
+    async def attached(who: Attached) -> dict[str, Any]:
+        await _settle(sho)
+        return {"result": "attached", "imsiMask": who.imsi_mask}
+
+    body, session = await read_answer(request), request.match_info["session"]
     try:
-        if body.res is not None and body.auts is None and body.failure is None:
-            attached: Attached = await sho.auc.respond(session, body.res, sho.now())
-            await _settle(sho)
-            return web.json_response({"result": "attached", "imsiMask": attached.imsi_mask})
-        if body.auts is not None and body.res is None and body.failure is None:
-            return _challenge(await sho.auc.resynchronise(session, body.auts), result="challenge")
-        if body.failure == "mac" and body.res is None and body.auts is None:
-            sho.auc.fail(session)
+        return web.json_response(await answer_challenge(sho.auc, session, body, sho.now(), on_attached=attached))
     except AttachRefused as exc:
         raise await _not_attached(sho, exc) from exc
-    raise ProblemError(400, "malformed-request", "exactly one of res, auts, failure is needed")
-
-
-def _challenge(challenge: Challenge, *, result: str | None = None) -> web.Response:
-    answer = {
-        "session": challenge.session,
-        "rand": to_base64(challenge.rand),
-        "autn": to_base64(challenge.autn),
-    }
-    return web.json_response(answer if result is None else {"result": result, **answer})
 
 
 async def _refuse(sho: Sho, refusal: RequestRefused) -> ProblemError:
@@ -308,10 +333,9 @@ async def _refuse(sho: Sho, refusal: RequestRefused) -> ProblemError:
     return ProblemError(refusal.status, refusal.code)
 
 
-async def _not_attached(sho: Sho, refusal: AttachRefused) -> ProblemError:
-    _log.info("sho.attach_refused", reason=str(refusal))
+async def _not_attached(sho: Sho, reason: AttachRefused) -> ProblemError:
     await _settle(sho)
-    return ProblemError(403, "attach-refused")
+    return refusal(reason)
 
 
 async def _settle(sho: Sho) -> None:

@@ -33,6 +33,9 @@ class ShoSettings(RevocationSettings):
     tls_key: Path
     tls_ca: Path  # anchors of the partners' TLS certificates, both directions
     allowed_clients: frozenset[str]  # DNS names in the client certificates of DPFs
+    allowed_registrars: frozenset[str] = frozenset()  # DNS names of registration operators; their devices get orders
+    dpf_url: str | None = None  # partner listener of the DPF where registrations open their orders
+    registration_order_s: int = Field(default=7 * _DAY_S, ge=60, le=90 * _DAY_S)  # life of such an order
     signing_cert: Path  # PEM chain, leaf first
     signing_key: Path
     manufacturer_anchors: Path  # PEM, for platform and attestation certificates

@@ -26,17 +26,21 @@ async def open_order(
     reason: str,
     expires_in_s: int | None,
     now: datetime,
+    own_id: str | None = None,
 ) -> dict[str, object]:
     """Record the order, ask the DPF to open it, record its id there.
+
+    `own_id` is an order that is recorded already: nobody knows whether the DPF opened it, and it is asked again.
 
     Raises:
         ActorError: the DPF refuses, cannot be reached, or does not name an order. In the two latter cases the order
             stays "requested": nobody knows whether the DPF opened it.
     """
-    own_id = str(uuid.uuid4())
-    await store.write(
-        lambda c: repository.add_order(c, id=own_id, m2me_id=m2me_id, dpf_url=dpf_url, reason=reason, now=now)
-    )
+    if own_id is None:
+        new_id = own_id = str(uuid.uuid4())
+        await store.write(
+            lambda c: repository.add_order(c, id=new_id, m2me_id=m2me_id, dpf_url=dpf_url, reason=reason, now=now)
+        )
     body: dict[str, object] = {"m2meId": m2me_id, "shoId": sho_id, "reason": reason}
     if expires_in_s is not None:
         body["expiresIn"] = expires_in_s

@@ -50,6 +50,7 @@ DEVICE_ID = "urn:imei:004999010640000"
 DPF = "dpf.example"
 OTHER = "other.example"
 MCIM_ID = uuid.UUID("00112233-4455-6677-8899-aabbccddeeff")
+PCID = "001019999999977"
 IMSI = "001010123456789"
 
 
@@ -90,6 +91,7 @@ class FakeTre:
     open_request: Registration = field(default_factory=lambda: IDLE)
     condition: str = "ok"
     max_package: int = 65536
+    pcid_expiry: datetime | None = None  # None: no provisional identity
 
     def facts(self) -> TreFacts:
         return TreFacts(
@@ -150,18 +152,26 @@ class FakeTre:
         passed = CheckRecord(name="package-signature", passed=True, req=("REQ-50",))
         return Outcome(code=ResultCode.SUCCESS, receipt=self.last_receipt, mcim=mcim, checks=(passed,))
 
+    def provisional_expiry(self) -> datetime | None:
+        return self.pcid_expiry
+
+    def drop_provisional(self) -> None:
+        self.pcid_expiry = None
+
     def mcims(self) -> tuple[McimInfo, ...]:
         return tuple(self.installed)
 
     def receipt(self) -> bytes | None:
         return self.last_receipt
 
-    def attach_identity(self, mcim_id: uuid.UUID) -> str:
+    def attach_identity(self, mcim_id: uuid.UUID | None) -> str:
+        if mcim_id is None and self.pcid_expiry is not None:
+            return PCID
         if not any(each.mcim_id == mcim_id and each.state is ContainerState.ACTIVATED for each in self.installed):
             raise TreError(ResultCode.WRONG_STATE, "not activated")
         return IMSI
 
-    def authenticate(self, mcim_id: uuid.UUID, rand: bytes, autn: bytes) -> Accepted | SyncFailure | MacFailure:
+    def authenticate(self, mcim_id: uuid.UUID | None, rand: bytes, autn: bytes) -> Accepted | SyncFailure | MacFailure:
         return self.aka.pop(0) if self.aka else Accepted(res=b"\x11" * 8, ck=b"\x22" * 16, ik=b"\x33" * 16)
 
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+import structlog
+
 from dmclient.management_tree import ExecRequest, Hooks, ManagementTree
 from dmclient.nodes import NodeMap, Path, TreeRefusal, Value
 from dmclient.objects import description
@@ -21,6 +23,8 @@ from syncml.codes import StatusCode
 
 M2M: Final[Path] = ("M2MMobj",)
 CHALLENGE_SIZES: Final = range(16, 65)  # octets
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +52,20 @@ class M2MObject:
         self._tre = tre
         self._facts = facts
         self._package_waiting = package_waiting
-        self.pcid_dropped = False  # the device attached with an operational identity (REQ-72)
+        self._pcid_dropped = False
         self._build()
+
+    @property
+    def pcid_dropped(self) -> bool:
+        """Whether the device attached with an operational identity and needs the PCID no more (REQ-72)."""
+        return self._pcid_dropped
+
+    @pcid_dropped.setter
+    def pcid_dropped(self, dropped: bool) -> None:
+        """The TRE's PCID goes with it; should that fail, it goes at the next start, when this is restored."""
+        self._pcid_dropped = dropped
+        if dropped:
+            self._drop_provisional()
 
     def _build(self) -> None:
         tree = self._tree
@@ -84,7 +100,7 @@ class M2MObject:
             M2MNode.M2ME_ID: fact(lambda facts: facts.m2me_id),
             M2MNode.M2MES: lambda: self._facts.supplier or None,
             M2MNode.PCID: self._pcid,
-            M2MNode.PCID_EXPIRY: lambda: utc_text(self._facts.pcid_expiry) if self._pcid() else None,
+            M2MNode.PCID_EXPIRY: lambda: utc_text(self._pcid_expiry()) if self._pcid() else None,
             M2MNode.TRE_ID: fact(lambda facts: facts.tre_id),
             M2MNode.TRE_TYPE: fact(lambda facts: facts.tre_type),
             M2MNode.TRE_VERSION: fact(lambda facts: facts.version),
@@ -123,10 +139,26 @@ class M2MObject:
         return str(state.value)
 
     def _pcid(self) -> str | None:
-        expiry = self._facts.pcid_expiry
+        """The TRE's provisional identity; without one, that of the settings. None once it is dropped or over."""
+        expiry = self._pcid_expiry()
         if self.pcid_dropped or (expiry is not None and self._tree.now() >= expiry):
+            self._drop_provisional()
             return None
-        return self._facts.pcid or None
+        if self._tre.provisional_expiry() is None:
+            return self._facts.pcid or None
+        try:
+            return self._tre.attach_identity(None)
+        except TreError:
+            return None
+
+    def _pcid_expiry(self) -> datetime | None:
+        return self._tre.provisional_expiry() or self._facts.pcid_expiry
+
+    def _drop_provisional(self) -> None:
+        try:
+            self._tre.drop_provisional()
+        except TreError as error:
+            _log.warning("pcid.not_dropped", code=error.code.name.lower())
 
     def _mcim_count(self) -> str:
         return str(sum(each.state is not ContainerState.DELETED for each in self._tre.mcims()))

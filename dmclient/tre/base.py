@@ -136,16 +136,26 @@ class TrustedEnvironment(Protocol):
     def receipt(self) -> bytes | None:
         """Receipt of the last action, None before the first."""
 
-    def attach_identity(self, mcim_id: UUID) -> str:
-        """The IMSI of the activated MCIM, for the network alone.
+    def attach_identity(self, mcim_id: UUID | None) -> str:
+        """The IMSI of the activated MCIM, for the network alone; the PCID for None.
 
         Raises:
-            TreError: no such MCIM, or it is not activated.
+            TreError: no such MCIM, or it is not activated; there is no PCID.
         """
 
-    def authenticate(self, mcim_id: UUID, rand: bytes, autn: bytes) -> Accepted | SyncFailure | MacFailure:
-        """Run AKA; the sequence number is stored before RES is returned.
+    def authenticate(self, mcim_id: UUID | None, rand: bytes, autn: bytes) -> Accepted | SyncFailure | MacFailure:
+        """Run AKA, with the PCID for None; the sequence number is stored before RES is returned.
 
         Raises:
-            TreError: no such MCIM, it is not activated, or the sequence number cannot be stored.
+            TreError: no such MCIM, it is not activated, or the sequence number cannot be stored; there is no PCID.
+        """
+
+    def provisional_expiry(self) -> datetime | None:
+        """When the PCID ends; None without one. The TRE has no clock: whoever has one has it dropped then."""
+
+    def drop_provisional(self) -> None:
+        """Destroy the PCID's secrets (REQ-72).
+
+        Raises:
+            TreError: that cannot be stored.
         """

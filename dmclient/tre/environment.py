@@ -26,6 +26,7 @@ from actor_runtime.sealing import SealingKey
 from dmclient.tre.base import Hints, McimInfo, Outcome, Registration, TreError, TreFacts
 from dmclient.tre.keys import KeyBlobs, KeyStore, KeyStoreError, KeyType
 from dmclient.tre.profiles import PROFILES, TreProfile
+from dmclient.tre.provisional import Provisional
 from dmclient.tre.provisioning import (
     CONSUMING,
     MAX_CRYPTO_FAILURES,
@@ -90,6 +91,7 @@ class Tre:
         legacy_suite: bool = False,
         max_mcim: int = 4,
         token: bytes | None = None,
+        provisional: Provisional | None = None,
         random: Callable[[int], bytes] = urandom,
     ) -> Tre:
         """Make a TRE with new keys (REQ-21, REQ-45).
@@ -100,6 +102,7 @@ class Tre:
             profile: kind of TRE.
             legacy_suite: accept suite 1 as well, for tests against the form of S3-090792; needs an RSA key.
             token: device token of the label; then every package must contain it.
+            provisional: PCID for the first attach.
 
         Raises:
             TreError: there is a TRE already, it cannot be stored, or profile and key store have no container in common.
@@ -130,6 +133,7 @@ class Tre:
             platform_key=blobs.platform,
             attest_key=blobs.attest,
             token=None if token is None else TokenVerifier.of(token, random),
+            provisional=provisional,
         )
         tre = cls(store, state, key_store, random)
         tre._commit(state)
@@ -384,19 +388,42 @@ class Tre:
 
     # -- network access --------------------------------------------------------------------------------------------
 
-    def attach_identity(self, mcim_id: uuid.UUID) -> str:
+    def attach_identity(self, mcim_id: uuid.UUID | None) -> str:
         """See `TrustedEnvironment.attach_identity`."""
-        return self._active(mcim_id).imsi
+        return self._pcid().imsi if mcim_id is None else self._active(mcim_id).imsi
 
-    def authenticate(self, mcim_id: uuid.UUID, rand: bytes, autn: bytes) -> Accepted | SyncFailure | MacFailure:
+    def authenticate(self, mcim_id: uuid.UUID | None, rand: bytes, autn: bytes) -> Accepted | SyncFailure | MacFailure:
         """See `TrustedEnvironment.authenticate`."""
         with self._lock:
+            if mcim_id is None:
+                provisional, result = self._pcid().authenticate(rand, autn)
+                if provisional != self._state.provisional:
+                    self._commit_or_raise(replace(self._state, provisional=provisional))
+                return result
             mcim = self._active(mcim_id)
             usim, result = mcim.usim.verify(mcim.keys.functions(), rand=rand, autn=autn)
             if usim != mcim.usim:
                 others = tuple(each for each in self._state.mcims if each.mcim_id != mcim_id)
                 self._commit_or_raise(replace(self._state, mcims=(*others, replace(mcim, usim=usim))))
             return result
+
+    def provisional_expiry(self) -> datetime | None:
+        """See `TrustedEnvironment.provisional_expiry`."""
+        provisional = self._state.provisional
+        return None if provisional is None else provisional.expiry
+
+    def drop_provisional(self) -> None:
+        """See `TrustedEnvironment.drop_provisional`."""
+        with self._lock:
+            if self._state.provisional is not None:
+                self._commit_or_raise(replace(self._state, provisional=None))
+
+    def _pcid(self) -> Provisional:
+        if self._state.condition != "ok":  # its sequence numbers may be old ones
+            raise TreError(ResultCode.TRE_STATE_NOT_OK, f"TRE is {self._state.condition}")
+        if self._state.provisional is None:
+            raise TreError(ResultCode.WRONG_STATE, "there is no provisional identity")
+        return self._state.provisional
 
     def _active(self, mcim_id: uuid.UUID) -> StoredMcim:
         mcim = self._state.mcim(mcim_id)

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from dmclient.tre.base import NEVER, McimInfo, Registration
 from dmclient.tre.profiles import ALGORITHMS
+from dmclient.tre.provisional import Provisional
 from dmclient.tre.token import TokenVerifier
 from mcim.aka import UsimState
 from mcim.network_keys import NetworkKeys
@@ -99,6 +100,7 @@ class TreState:
     counter_limit: int = 0  # no statement with a counter above this has left; see `Tre`
     last_receipt: bytes | None = field(default=None, repr=False)
     token: TokenVerifier | None = None
+    provisional: Provisional | None = None  # PCID
 
     def next_sequence(self, sho_id: str | None) -> int:
         """Lowest sequence number accepted from that SHO (REQ-53)."""
@@ -179,6 +181,7 @@ def _moment(seconds: int) -> datetime:
 def _plain(state: TreState) -> dict[str, Any]:
     registration, token = state.registration, state.token
     return {
+        "provisional": state.provisional and state.provisional.dump(),
         "m2meId": state.m2me_id,
         "treId": state.tre_id,
         "treType": state.tre_type,
@@ -248,7 +251,9 @@ def _keys(entry: dict[str, Any]) -> NetworkKeys:
 
 def _state(entry: dict[str, Any]) -> TreState:
     registration, token = entry["registration"], entry["token"]
+    provisional = entry.get("provisional")  # not in stores of versions before
     return TreState(
+        provisional=provisional and Provisional.load(provisional),
         m2me_id=entry["m2meId"],
         tre_id=entry["treId"],
         tre_type=entry["treType"],

@@ -13,6 +13,7 @@ from actor_runtime.sealing import SealingKey
 from dmserver.store.tables import (
     accounts,
     bootstrap_pulls,
+    bootstrap_requests,
     bootstraps,
     devices,
     operator_commands,
@@ -139,7 +140,7 @@ def remove_device(connection: Connection, device_id: str) -> bool:
         raise DeviceHasOrders(device_id)
     of_device = select(operator_requests.c.request_id).where(operator_requests.c.device_id == device_id)
     connection.execute(delete(operator_commands).where(operator_commands.c.request_id.in_(of_device)))
-    for table in (operator_requests, sightings, bootstrap_pulls, bootstraps, accounts):
+    for table in (operator_requests, sightings, bootstrap_pulls, bootstrap_requests, bootstraps, accounts):
         connection.execute(delete(table).where(table.c.device_id == device_id))
     return connection.execute(delete(devices).where(devices.c.device_id == device_id)).rowcount == 1
 

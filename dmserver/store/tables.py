@@ -61,6 +61,16 @@ bootstraps = Table(
     Index("ix_bootstraps_device_sent", "device_id", "sent_at"),
 )
 
+bootstrap_requests = Table(
+    "bootstrap_requests",
+    metadata,
+    Column("key_digest", String(64), primary_key=True),  # SHA-256 of registrar and idempotency key, hexadecimal
+    Column("device_id", String(255), ForeignKey("devices.device_id"), nullable=False),
+    Column("profile", Integer, nullable=False),  # number of the bootstrap profile made for it
+    Column("push", String(255), nullable=False),  # where it was sent: udp:HOST:PORT
+    Column("created_at", DateTime, nullable=False),
+)
+
 bootstrap_pulls = Table(
     "bootstrap_pulls",
     metadata,

@@ -229,6 +229,21 @@ def find_order(connection: Connection, any_id: str) -> dict[str, object] | None:
     return _order(row) if row is not None else None
 
 
+def ongoing_order(connection: Connection, m2me_id: str, *, since: datetime) -> dict[str, object] | None:
+    """The newest order of a device that is going on, or that the DPF may have opened; older ones have expired there."""
+    row = connection.execute(
+        select(orders)
+        .where(
+            orders.c.m2me_id == m2me_id,
+            orders.c.state.in_(("requested", "open", "handed-over")),
+            orders.c.created_at > naive(since),
+        )
+        .order_by(orders.c.created_at.desc())
+        .limit(1)
+    ).one_or_none()
+    return _order(row) if row is not None else None
+
+
 def list_orders(connection: Connection) -> list[dict[str, object]]:
     """All orders, newest first."""
     return [_order(row) for row in connection.execute(select(orders).order_by(orders.c.created_at.desc()))]

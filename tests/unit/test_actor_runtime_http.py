@@ -126,6 +126,77 @@ async def test_a_client_without_certificate_is_on_no_list():
         assert (await client.get("/healthz")).status == 200
 
 
+@pytest.mark.parametrize(
+    ("peer", "path", "status"),
+    [
+        ("dpf.example", "/greet", 400),
+        ("ro.example", "/greet", 403),
+        ("ro.example", "/refuse", 409),
+        ("dpf.example", "/refuse", 403),
+        ("", "/refuse", 403),
+        ("ro.example", "/refuse/", 403),
+        ("dpf.example", "/%72efuse", 403),
+    ],
+)
+async def test_a_path_with_a_list_of_its_own_is_for_that_list_alone(monkeypatch, peer, path, status):
+    """REQ-24: neither list opens what the other one does, however the path is written."""
+    monkeypatch.setattr("actor_runtime.http.peer_identities", lambda _request: frozenset({peer} - {""}))
+    app = application()
+    app.middlewares.append(allow_clients(frozenset({"dpf.example"}), of_path={"/refuse": frozenset({"ro.example"})}))
+    async with TestClient(TestServer(app)) as client:
+        assert (await client.post(path, data=b"{")).status == status
+
+
+HINTS = {
+    "seconds": ("7", 7),
+    "a date": ("Wed, 21 Oct 2026 07:28:00 GMT", None),
+    "none": (None, None),
+    "huge": ("9" * 40, None),
+}
+
+
+@pytest.mark.parametrize(("hint", "seconds"), HINTS.values(), ids=HINTS)
+async def test_when_to_come_again(hint, seconds):
+    """Retry-After (RFC 9110 §10.2.3) in seconds reaches the caller; what is no such number does no harm."""
+
+    async def later(_request):
+        return web.json_response({"code": "x"}, status=403, headers={} if hint is None else {"Retry-After": hint})
+
+    app = new_application()
+    app.router.add_post("/later", later)
+    async with TestServer(app) as server:
+        partner = PartnerClient(str(server.make_url("/")), None)
+        with pytest.raises(PartnerRefused) as refused:
+            await partner.post("/later", {})
+        assert refused.value.retry_after_s == seconds
+        await partner.close()
+
+
+async def test_a_problem_says_when_to_come_again():
+    async def refuse_for_a_while(_request):
+        raise ProblemError(403, "attach-refused", retry_after_s=60)
+
+    app = new_application()
+    app.router.add_get("/x", refuse_for_a_while)
+    async with TestClient(TestServer(app)) as client:
+        assert (await client.get("/x")).headers["Retry-After"] == "60"
+
+
+async def test_an_access_token_goes_into_its_header():
+    """RFC 6750 §2.1"""
+
+    async def tell(request):
+        return web.json_response({"got": request.headers.get("Authorization", "")})
+
+    app = new_application()
+    app.router.add_post("/x", tell)
+    async with TestServer(app) as server:
+        partner = PartnerClient(str(server.make_url("/")), None)
+        assert await partner.post("/x", {}, bearer="t0") == {"got": "Bearer t0"}
+        assert await partner.post("/x", {}) == {"got": ""}
+        await partner.close()
+
+
 # --- partner calls ----------------------------------------------------------------------------------
 
 

@@ -12,6 +12,7 @@ from actor_runtime.config import ActorSettings
 from dmclient.config import ClientSettings
 from dmserver.config import DmServerSettings
 from pva.config import PvaSettings
+from ro.config import RoSettings
 from sho.config import ShoSettings
 from syncml.peer_profile import PROFILES
 
@@ -121,6 +122,7 @@ def _keys(model: type[BaseModel], prefix: str = "") -> list[str]:
         ("`dmclient`", ClientSettings),
         ("`sho`", ShoSettings),
         ("`pva`", PvaSettings),
+        ("`ro`", RoSettings),
     ],
 )
 def test_every_setting_is_described(title: str, model: type[BaseModel]) -> None:

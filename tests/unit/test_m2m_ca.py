@@ -70,7 +70,7 @@ DEMO_FILES = {
     *(f"anchors/{name}.pem" for name in ("tls", "manufacturer", "sho", "pva", "crl-issuers")),
     *(f"ca/{name}.{kind}" for name in ("tls", "operator", "manufacturer", "pva") for kind in ("crt", "key")),
     *(f"ca/{name}-root.key" for name in ("operator", "manufacturer")),
-    *(f"{actor}/tls.{kind}" for actor in ("dpf", "sho", "pva") for kind in ("crt", "key")),
+    *(f"{actor}/tls.{kind}" for actor in ("dpf", "sho", "pva", "ro") for kind in ("crt", "key")),
     *(f"{actor}/signing.{kind}" for actor in ("sho", "pva") for kind in ("crt", "key")),
     "issued.jsonl",
     "ca/settings.json",

@@ -14,10 +14,11 @@ from alembic.migration import MigrationContext
 from actor_runtime.sealing import SealingKey
 from actor_runtime.store import Store
 from actor_runtime.trail import Trail
+from home_network.sessions import MAX_PER_IDENTITY, AttachBusy, AttachRefused
 from mcim.vocabulary import Suite
 from sho import cli
 from sho.app import MIGRATIONS
-from sho.auc import MAX_PER_IDENTITY, AttachBusy, AttachRefused, AuthenticationCentre
+from sho.auc import AuthenticationCentre
 from sho.store import repository, tables
 from sho.store.repository import NewHandover
 from sho.subscriptions import Vault, generate

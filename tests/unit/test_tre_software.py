@@ -529,7 +529,7 @@ def test_no_way_to_a_private_key(world: World) -> None:
     assert public == {
         "attach_identity", "authenticate", "certification_request", "facts", "generate_evidence",
         "install_certificates", "manufacture", "mcims", "open", "provision", "receipt", "registration",
-        "renew_registration",
+        "renew_registration", "provisional_expiry", "drop_provisional",
     }  # fmt: skip
     said = repr((tre, tre.facts(), tre.registration(NOW), tre.mcims(), tre.certification_request(), tre._state))
     sealed = (world.directory / STORE_NAME).read_bytes()

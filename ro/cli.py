@@ -1,0 +1,366 @@
+"""Command line of the RO. Lists show masks; keys go to files for suppliers and nowhere else."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Final, Optional, TypeVar
+
+import typer
+from sqlalchemy import Connection
+
+from actor_runtime import cli
+from actor_runtime.config import load_settings
+from actor_runtime.errors import ActorError, ConfigError
+from actor_runtime.logs import configure_logs
+from actor_runtime.store import Store
+from actor_runtime.trail_store import records_of
+from ro.app import open_store, open_trail, open_vault, run
+from ro.config import RoSettings
+from ro.identities import IdentityError, ProvisionalIdentity, new_identity, new_keys, supplier_document
+from ro.store import registration_rows, repository, tables
+from ro.store.registration_rows import Registration, State
+from ro.store.repository import IdentityRow
+
+app = typer.Typer(help="Registration operator: PCIDs, first attach, registration.", no_args_is_help=True)
+pcid_app = typer.Typer(help="Provisional identities (CCIF).", no_args_is_help=True)
+route_app = typer.Typer(help="Which home operator devices belong to (DRF).", no_args_is_help=True)
+registration_app = typer.Typer(help="Registrations of devices (DRF).", no_args_is_help=True)
+for _name, _group in (("pcid", pcid_app), ("route", route_app), ("registration", registration_app)):
+    app.add_typer(_group, name=_name)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Number = Annotated[int, typer.Argument(help="Number of the identity, from `ro pcid list`.")]
+ValidDays = Annotated[int, typer.Option(min=1, max=3650, help="How long devices may use it.")]
+Supplier = Annotated[Optional[str], typer.Option(help="Supplier it is given to; routes go by it.")]  # noqa: UP045
+Out = Annotated[Path, typer.Option("--out", help="File for the supplier (JSON); made new, for its owner alone.")]
+MAX_ISSUE: Final = 100_000
+
+T = TypeVar("T")
+
+
+@app.callback()
+def _global(
+    context: typer.Context,
+    config: Annotated[Optional[Path], typer.Option("--config", "-c", help="Settings file (TOML).")] = None,  # noqa: UP045
+) -> None:
+    settings = load_settings(RoSettings, config)
+    configure_logs(log_format=settings.log_format, level=settings.log_level)
+    context.obj = settings
+
+
+@app.command()
+def serve(context: typer.Context) -> None:
+    """Run the RO until it gets SIGTERM or SIGINT."""
+    asyncio.run(run(_settings(context)))
+
+
+@app.command()
+def audit(
+    context: typer.Context,
+    registration: Annotated[str, typer.Argument(help="Registration id.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show the audit trail of a registration."""
+    cli.show_rows(
+        _with_store(context, lambda s: s.read_sync(lambda c: records_of(c, tables.trail, registration))),
+        as_json=as_json,
+    )
+
+
+@app.command()
+def visits(context: typer.Context, as_json: AsJson = False) -> None:
+    """Count attaches and refusals by visited network."""
+    cli.show_rows(_with_store(context, lambda s: s.read_sync(repository.list_visits)), as_json=as_json)
+
+
+@app.command()
+def alarms(context: typer.Context, as_json: AsJson = False) -> None:
+    """Show identities that were in the hands of another device."""
+    cli.show_rows(_with_store(context, lambda s: s.read_sync(repository.list_alarms)), as_json=as_json)
+
+
+# --- identities ---------------------------------------------------------------------------------------
+
+
+@pcid_app.command("issue")
+def pcid_issue(
+    context: typer.Context,
+    out: Out,
+    count: Annotated[int, typer.Option(min=1, max=MAX_ISSUE)] = 1,
+    plmn: Annotated[str, typer.Option(help="MCC and MNC of this operator, 5 or 6 digits.")] = "00101",
+    valid_days: ValidDays = 90,
+    supplier: Supplier = None,
+) -> None:
+    """Make new identities and write them, with their keys, for the supplier."""
+    now = _now()
+    not_after = now + timedelta(days=valid_days)
+    issued: list[ProvisionalIdentity] = []
+
+    def work(store: Store) -> None:
+        vault = open_vault(_settings(context), store)
+
+        def add(connection: Connection) -> None:
+            misses = 0
+            while len(issued) < count:
+                identity = new_identity(plmn)
+                made = repository.add_identity(
+                    connection, vault.seal(identity, 1), mask=identity.mask, not_after=not_after, supplier=supplier,
+                    now=now,
+                )  # fmt: skip
+                if made is not None:
+                    issued.append(identity)
+                    continue
+                misses += 1
+                if misses > count + 1000:
+                    raise IdentityError("the network has hardly any free identities", hint="ro pcid reissue")
+
+        store.write_sync(add)
+
+    with _for_supplier(out) as write:
+        _with_store(context, work)
+        write(supplier_document((identity, not_after) for identity in issued))
+    typer.echo(f"{count} identities issued, valid until {not_after.isoformat()}")
+
+
+@pcid_app.command("list")
+def pcid_list(context: typer.Context, limit: int = 100, as_json: AsJson = False) -> None:
+    """List identities, masked."""
+    rows = _with_store(context, lambda s: s.read_sync(lambda c: repository.list_identities(c, limit=limit)))
+    cli.show_rows([_shown(row) for row in rows], as_json=as_json)
+
+
+@pcid_app.command("show")
+def pcid_show(context: typer.Context, number: Number, as_json: AsJson = False) -> None:
+    """Show one identity, masked."""
+    row = _with_store(context, lambda s: s.read_sync(lambda c: repository.get_identity(c, number)))
+    cli.show(_shown(_known(row, number)), as_json=as_json)
+
+
+@pcid_app.command("withdraw")
+def pcid_withdraw(context: typer.Context, number: Number) -> None:
+    """Let nobody attach with an identity any more. It is given out again after its validity, not before."""
+    if not _with_store(context, lambda s: s.write_sync(lambda c: repository.withdraw_identity(c, number))):
+        _known(None, number)
+    typer.echo(f"{number}: withdrawn")
+
+
+@pcid_app.command("reissue")
+def pcid_reissue(
+    context: typer.Context, number: Number, out: Out, valid_days: ValidDays = 90, supplier: Supplier = None
+) -> None:
+    """Give an expired identity out again, with other keys and for another device (REQ-72)."""
+    now = _now()
+    not_after = now + timedelta(days=valid_days)
+
+    def work(store: Store) -> ProvisionalIdentity:
+        vault = open_vault(_settings(context), store)
+        row = _known(store.read_sync(lambda c: repository.get_identity(c, number)), number)
+        again = ProvisionalIdentity(imsi=vault.open_imsi(row.sealed), keys=new_keys())
+        generation = row.generation + 1
+        if not store.write_sync(
+            lambda c: repository.reissue_identity(
+                c, number, vault.seal(again, generation), generation=generation, not_after=not_after,
+                supplier=supplier, now=now,
+            )
+        ):  # fmt: skip
+            raise IdentityError(
+                f"{row.mask} is valid until {row.not_after.isoformat()}",
+                hint="the device it was given to may still hold it; nobody else gets it before",
+            )
+        return again
+
+    with _for_supplier(out) as write:
+        write(supplier_document([(_with_store(context, work), not_after)]))
+    typer.echo(f"{number}: issued again, valid until {not_after.isoformat()}")
+
+
+# --- routes and registrations -------------------------------------------------------------------------
+
+
+M2ME = Annotated[Optional[str], typer.Option("--m2me-id", help="Device, such as urn:imei:…")]  # noqa: UP045
+OfSupplier = Annotated[Optional[str], typer.Option("--supplier", help="All devices of a supplier.")]  # noqa: UP045
+
+
+@route_app.command("add")
+def route_add(
+    context: typer.Context,
+    sho: Annotated[str, typer.Option(help="Id of the home operator.")],
+    m2me_id: M2ME = None,
+    supplier: OfSupplier = None,
+) -> None:
+    """Say which home operator a device or a supplier's devices belong to."""
+    kind, value = _route_of(m2me_id, supplier)
+    _partner(context, sho)
+    _with_store(context, lambda s: s.write_sync(lambda c: registration_rows.put_route(c, kind, value, sho)))
+    typer.echo(f"{kind} {value}: {sho}")
+
+
+@route_app.command("remove")
+def route_remove(context: typer.Context, m2me_id: M2ME = None, supplier: OfSupplier = None) -> None:
+    """Forget a route."""
+    kind, value = _route_of(m2me_id, supplier)
+    if not _with_store(context, lambda s: s.write_sync(lambda c: registration_rows.remove_route(c, kind, value))):
+        raise ActorError(f"no route for {kind} {value}", hint="`ro route list` shows all")
+    typer.echo(f"{kind} {value}: removed")
+
+
+@route_app.command("list")
+def route_list(context: typer.Context, as_json: AsJson = False) -> None:
+    """List routes."""
+    cli.show_rows(_with_store(context, lambda s: s.read_sync(registration_rows.list_routes)), as_json=as_json)
+
+
+@registration_app.command("list")
+def registration_list(
+    context: typer.Context,
+    state: Annotated[Optional[list[State]], typer.Option(help="Repeatable.")] = None,  # noqa: UP045
+    limit: int = 100,
+    as_json: AsJson = False,
+) -> None:
+    """List registrations, newest first; `pending` ones wait for a home operator."""
+    rows = _with_store(
+        context,
+        lambda s: s.read_sync(lambda c: registration_rows.list_registrations(c, states=state or (), limit=limit)),
+    )
+    cli.show_rows([_shown_registration(row) for row in rows], as_json=as_json)
+
+
+@registration_app.command("route")
+def registration_route(
+    context: typer.Context,
+    registration: Annotated[str, typer.Argument(help="Id of the registration.")],
+    sho: Annotated[str, typer.Option(help="Id of the home operator.")],
+) -> None:
+    """Send a registration that waits, or was refused, to a home operator; a server that runs goes on with it."""
+    _partner(context, sho)
+    now = _now()
+
+    def route(connection: Connection) -> Registration:
+        row = registration_rows.get_registration(connection, registration)
+        if row is None:
+            raise ActorError(f"no registration {registration}", hint="`ro registration list` shows all")
+        if row.state not in (State.PENDING, State.REFUSED):
+            raise ActorError(f"the registration is {row.state.value}", hint="pending and refused ones are routed")
+        routed = replace(
+            row, state=State.ROUTED, sho_id=sho, order_id=None, detail="", tries=row.tries + 1, updated_at=now
+        )
+        registration_rows.put_registration(connection, routed)
+        return row
+
+    def work(store: Store) -> None:
+        before = store.write_sync(route)
+        trail = open_trail(_settings(context), store)
+        trail.state(
+            "registration",
+            before.state,
+            State.ROUTED,
+            step="8",
+            order=registration,
+            detail=f"{sho}, decided by operator",
+        )
+        trail.close()
+
+    _with_store(context, work)
+    typer.echo(f"{registration}: {sho}")
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    cli.run(app)
+
+
+# --- inside -------------------------------------------------------------------------------------------
+
+
+class _for_supplier:
+    """A new file for the owner alone, there before anything is issued: keys that cannot be written are not made."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> Callable[[bytes], None]:
+        try:
+            self._file = os.fdopen(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+        except OSError as exc:
+            raise ConfigError(f"{self._path}: {exc.strerror}", hint="a new file in a directory that is there") from exc
+        return self._write
+
+    def _write(self, document: bytes) -> None:
+        self._file.write(document + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def __exit__(self, kind: object, value: object, traceback: object) -> None:
+        self._file.close()
+        if kind is not None:
+            self._path.unlink(missing_ok=True)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+def _settings(context: typer.Context) -> RoSettings:
+    settings = context.obj
+    if not isinstance(settings, RoSettings):
+        raise ActorError("no settings")
+    return settings
+
+
+def _with_store(context: typer.Context, work: Callable[[Store], T]) -> T:
+    store = open_store(_settings(context))
+    try:
+        return work(store)
+    finally:
+        store.close()
+
+
+def _partner(context: typer.Context, sho: str) -> None:
+    if sho not in _settings(context).shos:
+        raise ConfigError(f"{sho} is no partner", hint="add its URL to [shos] in the settings")
+
+
+def _route_of(m2me_id: str | None, supplier: str | None) -> tuple[registration_rows.RouteKind, str]:
+    if m2me_id is not None and supplier is None and 1 <= len(m2me_id) <= 255:
+        return "m2me", m2me_id
+    if supplier is not None and m2me_id is None and 1 <= len(supplier) <= 255:
+        return "supplier", supplier
+    raise ActorError("whose route?", hint="one of --m2me-id and --supplier")
+
+
+def _known(row: IdentityRow | None, number: int) -> IdentityRow:
+    if row is None:
+        raise ActorError(f"no identity {number}", hint="`ro pcid list` shows all")
+    return row
+
+
+def _shown(row: IdentityRow) -> dict[str, object]:
+    expired = row.state == repository.ISSUED and not row.valid(_now())
+    return {
+        "id": row.id,
+        "pcid": row.mask,
+        "state": "expired" if expired else row.state,
+        "generation": row.generation,
+        "notAfter": row.not_after.isoformat(),
+        "supplier": row.supplier,
+        "m2meId": row.m2me_id,
+        "attached": row.attached_at.isoformat() if row.attached_at is not None else None,
+    }
+
+
+def _shown_registration(row: Registration) -> dict[str, object]:
+    return {
+        "id": row.id,
+        "m2meId": row.m2me_id,
+        "state": row.state.value,
+        "sho": row.sho_id,
+        "order": row.order_id,
+        "reason": row.reason,
+        "detail": row.detail,
+        "updated": row.updated_at.isoformat(),
+    }
