@@ -140,7 +140,7 @@ class TrustedEnvironment(Protocol):
         """
 
     def provision(self, package: bytes, hints: Hints, now: datetime) -> Outcome:
-        """Check, decrypt and install, update or replace; every failure is an Outcome with a receipt, nothing is raised."""
+        """Check, decrypt and install, update or replace; a failure is an Outcome with a receipt, nothing is raised."""
 
     def command(self, operation: Operation, command: bytes, hints: Hints, now: datetime) -> Outcome:
         """Activate, suspend or delete by a signed command (REQ-70); `operation` is what the Exec asked for.
@@ -171,7 +171,7 @@ class TrustedEnvironment(Protocol):
         """SHA-256 of the last package or command and what became of it, for a device that lost its note of it."""
 
     def supplier_command(self, octets: bytes, now: datetime) -> ResultCode:
-        """A command signed by the supplier of the equipment: other roots for home operators, token unlocked (REQ-44)."""
+        """A command signed by the equipment's supplier: other roots for home operators, token unlocked (REQ-44)."""
 
     def take_measurements(self, measurements: tuple[Measurement, ...]) -> None:
         """What was loaded at this start, once, before anything else."""

@@ -55,9 +55,9 @@ class StoredMcim:
     imsi: str = field(repr=False)
     keys: NetworkKeys = field(repr=False)
     usim: UsimState = field(repr=False)
+    origin: Origin
     amf: bytes = EPS_AMF
     policy: McimPolicy = McimPolicy.SIGNED_LIFECYCLE
-    origin: Origin | None = None
     previous: StoredMcim | None = field(default=None, repr=False)  # values before an update that no attach proved yet
     fall_back_to: UUID | None = None  # the one that was active before, until an attach with this one succeeded
     released_to: str | None = None  # home operator that may delete it, by a release token of its own one
@@ -89,6 +89,7 @@ class Tombstone:
     mcim_id: UUID
     sho_id: str
     sequence: int  # highest accepted for it
+    released_to: str | None = None  # see `StoredMcim`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,13 +200,22 @@ class TreState:
 
     def without_mcim(self, mcim: StoredMcim) -> TreState:
         """With the secrets of an MCIM gone and its tombstone set; nobody falls back to it any more."""
-        stone = Tombstone(mcim_id=mcim.mcim_id, sho_id=mcim.sho_id, sequence=mcim.sequence)
+        stone = Tombstone(
+            mcim_id=mcim.mcim_id, sho_id=mcim.sho_id, sequence=mcim.sequence, released_to=mcim.released_to
+        )
         others = tuple(
             replace(each, fall_back_to=None) if each.fall_back_to == mcim.mcim_id else each
             for each in self.mcims
             if each.mcim_id != mcim.mcim_id
         )
         return replace(self, mcims=others, tombstones=(*self.tombstones, stone)[-MAX_TOMBSTONES:])
+
+    def with_command(self, mcim_id: UUID, sho_id: str, sequence: int) -> TreState:
+        """With the sequence number of a command noted at the MCIM it is for, if its own home operator signed it."""
+        mcim = self.mcim(mcim_id)
+        if mcim is None or mcim.sho_id != sho_id:
+            return self
+        return self.with_mcim(replace(mcim, sequence=sequence))
 
     def with_sequence(self, sho_id: str, sequence: int) -> TreState:
         """With a sequence number of that home operator used up (REQ-53)."""
@@ -292,7 +302,12 @@ def _plain(state: TreState) -> dict[str, Any]:
         "supplierCounter": state.supplier_counter,
         "mcims": [_plain_mcim(each) for each in state.mcims],
         "tombstones": [
-            {"mcimId": str(each.mcim_id), "shoId": each.sho_id, "sequence": each.sequence}
+            {
+                "mcimId": str(each.mcim_id),
+                "shoId": each.sho_id,
+                "sequence": each.sequence,
+                "releasedTo": each.released_to,
+            }
             for each in state.tombstones
         ],
         "generation": state.generation,
@@ -332,8 +347,7 @@ def _plain_mcim(mcim: StoredMcim) -> dict[str, Any]:
         "seq": list(mcim.usim.seq),
         "amf": _text(mcim.amf),
         "policy": int(mcim.policy),
-        "origin": origin
-        and {
+        "origin": {
             "operation": origin.operation,
             "sequence": origin.sequence,
             "nonce": _text(origin.nonce),
@@ -359,8 +373,7 @@ def _mcim(entry: dict[str, Any]) -> StoredMcim:
         usim=UsimState(seq=tuple(entry["seq"])),
         amf=_present(entry["amf"]),
         policy=McimPolicy(entry["policy"]),
-        origin=origin
-        and Origin(
+        origin=Origin(
             operation=Operation(origin["operation"]),
             sequence=origin["sequence"],
             nonce=_present(origin["nonce"]),
@@ -427,16 +440,19 @@ def _state(entry: dict[str, Any]) -> TreState:
         supplier_counter=entry["supplierCounter"],
         mcims=tuple(_mcim(each) for each in entry["mcims"]),
         tombstones=tuple(
-            Tombstone(mcim_id=UUID(each["mcimId"]), sho_id=each["shoId"], sequence=each["sequence"])
+            Tombstone(
+                mcim_id=UUID(each["mcimId"]),
+                sho_id=each["shoId"],
+                sequence=each["sequence"],
+                released_to=each["releasedTo"],
+            )
             for each in entry["tombstones"]
         ),
         generation=entry["generation"],
         counter_limit=entry["counterLimit"],
         last_receipt=_octets(entry["lastReceipt"]),
         last_action=last
-        and LastAction(
-            digest=_present(last["digest"]), code=ResultCode(last["code"]), mcim_id=_id(last["mcimId"])
-        ),
+        and LastAction(digest=_present(last["digest"]), code=ResultCode(last["code"]), mcim_id=_id(last["mcimId"])),
         next_keys=keys and KeyBlobs(platform=_present(keys["platform"]), attest=_present(keys["attest"])),
         token=token
         and TokenVerifier(
