@@ -116,6 +116,11 @@ class Outcome:
     checks: tuple[CheckRecord, ...]
 
 
+def unsigned_command(operation: Operation, mcim_id: UUID | str) -> bytes:
+    """What stands for the octets of a command without signature, where a digest is told."""
+    return f"{operation.label} {mcim_id}".encode()
+
+
 class TrustedEnvironment(Protocol):
     """A TRE back-end."""
 

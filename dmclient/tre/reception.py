@@ -11,7 +11,7 @@ from uuid import UUID
 import structlog
 
 from dmclient.tre.action import Action
-from dmclient.tre.base import Hints, Outcome, TreError
+from dmclient.tre.base import Hints, Outcome, TreError, unsigned_command
 from dmclient.tre.installation import take_in
 from dmclient.tre.keys import TreKeys
 from dmclient.tre.life_cycle import Changed, carry_out, fallen_back
@@ -97,8 +97,8 @@ class Reception:
             return self._accept(changed, action, None)
 
         # There are no octets: the receipt is bound to what was asked for.
-        asked = f"{operation.label} {mcim_id}".encode()
-        return self._judge(Action(digest=hashlib.sha256(asked).digest(), now=now), work)
+        asked = hashlib.sha256(unsigned_command(operation, mcim_id)).digest()
+        return self._judge(Action(digest=asked, now=now), work)
 
     def _judge(self, action: Action, work: Callable[[Action], Outcome]) -> Outcome:
         """Every end of `work` is an outcome."""
