@@ -106,6 +106,7 @@ def _released(state: TreState, content: McimContent, now: datetime) -> TreState:
         old_sho_id=old.sho_id,
         tre_id=state.tre_id,
         new_sho_id=content.sho_id,
+        containers=frozenset(state.containers),
     )
     return state.with_mcim(replace(old, released_to=content.sho_id))
 

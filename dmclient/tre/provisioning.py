@@ -47,8 +47,6 @@ CONSUMING: Final = frozenset(
 """Codes that end the registration when they come from step 14 or later, where only the SHO itself can have failed."""
 
 PACKAGES: Final = frozenset(each for each in Operation if each.carries_object)
-_XML: Final = frozenset({Container.XML, Container.XML_MGF1P})
-_CMS: Final = frozenset({Container.CMS})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,8 +161,6 @@ def _admit(
     # 3
     with checks.check("suite-minimum", "REQ-39"):
         _require(header.suite in state.suites, ResultCode.UNSUPPORTED_SUITE, f"suite {header.suite} is not accepted")
-        accepted = forms_of(package) & frozenset(state.containers)
-        _require(bool(accepted), ResultCode.UNSUPPORTED_SUITE, "the container is not accepted")
     # 4, 5
     verified = _verify(package, header, state, now, checks)
     header = verified.header  # from here on only what was signed counts
@@ -180,13 +176,8 @@ def _admit(
     # 7
     _check_freshness(header, state, now, checks)
     with checks.check("container-hints", "REQ-57"):
-        _check_hints(header, hints, forms_of(package), state.registration.req_id)
+        _check_hints(header, hints, verified.container, state.registration.req_id)
     return verified
-
-
-def forms_of(package: bytes) -> frozenset[Container]:
-    """What kinds of container these octets can be: DER begins with a SEQUENCE, XML with something else."""
-    return _CMS if package[:1] == b"\x30" else _XML
 
 
 def expected_sho(header: PackageHeader, state: TreState) -> str | None:
@@ -223,7 +214,8 @@ def _verify(
             raise PackageRefused(ResultCode.SIGNER_NOT_ACCEPTABLE, "no home operator is selected")
         anchors = TrustAnchors(tuple(x509.load_der_x509_certificate(each) for each in state.sho_anchors), "sho")
         try:
-            verified = verify_package(package, anchors=anchors, now=now, expected_sho_id=selected)
+            accepted = frozenset(state.containers)
+            verified = verify_package(package, anchors=anchors, now=now, expected_sho_id=selected, containers=accepted)
             # Whose signature it had to be was decided by the header that was peeked at.
             _require(verified.header == peeked, ResultCode.SIGNATURE_INVALID, "another header was signed")
         except UnsupportedAlgorithm as exc:  # a chain with a key of a type or curve the library does not know
@@ -255,13 +247,13 @@ def _check_freshness(header: PackageHeader, state: TreState, now: datetime, chec
         _require(in_force, ResultCode.OUTSIDE_VALIDITY, "outside the validity window of the package")
 
 
-def _check_hints(header: PackageHeader, hints: Hints, forms: frozenset[Container], req_id: str) -> None:
+def _check_hints(header: PackageHeader, hints: Hints, container: Container, req_id: str) -> None:
     _require(hints.req_id in (None, req_id), ResultCode.NO_REGISTRATION, "the container names another request")
     agree = (
         (hints.mcim_id is None or hints.mcim_id.lower() == str(header.mcim_id))
         and hints.sho_id in (None, header.sho_id)
         and hints.nonce in (None, header.registration_nonce)
-        and hints.content_type in (None, *(form.media_type for form in forms))
+        and hints.content_type in (None, container.media_type)
     )
     _require(agree, ResultCode.MALFORMED, "clear leaves, signed header and form disagree")
 

@@ -22,7 +22,7 @@ from dmclient.tre.base import Hints
 from mcim.vocabulary import ContainerState, RegistrationState, ResultCode
 from mo_definitions import AlertType
 from syncml.model import Alert, Item, Meta
-from tests.support_dmclient import DPF, MCIM_ID, OTHER, Clock, FakeTre, device_tree, installed, make_device
+from tests.support_dmclient import DPF, MCIM_ID, NOW, OTHER, Clock, FakeTre, device_tree, installed, make_device
 
 KEY = SealingKey(b"k" * 32)
 
