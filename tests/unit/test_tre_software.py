@@ -575,9 +575,10 @@ def test_no_way_to_a_private_key(world: World) -> None:
     tre = world.tre
     public = {name for name in dir(tre) if not name.startswith("_")}
     assert public == {
-        "attach_identity", "authenticate", "certification_request", "command", "confirm_attach", "facts", "fall_back",
-        "generate_evidence", "install_certificates", "last_outcome", "local_command", "manufacture", "mcims",
-        "measurement_log", "open", "provision", "receipt", "registration", "renew_registration", "take_measurements",
+        "attach_identity", "authenticate", "begin_rekey", "certification_request", "command", "complete_rekey",
+        "confirm_attach", "facts", "fall_back", "generate_evidence", "install_certificates", "last_outcome",
+        "local_command", "manufacture", "mcims", "measurement_log", "open", "provision", "receipt", "registration",
+        "renew_registration", "supplier_command", "take_measurements",
     }  # fmt: skip
     said = repr((tre, tre.facts(), tre.registration(NOW), tre.mcims(), tre.certification_request(), tre._state))
     sealed = (world.directory / STORE_NAME).read_bytes()
