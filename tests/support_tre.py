@@ -23,7 +23,7 @@ from dmclient.tre.environment import Tre
 from dmclient.tre.software import SoftwareKeyStore
 from dmclient.tre.store import STORE_NAME
 from mcim.certificates import Role
-from mcim.content import BoundContent, McimContent, UpdateContent
+from mcim.content import AlgorithmContent, BoundContent, McimContent, UpdateContent
 from mcim.data import encode_data
 from mcim.evidence import Evidence, verify_evidence
 from mcim.key_id import key_id_of
@@ -219,19 +219,26 @@ class World:
             auth_mode="none" if inner.auth_token is None else "token",
         )
         outer = replace(outer, **(header or {}))
-        if inner.replaces is not None:
+        if inner.replaces is not None and "operation" not in (content or {}):
             outer = replace(outer, operation=Operation.REPLACE)
             inner = replace(inner, operation=Operation.REPLACE)
         return self._pack(outer, inner, signer, payload, frame, mcim_object, revision, tag)
 
-    def update(self, *, revision: int = 2, header: dict[str, Any] | None = None, **changes: Any) -> bytes:
+    def update(
+        self,
+        *,
+        revision: int = 2,
+        header: dict[str, Any] | None = None,
+        kind: type[UpdateContent] | type[AlgorithmContent] = UpdateContent,
+        **changes: Any,
+    ) -> bytes:
         """An update for the registration now open: the fields given, and nothing else, are in it."""
         registration = self.tre.registration(NOW)
         sho_id = changes.pop("sho_id", SHO)
         common = {"mcim_id": changes.pop("mcim_id", MCIM_ID), "sho_id": sho_id, "sequence": self.sequence(sho_id)}
         common |= {key: changes.pop(key) for key in ("sequence",) if key in changes}
         outer = self.header(Operation.UPDATE, registration.nonce or bytes(32), **common, **(header or {}))
-        inner = UpdateContent(
+        inner = kind(
             tre_id=TRE_ID,
             registration_nonce=outer.registration_nonce,
             not_before=NOW - timedelta(minutes=1),
@@ -240,7 +247,8 @@ class World:
             **common,
             **changes,
         )
-        return self._pack(outer, inner, sho_id, None, None, None, revision, Tag.UPDATE)
+        tag = Tag.UPDATE if kind is UpdateContent else Tag.ALGORITHM
+        return self._pack(outer, inner, sho_id, None, None, None, revision, tag)
 
     def command(self, operation: Operation, *, signer: str = SHO, **changes: Any) -> bytes:
         """A signed command for the registration now open."""

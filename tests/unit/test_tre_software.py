@@ -225,16 +225,6 @@ FINAL_REFUSALS: dict[str, tuple[Make, ResultCode, str]] = {
         ResultCode.CONTENT_INVALID,
         "inner-identities",
     ),
-    "T15 algorithm code": (
-        lambda w: w.package(tag=Tag.ALGORITHM),
-        ResultCode.ALGORITHM_UNSUPPORTED,
-        "content-rules",
-    ),
-    "REQ-47 an algorithm that cannot be run": (
-        lambda w: w.package(content={"constants": bytes(85)}),
-        ResultCode.ALGORITHM_UNSUPPORTED,
-        "algorithm",
-    ),
     "REQ-70 nothing there to replace": (
         lambda w: w.package(content={"replaces": UUID(int=5)}),
         ResultCode.WRONG_STATE,
