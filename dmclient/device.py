@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
@@ -42,6 +43,7 @@ class DeviceProfile:
     m2m: M2MFacts = field(default_factory=M2MFacts)
     sho_id: str | None = None  # the subscriber's choice; None: whoever the order names
     drop_pcid_after_attach: bool = True  # REQ-72
+    keep_package: Path | None = None  # where tests want the last package
 
 
 class Device(DmDevice):
@@ -162,6 +164,8 @@ class Device(DmDevice):
         job = self.m2msim.begin(name)
         self.save()  # what is under way is on disk before the TRE begins, or a power cut would go unnoticed
         self.trail.note(f"container {name}: {job.operation.lower()}", step=STEP)
+        if self.profile.keep_package is not None and job.operation == "Provision":
+            self.profile.keep_package.write_bytes(job.octets)
         outcome = self._take_to_tre(job)
         for check in outcome.checks:
             self.trail.check(check.name, check.passed, req=check.req, step=STEP, detail=check.detail)
@@ -185,15 +189,23 @@ class Device(DmDevice):
             return tre.provision(job.octets, job.hints, self.now())
         if job.octets:
             return tre.command(operation, job.octets, job.hints, self.now())
-        return self.local_command(operation, job.hints.mcim_id or "")
-
-    def local_command(self, operation: Operation, mcim_id: str) -> Outcome:
-        """A life-cycle operation without a signature; the TRE decides by the MCIM's policy (REQ-70)."""
         try:
-            wanted = UUID(mcim_id)
+            mcim_id = UUID(job.hints.mcim_id or "")
         except ValueError:
             return Outcome(code=ResultCode.MALFORMED, receipt=b"", mcim=None, checks=())
-        return self.holder_of(wanted).local_command(operation, wanted, self.now())
+        return self.holder_of(mcim_id).local_command(operation, mcim_id, self.now())
+
+    def local_command(self, operation: Operation, mcim_id: UUID) -> Outcome:
+        """A life-cycle operation of the device's user; the TRE decides by the MCIM's policy (REQ-70)."""
+        outcome = self.holder_of(mcim_id).local_command(operation, mcim_id, self.now())
+        for check in outcome.checks:
+            self.trail.check(check.name, check.passed, req=check.req, step=STEP, detail=check.detail)
+        if outcome.code in DONE:
+            self.m2msim.show_states(self.mcims())
+            if operation is Operation.DELETE:
+                self.m2msim.show_deleted(mcim_id)
+        self.save()
+        return outcome
 
     def tre_for(self, package: bytes) -> TrustedEnvironment:
         """The TRE whose platform key a package is for (REQ-64); the first when nobody has it: it refuses with 1413."""

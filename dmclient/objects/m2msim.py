@@ -15,6 +15,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
+from uuid import UUID
 
 from dmclient.management_tree import WILDCARD, ExecRequest, Hooks, ManagementTree
 from dmclient.nodes import NodeMap, Path, TreeRefusal, Value
@@ -267,6 +268,15 @@ class M2MSimObject:
             if mcim is not None and shown:
                 self._own(nodes, (*container, "State"), str(int(mcim.state)))
                 self._show_mcim(nodes, container, mcim)
+
+    def show_deleted(self, mcim_id: UUID) -> None:
+        """The MCIM of a container was deleted by the user."""
+        nodes = self._tree.nodes
+        for name in nodes.children(M2MSIM):
+            container = (*M2MSIM, name)
+            same = nodes.text((*container, "MCIMId")).lower() == str(mcim_id)
+            if same and state_of(nodes, container) in HOLDS_MCIM:
+                self._set_state(nodes, container, ContainerState.DELETED, ResultCode.SUCCESS)
 
     def fell_back(self, outcome: Outcome, digest: bytes) -> str | None:
         """Note in the container of a package that the network did not take its MCIM; its name, None: it is gone."""

@@ -328,5 +328,5 @@ async def test_the_key_id_selects_the_tre(tmp_path, monkeypatch):
     assert second.commands == [(Operation.SUSPEND, b"good command" + b"\x02" * 16)]
     assert leaf(device, "State") == "50"
     assert device.tre_for(b"nobody's package" + b"\x09" * 16) is first
-    assert device.local_command(Operation.ACTIVATE, str(MCIM_ID)).code is ResultCode.SIGNER_NOT_ACCEPTABLE
+    assert device.local_command(Operation.ACTIVATE, MCIM_ID).code is ResultCode.SIGNER_NOT_ACCEPTABLE
     assert second.commands[-1] == (Operation.ACTIVATE, b"")
