@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -251,8 +252,13 @@ def test_tre_of_another_version_is_said(tmp_path, monkeypatch):
 
 
 def shown(settings: Path, *arguments: str, code: int = 0) -> Any:
-    """The JSON at the end of the output; log lines of the test process come before it."""
-    return json.loads(invoke(settings, *arguments, "--json", code=code).splitlines()[-1])
+    """The JSON in the output; whatever log this test process was left with may be around it."""
+    for line in invoke(settings, *arguments, "--json", code=code).splitlines():
+        with suppress(json.JSONDecodeError):
+            found = json.loads(line)
+            if isinstance(found, list) or "event" not in found:
+                return found
+    raise AssertionError("no JSON")
 
 
 def refusal(settings: Path, *arguments: str) -> Any:
