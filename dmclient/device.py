@@ -31,6 +31,12 @@ from mcim.package_header import peek_header
 from mcim.vocabulary import ContainerState, Operation, RegistrationState, ResultCode
 
 STEP: Final = "14"
+_DOING: Final = {
+    "Provision": "provisioning",
+    "Activate": "activating",
+    "Suspend": "suspending",
+    "Delete": "deleting",
+}
 DONE: Final = frozenset({ResultCode.SUCCESS, ResultCode.ALREADY_DONE})
 OPEN: Final = frozenset({RegistrationState.REQUESTED, RegistrationState.PACKAGE_RECEIVED})
 
@@ -163,7 +169,8 @@ class Device(DmDevice):
     def _work(self, name: str) -> ResultCode:
         job = self.m2msim.begin(name)
         self.save()  # what is under way is on disk before the TRE begins, or a power cut would go unnoticed
-        self.trail.note(f"container {name}: {job.operation.lower()}", step=STEP)
+        doing = _DOING[job.operation]
+        self.trail.state("container", "received" if doing == "provisioning" else "held", doing, step=STEP, detail=name)
         if self.profile.keep_package is not None and job.operation == "Provision":
             self.profile.keep_package.write_bytes(job.octets)
         outcome = self._take_to_tre(job)
@@ -176,8 +183,9 @@ class Device(DmDevice):
         if outcome.code is ResultCode.SUCCESS and outcome.mcim is not None:
             # Whatever was known of attaches with it is of other values, or of a time before it was suspended.
             self.announced = [each for each in self.announced if each != str(outcome.mcim.mcim_id)]
-        state = "none" if outcome.mcim is None else outcome.mcim.state.name.lower()
-        self.trail.state("container", "working", state, step=STEP, detail=f"{name}: {int(outcome.code)}")
+        after = "failed" if outcome.code not in DONE else "deleted"
+        state = after if outcome.mcim is None else outcome.mcim.state.name.lower()
+        self.trail.state("container", doing, state, step=STEP, detail=f"{name}: {int(outcome.code)}")
         self.save()
         self.in_order()
         return outcome.code
