@@ -13,7 +13,7 @@ import structlog
 from dmclient.tre.action import Action
 from dmclient.tre.base import Hints, Outcome, TreError, unsigned_command
 from dmclient.tre.installation import take_in
-from dmclient.tre.keys import TreKeys
+from dmclient.tre.keys import KeyStoreError, TreKeys
 from dmclient.tre.life_cycle import Changed, carry_out, fallen_back
 from dmclient.tre.memory import TreMemory
 from dmclient.tre.provisioning import CONSUMING, MAX_CRYPTO_FAILURES, examine, examine_command
@@ -172,9 +172,9 @@ class Reception:
             receipt = self._sign(action.receipt(self._state.tre_id, code, self._memory.next_statement()))
             last = LastAction(digest=action.digest, code=code)
             self._memory.commit(replace(self._state, registration=record, last_receipt=receipt, last_action=last))
-        except StorageFailed:
-            # Nothing can be written now. The nonce stays as it was on disk and in memory; a counter of the reserve
-            # still makes the receipt unique, and without even that there is none.
+        except (StorageFailed, KeyStoreError):
+            # Nothing can be written, or signed, now. The nonce stays as it was on disk and in memory; a counter of the
+            # reserve still makes the receipt unique, and without even that there is none.
             log.warning("tre-refusal-not-stored", code=int(code))
         return Outcome(code=code, receipt=receipt, mcim=None, checks=tuple(action.checks.records))
 
@@ -209,6 +209,8 @@ class Reception:
                 )
                 last = LastAction(digest=origin.package_hash, code=changed.code, mcim_id=mcim_id)
                 self._memory.commit(replace(changed.state, last_receipt=receipt, last_action=last))
+            except KeyStoreError as exc:
+                raise TreError(ResultCode.INTERNAL_ERROR, "the key store does not answer") from exc
             except StorageFailed as exc:
                 raise TreError(ResultCode.STORAGE_FAILURE, "the sealed store cannot be written") from exc
             return Outcome(code=changed.code, receipt=receipt, mcim=mcim.info(), checks=())

@@ -12,6 +12,7 @@ from uuid import UUID
 import pytest
 
 from dmclient.tre.base import Hints, TreError
+from dmclient.tre.keys import KeyStoreError
 from mcim import aka
 from mcim.content import AlgorithmCode, AlgorithmContent, CodeFormat
 from mcim.milenage import Milenage
@@ -517,3 +518,19 @@ def test_update_of_the_replaced_one_stays_with_its_own_sho(world: World, tmp_pat
         ResultCode.SIGNER_NOT_ACCEPTABLE
     )
     assert world.provision(world.update(imsi="001010999999999")).code is ResultCode.SUCCESS
+
+
+def test_a_key_store_that_does_not_answer(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """REQ-56: a token that was pulled out: an outcome without receipt, nothing changed, and later it works."""
+    world.register()
+    package = world.package()
+
+    def gone(octets: bytes) -> bytes:
+        raise KeyStoreError("no token")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.tre._keys, "sign", gone)
+        outcome = world.provision(package)
+    assert (outcome.code, outcome.receipt, outcome.mcim) == (ResultCode.INTERNAL_ERROR, b"", None)
+    assert world.tre.mcims() == ()
+    assert world.provision(package).code is ResultCode.SUCCESS
