@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import structlog
 
@@ -179,11 +180,11 @@ async def listen_device(
             await parts.close()
 
 
-async def attach_device(settings: ClientSettings, device: Device) -> RunResult:
-    """Attach with the MCIM that is there."""
+async def attach_device(settings: ClientSettings, device: Device, mcim_id: UUID | None = None) -> RunResult:
+    """Attach with the MCIM that is in use, or see that a certain one is it."""
     parts = _agent_parts(settings)
     try:
-        return await parts.agent(settings, device, sleep=asyncio.sleep).attach()
+        return await parts.agent(settings, device, sleep=asyncio.sleep).attach(mcim_id)
     finally:
         await parts.close()
 
@@ -331,6 +332,7 @@ def describe(device: Device) -> dict[str, Any]:
                 "sequence": each.sequence,
                 "notAfter": utc_text(each.not_after),
                 "imsiMask": each.imsi_mask,
+                "confirmed": each.confirmed,
                 "attachAnnounced": str(each.mcim_id) in device.announced,
             }
             for each in device.tre.mcims()

@@ -9,18 +9,18 @@ import sys
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Annotated
+from uuid import UUID
 
 import typer
-from cryptography import x509
 
 from actor_runtime import cli
-from actor_runtime.config import load_settings
 from actor_runtime.errors import ActorError, ConfigError
-from actor_runtime.logs import configure_logs
 from actor_runtime.sealing import SealingKey
 from actor_runtime.trail import Trail
+from dmclient import cli_tre
 from dmclient.agent import RunResult
 from dmclient.app import attach_device, describe, listen_device, open_device, open_tre, run_device
+from dmclient.cli_common import JsonOption, certificates, settings_of
 from dmclient.config import ClientSettings
 from dmclient.console import Console
 from dmclient.dm_sessions import listen_plainly, open_dm_device, sessions_over_http
@@ -32,6 +32,8 @@ from dmclient.tre.profiles import PROFILES
 from dmclient.tre.provisional import PcidFileError, Provisional, read_pcid
 
 app = typer.Typer(help="M2ME: an OMA DM 1.2 device with a trusted environment.", no_args_is_help=True)
+
+cli_tre.mount(app)
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="TOML file; the environment (DMCLIENT_…) wins.")]
 BootstrapFileOption = Annotated[
@@ -45,19 +47,12 @@ DdfOption = Annotated[
     list[Path] | None,
     typer.Option("--ddf", help="A device description (DDF) to take objects from. Repeatable."),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.callback()
 def root(context: typer.Context, config: ConfigOption = None) -> None:
     """Settings come from --config and the environment."""
     context.obj = config
-
-
-def _settings(context: typer.Context) -> ClientSettings:
-    settings = load_settings(ClientSettings, context.obj)
-    configure_logs(log_format=settings.log_format, level=settings.log_level)
-    return settings
 
 
 def _with_tests(settings: ClientSettings, behaviour: Path | None, ddf: list[Path] | None) -> ClientSettings:
@@ -79,7 +74,7 @@ def manufacture(
     pcid_number: Annotated[int, typer.Option(min=0, help="Which of the file, counted from 0.")] = 0,
 ) -> None:
     """Make the TRE and its keys, once; write the request for the manufacturer's CA."""
-    settings = _settings(context)
+    settings = settings_of(context)
     provisional = _provisional(pcid_file, pcid_number)
     key_file = settings.seal_key_file
     seal_key = SealingKey.load(key_file) if key_file.exists() else SealingKey.generate(key_file)
@@ -120,12 +115,19 @@ def install_certificates(
     attest: Annotated[Path, typer.Option(help="Certificate of the attestation key (PEM).")],
     chain: Annotated[Path, typer.Option(help="Intermediate certificates, leaf-most first (PEM).")],
     sho_anchors: Annotated[Path, typer.Option(help="Roots for home operators (PEM).")],
+    supplier_anchors: Annotated[
+        Path | None, typer.Option(help="Roots below which the supplier's own commands are signed (PEM).")
+    ] = None,
 ) -> None:
     """Put the certificates of the TRE's keys and the roots for home operators into the TRE."""
-    tre = open_tre(_settings(context))
+    tre = open_tre(settings_of(context))
     try:
         tre.install_certificates(
-            _certificates(platform)[0], _certificates(attest)[0], _certificates(chain), _certificates(sho_anchors)
+            certificates(platform)[0],
+            certificates(attest)[0],
+            certificates(chain),
+            certificates(sho_anchors),
+            () if supplier_anchors is None else certificates(supplier_anchors),
         )
     except TreError as error:
         raise ActorError(str(error)) from error
@@ -143,7 +145,7 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Wait for a bootstrap if there was none, be provisioned, attach. Exit status 0 only after the attach."""
-    settings = _with_tests(_settings(context), behaviour, ddf)
+    settings = _with_tests(settings_of(context), behaviour, ddf)
     trail = Trail("M2ME", trace_file=settings.trace_file)
     try:
         bootstrap = _bootstrap(bootstrap_file, bootstrap_url)
@@ -174,7 +176,7 @@ def listen(
 
     When a server wants the user asked, whoever sits at the terminal is; else push.user_interaction decides.
     """
-    settings = _with_tests(_settings(context), behaviour, ddf)
+    settings = _with_tests(settings_of(context), behaviour, ddf)
     bootstrap = _bootstrap(bootstrap_file, bootstrap_url)
     trail = Trail("M2ME", trace_file=settings.trace_file)
     console = Console() if sys.stdin.isatty() else None
@@ -227,7 +229,7 @@ def session(
     as_json: JsonOption = False,
 ) -> None:
     """Run DM sessions as a plain DM device, without trusted environment. Exit status 0 only when all went well."""
-    settings = _with_tests(_settings(context), behaviour, ddf)
+    settings = _with_tests(settings_of(context), behaviour, ddf)
     bootstrap = _bootstrap(bootstrap_file, bootstrap_url)
     trail = Trail("M2ME", trace_file=settings.trace_file)
     try:
@@ -259,20 +261,27 @@ def _bootstrap(file: Path | None, url: str | None) -> bytes | None:
 
 
 @app.command()
-def attach(context: typer.Context, as_json: JsonOption = False) -> None:
+def attach(
+    context: typer.Context,
+    mcim: Annotated[UUID | None, typer.Option(help="Id of the MCIM; it must be the activated one.")] = None,
+    as_json: JsonOption = False,
+) -> None:
     """Attach to the network with the activated MCIM."""
-    settings = _settings(context)
+    settings = settings_of(context)
     trail = Trail("M2ME", trace_file=settings.trace_file)
     try:
-        _end(asyncio.run(attach_device(settings, open_device(settings, trail))), as_json=as_json)
+        _end(asyncio.run(attach_device(settings, open_device(settings, trail), mcim)), as_json=as_json)
     finally:
         trail.close()
 
 
 @app.command()
 def info(context: typer.Context, as_json: JsonOption = False) -> None:
-    """Show what may be shown: identities, registration, MCIMs without their secrets."""
-    settings = _settings(context)
+    """Show what may be shown: identities, registration, MCIMs without their secrets. Works without a TRE."""
+    settings = settings_of(context)
+    if not settings.tre_dir.exists():
+        cli.show({"m2meId": settings.m2me_id, "manufactured": False}, as_json=as_json)
+        return
     cli.show(describe(open_device(settings, Trail("M2ME"))), as_json=as_json)
 
 
@@ -305,15 +314,6 @@ def _provisional(path: Path | None, number: int) -> Provisional | None:
         raise ConfigError(f"--pcid-file {path}: {error.strerror}") from error
     except PcidFileError as error:
         raise ConfigError(f"--pcid-file {path}: {error}", hint="`ro pcid issue --out` makes one") from error
-
-
-def _certificates(path: Path) -> list[x509.Certificate]:
-    try:
-        return x509.load_pem_x509_certificates(path.read_bytes())
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from error
-    except ValueError as error:
-        raise ConfigError(f"{path}: no PEM certificates") from error
 
 
 def main() -> None:

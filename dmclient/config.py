@@ -128,6 +128,7 @@ class RetrySection(Section):
     attempts: int = Field(default=5, ge=1)
     polls: int = Field(default=5, ge=1)
     attach_attempts: int = Field(default=3, ge=1)
+    attach_decision_s: float = Field(default=300.0, gt=0)  # then a new MCIM has failed and the one before comes back
     first_delay_s: float = Field(default=1.0, ge=0)
     max_delay_s: float = Field(default=60.0, ge=0)
 
@@ -151,6 +152,7 @@ class ClientSettings(ActorSettings):
     drop_pcid_after_attach: bool = True
     validation_mode: ValidationMode = ValidationMode.SEMI_AUTONOMOUS
     scratch_node: str = Field(default="", pattern=r"^[A-Za-z0-9_-]{0,32}$")  # ./<name> where servers may try things
+    keep_packages: bool = False  # for tests: `tamper` and `replay` work, and the last package stays in state_dir
     behaviour_file: Path | None = None  # rules for single commands and nodes, for testers
     ddf_files: tuple[Path, ...] = ()  # descriptions of further objects that the device is to have
     account: tuple[AccountSection, ...] = ()  # for `session`
@@ -171,6 +173,7 @@ class ClientSettings(ActorSettings):
             ),
             sho_id=self.sho_id,
             drop_pcid_after_attach=self.drop_pcid_after_attach,
+            keep_package=self.kept_package_file if self.keep_packages else None,
         )
 
     def session_settings(self) -> SessionSettings:
@@ -194,6 +197,11 @@ class ClientSettings(ActorSettings):
     def state_file(self) -> Path:
         """The device's own memory."""
         return self.state_dir / "device.state"
+
+    @property
+    def kept_package_file(self) -> Path:
+        """The last package, when it is kept."""
+        return self.state_dir / "last-package"
 
     @property
     def dm_state_file(self) -> Path:

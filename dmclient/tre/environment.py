@@ -6,13 +6,10 @@ device's own process: what a back-end protects is the keys, and by its counter t
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import json
-import threading
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from os import urandom
 from pathlib import Path
@@ -20,36 +17,35 @@ from typing import Final
 
 import structlog
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from actor_runtime.sealing import SealingKey
 from dmclient.tre.base import Hints, McimInfo, Outcome, Registration, TreError, TreFacts
 from dmclient.tre.keys import KeyBlobs, KeyStore, KeyStoreError, KeyType
+from dmclient.tre.life_cycle import confirmed
+from dmclient.tre.memory import TreMemory
 from dmclient.tre.profiles import PROFILES, TreProfile
 from dmclient.tre.provisional import Provisional
-from dmclient.tre.provisioning import (
-    CONSUMING,
-    MAX_CRYPTO_FAILURES,
-    MCIM_SPACE,
-    CheckList,
-    Examined,
-    examine,
+from dmclient.tre.provisioning import MCIM_SPACE
+from dmclient.tre.reception import Reception
+from dmclient.tre.rekeying import (
+    certification_request,
+    der,
+    key_type_of,
+    require_certificates_of,
+    with_new_keys,
 )
 from dmclient.tre.state import RegistrationRecord, StoredMcim, TreState
 from dmclient.tre.store import SealedStore, StorageFailed
+from dmclient.tre.supplier import obeyed
 from dmclient.tre.token import TokenVerifier
-from mcim.aka import Accepted, MacFailure, SyncFailure, UsimState
+from mcim.aka import Accepted, MacFailure, SyncFailure
 from mcim.errors import PackageRefused
 from mcim.evidence import Evidence, capabilities_digest
-from mcim.key_id import key_id_of
-from mcim.package_header import PackageHeader
-from mcim.platform_key import PlatformPublicKey
-from mcim.receipt import Receipt, sign_receipt
-from mcim.vocabulary import ContainerState, RegistrationState, ResultCode, ValidationMode
+from mcim.measurement_log import Measurement, encode_log
+from mcim.vocabulary import ContainerState, Operation, RegistrationState, ResultCode, ValidationMode
 
 NONCE_LENGTH: Final = 32  # octets
 NONCE_LIFETIME: Final = timedelta(hours=24)
-COUNTER_STEP: Final = 16  # statements that may be signed before the store must be written again
 
 log = structlog.get_logger(__name__)
 
@@ -57,18 +53,15 @@ log = structlog.get_logger(__name__)
 class Tre:
     """A `TrustedEnvironment` in this process. Its methods may be called from several threads."""
 
-    def __init__(
-        self, store: SealedStore, state: TreState, key_store: KeyStore, random: Callable[[int], bytes]
-    ) -> None:
+    def __init__(self, memory: TreMemory, key_store: KeyStore, random: Callable[[int], bytes]) -> None:
+        state = memory.state
+        self._memory = memory
         self._key_store = key_store
         self._keys = key_store.load(KeyBlobs(platform=state.platform_key, attest=state.attest_key))
-        self._store = store
-        self._state = state
         self._random = random
-        # Counters up to the limit may have been used before the last stop: gaps do no harm, repetitions would.
-        self._counter = state.counter_limit
-        self._broken = False  # the file may hold a state that was never reported: only a new start can tell
-        self._lock = threading.RLock()
+        self._reception = Reception(memory, self._keys, random)
+        self._log = b""  # of what was measured at this start
+        self._lock = memory.lock
 
     def __repr__(self) -> str:
         return f"Tre({self._state.tre_id})"
@@ -135,9 +128,11 @@ class Tre:
             token=None if token is None else TokenVerifier.of(token, random),
             provisional=provisional,
         )
-        tre = cls(store, state, key_store, random)
-        tre._commit(state)
-        return tre
+        try:
+            memory = TreMemory.create(directory, store, key_store.counter, state)
+        except (StorageFailed, OSError) as exc:
+            raise TreError(ResultCode.STORAGE_FAILURE, "the TRE cannot be stored") from exc
+        return cls(memory, key_store, random)
 
     @classmethod
     def open(
@@ -146,31 +141,22 @@ class Tre:
         """Open the TRE of a directory.
 
         Raises:
-            OSError: there is none, or it cannot be read.
+            OSError: there is none, or file or counter cannot be read.
             actor_runtime.errors.UnsealError: changed, or sealed with another key.
             ValueError: the store is another version's.
             KeyStoreError: it was made with another key store, or its keys are gone.
+
+        An old file that was put back is found out: then everything is refused with 1423 (T3, `TreMemory`).
         """
         store = SealedStore(directory, seal_key)
-        state = TreState.load(store.read())
-        if state.key_store != key_store.name:
-            raise KeyStoreError(f"this TRE keeps its keys in {state.key_store}, not in {key_store.name}")
-        return cls(store, state, key_store, random)
+        keys_in = TreState.load(store.read()).key_store
+        if keys_in != key_store.name:  # before its counter is compared, which is another one then
+            raise KeyStoreError(f"this TRE keeps its keys in {keys_in}, not in {key_store.name}")
+        return cls(TreMemory.open(directory, store, key_store.counter), key_store, random)
 
     def certification_request(self) -> dict[str, str]:
-        """What the manufacturer's CA needs to certify both keys (REQ-21).
-
-        The keys are PEM SubjectPublicKeyInfo; `proof` is the Base64 signature (r and s, 32 octets each) of the
-        attestation key over the JSON of the other members, names sorted and without spaces.
-        """
-        request = {
-            "m2meId": self._state.m2me_id,
-            "treId": self._state.tre_id,
-            "platformKey": _pem(self._keys.platform.public_key),
-            "attestKey": _pem(self._keys.attest_public_key),
-        }
-        proof = self._keys.sign(json.dumps(request, sort_keys=True, separators=(",", ":")).encode())
-        return {**request, "proof": base64.b64encode(proof).decode("ascii")}
+        """What the manufacturer's CA needs to certify both keys (see `rekeying.certification_request`)."""
+        return certification_request(self._state, self._keys)
 
     def install_certificates(
         self,
@@ -178,28 +164,92 @@ class Tre:
         attest: x509.Certificate,
         chain: Sequence[x509.Certificate],
         sho_anchors: Sequence[x509.Certificate],
+        supplier_anchors: Sequence[x509.Certificate] = (),
     ) -> None:
         """Take the certificates of the own keys and the roots for home operators: once, at manufacture (REQ-44).
+
+        Args:
+            supplier_anchors: roots below which the supplier's own commands are signed; none: it may send none.
 
         Raises:
             TreError: the certificates are not of these keys, there is no root, or other roots are installed already.
         """
         with self._lock:
-            keys = (key_id_of(platform.public_key()), key_id_of(attest.public_key()))
-            if keys != (self._keys.platform.key_id, key_id_of(self._keys.attest_public_key)):
-                raise TreError(ResultCode.WRONG_RECIPIENT, "these certificates are of other keys")
-            anchors = tuple(_der(each) for each in sho_anchors)
-            if not anchors or self._state.sho_anchors not in ((), anchors):
+            require_certificates_of(self._keys, platform, attest)
+            anchors = tuple(der(each) for each in sho_anchors)
+            suppliers = tuple(der(each) for each in supplier_anchors)
+            before = (self._state.sho_anchors, self._state.supplier_anchors)
+            suppliers = suppliers or before[1]  # the same again is harmless, with or without them
+            set_before = bool(before[0]) and before != (anchors, suppliers)
+            if not anchors or set_before:
                 raise TreError(ResultCode.WRONG_STATE, "roots are set once, at manufacture")
             self._commit_or_raise(
                 replace(
                     self._state,
-                    platform_cert=_der(platform),
-                    attest_cert=_der(attest),
-                    cert_chain=tuple(_der(each) for each in chain),
+                    platform_cert=der(platform),
+                    attest_cert=der(attest),
+                    cert_chain=tuple(der(each) for each in chain),
                     sho_anchors=anchors,
+                    supplier_anchors=suppliers,
                 )
             )
+
+    def begin_rekey(self) -> dict[str, str]:
+        """Make new keys beside those in use (REQ-21); the request for their certificates is proved by both.
+
+        A second call before `complete_rekey` gives the request of the same keys.
+
+        Raises:
+            TreError: the TRE is not in order, or the keys cannot be stored.
+            KeyStoreError: they cannot be made.
+        """
+        with self._lock:
+            self._require_in_order()
+            blobs = self._state.next_keys
+            if blobs is None:
+                blobs = self._key_store.generate(key_type_of(self._keys))
+                self._commit_or_raise(replace(self._state, next_keys=blobs))
+            return certification_request(self._state, self._key_store.load(blobs), old=self._keys)
+
+    def complete_rekey(
+        self,
+        platform: x509.Certificate,
+        attest: x509.Certificate,
+        chain: Sequence[x509.Certificate],
+        now: datetime,
+    ) -> None:
+        """Put the new keys in the place of the old ones, in one write; MCIMs stay, an open request starts anew.
+
+        Raises:
+            TreError: no re-keying is under way, the certificates are of other keys, or it cannot be stored.
+            KeyStoreError: the new keys are gone.
+        """
+        with self._lock:
+            self._require_in_order()
+            blobs = self._state.next_keys
+            if blobs is None:
+                raise TreError(ResultCode.WRONG_STATE, "no new keys were made")
+            keys = self._key_store.load(blobs)
+            require_certificates_of(keys, platform, attest)
+            after = with_new_keys(self._state, blobs, platform, attest, tuple(chain))
+            record = after.registration
+            if record.is_open:  # its evidence and whatever was made for it name the old key
+                after = replace(after, registration=self._request(record.reason, record.sho_id, now))
+            self._commit_or_raise(after)
+            self._keys = keys
+            self._reception = Reception(self._memory, keys, self._random)
+
+    def supplier_command(self, octets: bytes, now: datetime) -> ResultCode:
+        """See `TrustedEnvironment.supplier_command`."""
+        with self._lock:
+            try:
+                self._memory.commit(obeyed(self._state, octets, now))
+            except PackageRefused as refusal:
+                log.warning("tre.supplier-command-refused", code=int(refusal.code), reason=str(refusal))
+                return refusal.code
+            except StorageFailed:
+                return ResultCode.STORAGE_FAILURE
+            return ResultCode.SUCCESS
 
     # -- what M2MMobj shows ----------------------------------------------------------------------------------------
 
@@ -212,7 +262,7 @@ class Tre:
             tre_type=state.tre_type,
             version=state.version,
             vendor=state.vendor,
-            state="locked" if self._broken else state.condition,
+            state="locked" if self._memory.broken and state.condition == "ok" else state.condition,
             suites=state.suites,
             containers=state.containers,
             algorithms=state.algorithms,
@@ -230,22 +280,26 @@ class Tre:
     def registration(self, now: datetime) -> Registration:
         """See `TrustedEnvironment.registration`."""
         with self._lock:
-            self._expire(now)
+            self._memory.expire(now)
             return self._state.registration_view()
 
     def renew_registration(self, *, reason: str, sho_id: str | None, now: datetime) -> Registration:
         """See `TrustedEnvironment.renew_registration`."""
         with self._lock:
-            record = RegistrationRecord(
-                req_id=str(uuid.UUID(bytes=self._random(16), version=4)),
-                nonce=self._random(NONCE_LENGTH),
-                nonce_expiry=now.replace(microsecond=0) + NONCE_LIFETIME,
-                state=RegistrationState.REQUESTED,
-                reason=reason,
-                sho_id=sho_id,
-            )
+            self._require_in_order()
+            record = self._request(reason, sho_id, now)
             self._commit_or_raise(replace(self._state, registration=record))  # stored before it is shown
             return self._state.registration_view()
+
+    def _request(self, reason: str, sho_id: str | None, now: datetime) -> RegistrationRecord:
+        return RegistrationRecord(
+            req_id=str(uuid.UUID(bytes=self._random(16), version=4)),
+            nonce=self._random(NONCE_LENGTH),
+            nonce_expiry=now.replace(microsecond=0) + NONCE_LIFETIME,
+            state=RegistrationState.REQUESTED,
+            reason=reason,
+            sho_id=sho_id,
+        )
 
     def mcims(self) -> tuple[McimInfo, ...]:
         """See `TrustedEnvironment.mcims`."""
@@ -258,16 +312,15 @@ class Tre:
     def generate_evidence(self, challenge: bytes, mode: ValidationMode, now: datetime) -> bytes:
         """See `TrustedEnvironment.generate_evidence`."""
         with self._lock:
-            self._expire(now)
+            self._memory.expire(now)
             state, record = self._state, self._state.registration
             if not record.is_open:
                 raise TreError(ResultCode.NO_REGISTRATION, "no request is open")
             if not 16 <= len(challenge) <= 64:
                 raise TreError(ResultCode.CONTENT_INVALID, "a challenge is 16 to 64 octets")
-            if state.condition != "ok":
-                raise TreError(ResultCode.TRE_STATE_NOT_OK, f"TRE is {state.condition}")
+            self._require_in_order()
             try:
-                counter = self._next_counter()
+                counter = self._memory.next_statement()
             except StorageFailed as exc:
                 raise TreError(ResultCode.STORAGE_FAILURE, "the counter cannot be stored") from exc
             return self._keys.attest(
@@ -288,103 +341,45 @@ class Tre:
                         containers=state.containers,
                         algorithms=state.algorithms,
                     ),
+                    log_digest=hashlib.sha256(self._log).digest() if mode is ValidationMode.REMOTE else b"",
                 )
             )
 
-    # -- provisioning ----------------------------------------------------------------------------------------------
+    def take_measurements(self, measurements: tuple[Measurement, ...]) -> None:
+        """See `TrustedEnvironment.take_measurements`."""
+        with self._lock:
+            if self._log:
+                raise TreError(ResultCode.WRONG_STATE, "this start was measured already")
+            self._key_store.measure(measurements)
+            self._log = encode_log(measurements)
+
+    def measurement_log(self) -> bytes:
+        """See `TrustedEnvironment.measurement_log`."""
+        return self._log
+
+    # -- packages and commands -------------------------------------------------------------------------------------
 
     def provision(self, package: bytes, hints: Hints, now: datetime) -> Outcome:
-        """See `TrustedEnvironment.provision`.
+        """See `TrustedEnvironment.provision`."""
+        return self._reception.provision(package, hints, now)
 
-        1 to 14: `dmclient.tre.provisioning.examine`; 15 device token; 16 revision; 17 one write that installs,
-        consumes the nonce and raises the sequence; 18 receipt, which goes into the same write.
-        """
-        with self._lock:
-            checks = CheckList()
-            action = _Action(digest=hashlib.sha256(package).digest(), now=now, checks=checks)
-            try:
-                self._expire(now)
-                return self._install(package, hints, action)
-            except PackageRefused as refusal:
-                return self._refuse(refusal.code, action)
-            except StorageFailed:
-                return self._refuse(ResultCode.STORAGE_FAILURE, action)
-            except Exception as exc:
-                # The type alone: a traceback of this place can hold secrets.
-                log.error("tre-internal-error", error=type(exc).__name__)
-                return self._refuse(ResultCode.INTERNAL_ERROR, action)
+    def command(self, operation: Operation, command: bytes, hints: Hints, now: datetime) -> Outcome:
+        """See `TrustedEnvironment.command`."""
+        return self._reception.command(operation, command, hints, now)
 
-    def _install(self, package: bytes, hints: Hints, action: _Action) -> Outcome:
-        checks = action.checks
-        # 1 to 14
-        examined = examine(
-            package,
-            hints,
-            state=self._state,
-            key=self._keys.platform,
-            now=action.now,
-            random=self._random,
-            checks=checks,
-            on_header=action.remember,
-        )
-        # 15
-        with checks.check("device-token", "REQ-61"):
-            self._check_token(examined.content.auth_token)
-        # 16
-        with checks.check("revision", "REQ-36"):
-            installed = self._state.mcim(examined.content.mcim_id)
-            if installed is not None and examined.revision < installed.revision:
-                raise PackageRefused(ResultCode.REVISION_TOO_LOW, "a higher revision is installed")
-        mcim = _mcim_of(examined)
-        # 17, 18: the receipt is part of what is written, so it exists exactly when the MCIM does.
-        counter = self._next_counter()
-        receipt = self._sign_receipt(ResultCode.SUCCESS, action, counter, examined)
-        after = replace(
-            self._state.with_mcim(mcim),
-            registration=self._state.registration.closed(RegistrationState.PROVISIONED),
-            last_receipt=receipt,
-        )
-        try:
-            self._commit(after)
-        except StorageFailed:
-            refusal = PackageRefused(ResultCode.STORAGE_FAILURE, "the previous state is in place")
-            checks.failed("sealed-store-written", "REQ-56", refusal=refusal)
-            raise
-        checks.passed("sealed-store-written", "REQ-52", "REQ-53", "REQ-56")
-        return Outcome(code=ResultCode.SUCCESS, receipt=receipt, mcim=mcim.info(), checks=tuple(checks.records))
+    def local_command(self, operation: Operation, mcim_id: uuid.UUID, now: datetime) -> Outcome:
+        """See `TrustedEnvironment.local_command`."""
+        return self._reception.local_command(operation, mcim_id, now)
 
-    def _check_token(self, presented: bytes | None) -> None:
-        verifier = self._state.token
-        if verifier is None:
-            return
-        if verifier.tries_left <= 0:
-            raise PackageRefused(ResultCode.TOKEN_LOCKED, "no tries are left")
-        if presented is None:
-            raise PackageRefused(ResultCode.TOKEN_WRONG, "the package has no token")
-        # The try is counted before the comparison: pulling the plug in between gives no free guess.
-        self._commit(replace(self._state, token=replace(verifier, tries_left=verifier.tries_left - 1)))
-        if not verifier.matches(presented):
-            raise PackageRefused(ResultCode.TOKEN_WRONG, "not the token of this device")
-        self._state = replace(self._state, token=verifier.restored())  # stored with whatever comes of the package
-
-    def _refuse(self, code: ResultCode, action: _Action) -> Outcome:
-        """Receipt of a refusal. It is stored with what the refusal costs: a try under this nonce, or the nonce."""
-        record = self._state.registration
-        if action.checks.decrypted and code in CONSUMING:
-            record = record.closed(RegistrationState.FAILED)
-        elif code is ResultCode.CRYPTO_FAILURE:
-            record = replace(record, crypto_failures=record.crypto_failures + 1)
-            if record.crypto_failures >= MAX_CRYPTO_FAILURES:
-                record = record.closed(RegistrationState.FAILED)
-        receipt = b""
-        try:
-            receipt = self._sign_receipt(code, action, self._next_counter(), None)
-            self._commit(replace(self._state, registration=record, last_receipt=receipt))
-        except StorageFailed:
-            # Nothing can be written now. The nonce stays as it was on disk and in memory; a counter of the reserve
-            # still makes the receipt unique, and without even that there is none.
-            log.warning("tre-refusal-not-stored", code=int(code))
-        return Outcome(code=code, receipt=receipt, mcim=None, checks=tuple(action.checks.records))
+    def last_outcome(self) -> tuple[bytes, Outcome] | None:
+        """See `TrustedEnvironment.last_outcome`."""
+        state = self._state
+        last = state.last_action
+        if last is None:
+            return None
+        mcim = None if last.mcim_id is None else state.mcim(last.mcim_id)
+        info = None if mcim is None else mcim.info()
+        return last.digest, Outcome(code=last.code, receipt=state.last_receipt or b"", mcim=info, checks=())
 
     # -- network access --------------------------------------------------------------------------------------------
 
@@ -403,8 +398,7 @@ class Tre:
             mcim = self._active(mcim_id)
             usim, result = mcim.usim.verify(mcim.keys.functions(), rand=rand, autn=autn)
             if usim != mcim.usim:
-                others = tuple(each for each in self._state.mcims if each.mcim_id != mcim_id)
-                self._commit_or_raise(replace(self._state, mcims=(*others, replace(mcim, usim=usim))))
+                self._commit_or_raise(self._state.with_mcim(replace(mcim, usim=usim)))
             return result
 
     def provisional_expiry(self) -> datetime | None:
@@ -426,101 +420,38 @@ class Tre:
         return self._state.provisional
 
     def _active(self, mcim_id: uuid.UUID) -> StoredMcim:
+        self._require_in_order()  # else its sequence numbers may be old ones, and no challenge is fresh any more
         mcim = self._state.mcim(mcim_id)
         if mcim is None or mcim.state is not ContainerState.ACTIVATED:
             raise TreError(ResultCode.WRONG_STATE, "there is no such MCIM, or it is not activated")
         return mcim
 
+    def confirm_attach(self, mcim_id: uuid.UUID, now: datetime) -> None:
+        """See `TrustedEnvironment.confirm_attach`."""
+        with self._lock:
+            after = confirmed(self._state, mcim_id)
+            if after is not self._state:
+                self._commit_or_raise(after)
+
+    def fall_back(self, mcim_id: uuid.UUID, now: datetime) -> Outcome | None:
+        """See `TrustedEnvironment.fall_back`."""
+        return self._reception.fall_back(mcim_id, now)
+
     # -- inside ----------------------------------------------------------------------------------------------------
 
-    def _expire(self, now: datetime) -> None:
-        record = self._state.registration
-        if record.is_open and now >= record.nonce_expiry:
-            expired = replace(self._state, registration=record.closed(RegistrationState.EXPIRED))
-            try:
-                self._commit(expired)
-            except StorageFailed:
-                self._state = expired  # the stored expiry says the same after a restart
+    @property
+    def _state(self) -> TreState:
+        return self._memory.state
 
-    def _commit(self, state: TreState) -> None:
-        """Write a state and make it the present one, in this order."""
-        if self._broken:
-            raise StorageFailed(broken=True)
-        state = replace(state, counter_limit=self._counter + COUNTER_STEP)
-        try:
-            self._store.write(state.dump())
-        except StorageFailed as exc:
-            self._broken = exc.broken
-            raise
-        self._state = state
+    def _require_in_order(self) -> None:
+        if self._state.condition != "ok":
+            raise TreError(ResultCode.TRE_STATE_NOT_OK, f"TRE is {self._state.condition}")
 
     def _commit_or_raise(self, state: TreState) -> None:
         try:
-            self._commit(state)
+            self._memory.commit(state)
         except StorageFailed as exc:
             raise TreError(ResultCode.STORAGE_FAILURE, "the sealed store cannot be written") from exc
-
-    def _next_counter(self) -> int:
-        """A number no statement of this TRE has had: it is below the stored limit, or the limit is raised first."""
-        if self._counter >= self._state.counter_limit:
-            self._commit(self._state)
-        self._counter += 1
-        return self._counter
-
-    def _sign_receipt(self, code: ResultCode, action: _Action, counter: int, examined: Examined | None) -> bytes:
-        header = action.header
-        return sign_receipt(
-            Receipt(
-                tre_id=self._state.tre_id,
-                operation=header.operation if header else None,
-                mcim_id=header.mcim_id if header else None,
-                sho_id=header.sho_id if header else None,
-                sequence=header.sequence if header else None,
-                nonce=header.registration_nonce if header else None,
-                revision=examined.revision if examined else None,
-                package_hash=action.digest,
-                result=code,
-                counter=counter,
-                time=action.now,
-            ),
-            self._keys.sign,
-        )
-
-
-@dataclass(slots=True, kw_only=True)
-class _Action:
-    """One provisioning action under way."""
-
-    digest: bytes  # SHA-256 of the package
-    now: datetime
-    checks: CheckList
-    header: PackageHeader | None = None  # once its signature is verified
-
-    def remember(self, header: PackageHeader) -> None:
-        self.header = header
-
-
-def _mcim_of(examined: Examined) -> StoredMcim:
-    content = examined.content
-    return StoredMcim(
-        mcim_id=content.mcim_id,
-        sho_id=content.sho_id,
-        state=ContainerState(content.initial_state),
-        revision=examined.revision,
-        sequence=content.sequence,
-        not_after=content.not_after,
-        imsi=content.imsi,
-        keys=content.keys,
-        usim=UsimState.initial(content.sqn_init),
-    )
-
-
-def _pem(key: PlatformPublicKey) -> str:
-    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode("ascii")
-
-
-def _der(certificate: x509.Certificate) -> bytes:
-    return certificate.public_bytes(Encoding.DER)
 
 
 def _subject_key_id(der: bytes) -> str:

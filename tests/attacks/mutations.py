@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).parents[2]
-LEFT_OUT: Final = shutil.ignore_patterns(".git", ".venv*", "__pycache__", "*.egg-info", ".*_cache", ".hypothesis", "build")
+LEFT_OUT: Final = shutil.ignore_patterns(
+    ".git", ".venv*", "__pycache__", "*.egg-info", ".*_cache", ".hypothesis", "build"
+)
 TEST_TIMEOUT_S: Final = 300
 
 
@@ -64,7 +66,9 @@ def survives(mutation: Mutation) -> str:
         )
         if done.returncode == 1:
             return ""
-        return f"status {done.returncode}: {done.stdout.strip().splitlines()[-1] if done.stdout.strip() else done.stderr}"
+        return (
+            f"status {done.returncode}: {done.stdout.strip().splitlines()[-1] if done.stdout.strip() else done.stderr}"
+        )
 
 
 def main() -> int:

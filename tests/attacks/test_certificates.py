@@ -498,7 +498,7 @@ def _three_intermediates(arena: Arena) -> tuple[ec.EllipticCurvePrivateKey, list
     authority = root
     for number in range(3):
         authority = authority.create_subordinate(f"CA {number}", PKI_TIME, path_length=4 - number)
-    arena.tre._state = replace(arena.tre._state, sho_anchors=(_der(root.certificate),))
+    arena.tre._memory.state = replace(arena.tre._state, sho_anchors=(_der(root.certificate),))
     return arena.certified(authority, SHO)
 
 

@@ -106,7 +106,8 @@ def test_reordered(arena: Arena) -> None:
     for sequence in (0, 1, 8, 9):
         old = arena.package(header={"sequence": sequence}, content={"sequence": sequence})
         refused(arena, old, ResultCode.REPLAY)
-    still_provisions(arena, arena.package(header={"sequence": 10}, content={"sequence": 10}))
+    other = {"sequence": 10, "mcim_id": OTHER_MCIM}
+    still_provisions(arena, arena.package(header=other, content=other))
 
 
 def test_sequence_number_raised_outside_alone(arena: Arena) -> None:

@@ -15,8 +15,9 @@ from lxml import etree
 from mcim.content import MAX_CODE
 from mcim.data import MAX_PAYLOAD, encode_data
 from mcim.errors import InvalidArgument, PackageRefused
-from mcim.package_header import peek_header, safe_parser
+from mcim.package_header import peek_header
 from mcim.vocabulary import MAX_PACKAGE_SIZE, ResultCode, Tag
+from mcim.xml_header import safe_parser
 from tests.support_attacks import (
     ENCRYPTED,
     HEADER,

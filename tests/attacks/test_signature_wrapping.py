@@ -17,8 +17,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from lxml import etree
 
-from mcim.package_header import NSMAP
 from mcim.vocabulary import ResultCode
+from mcim.xml_header import NSMAP
 from tests.support_attacks import (
     ENCRYPTED,
     ENCRYPTED_KEY,

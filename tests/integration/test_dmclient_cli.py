@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
 from typer.testing import CliRunner
 
+from actor_runtime.config import load_settings
 from actor_runtime.errors import ActorError, ConfigError
 from actor_runtime.sealing import SealingKey
 from actor_runtime.trail import Trail
-from dmclient import cli
+from dmclient import cli, cli_common
 from dmclient.agent import ExitStatus, RunResult
 from dmclient.app import open_device, open_tre
 from dmclient.config import ClientSettings
@@ -33,7 +36,7 @@ TRE_ID = "urn:m2m:tre:imei:004999010640000"
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch):
     """The log set-up of a process is not for this one."""
-    monkeypatch.setattr(cli, "configure_logs", lambda **_: None)
+    monkeypatch.setattr(cli_common, "configure_logs", lambda **_: None)
 
 
 def settings_file(directory: Path, *lines: str) -> Path:
@@ -106,7 +109,7 @@ def test_live_tree_of_the_real_tre(tmp_path, certificates):
     settings_path = settings_file(tmp_path)
     invoke(settings_path, "manufacture", "--request", str(tmp_path / "request.json"))
     install(settings_path, tmp_path, certificates)
-    settings = cli.load_settings(ClientSettings, settings_path)
+    settings = load_settings(ClientSettings, settings_path)
     clock = Clock(datetime.now(UTC))
     device = open_device(settings, Trail("M2ME"), now=clock)
     device.register()
@@ -144,7 +147,7 @@ def test_environment_wins(tmp_path, monkeypatch):
     """DMCLIENT_…, with __ between levels."""
     monkeypatch.setenv("DMCLIENT_TRE__VERSION", "9.9")
     monkeypatch.setenv("DMCLIENT_SUPPLIER", "maker")
-    settings = cli.load_settings(ClientSettings, settings_file(tmp_path))
+    settings = load_settings(ClientSettings, settings_file(tmp_path))
     assert (settings.tre.version, settings.profile().m2m.supplier) == ("9.9", "maker")
 
 
@@ -152,10 +155,10 @@ def test_what_is_missing_is_said(tmp_path, certificates):
     """No TRE, no files, no certificates, a token that is none, a store of another key."""
     settings = settings_file(tmp_path)
     with pytest.raises(ConfigError, match=r"seal\.key"):
-        invoke(settings, "info")
+        invoke(settings, "mcim", "list")
     SealingKey.generate(tmp_path / "seal.key")
     with pytest.raises(ConfigError, match="TRE"):
-        invoke(settings, "info")
+        invoke(settings, "mcim", "list")
     for content in (b"", b"x" * 65):
         (tmp_path / "token").write_bytes(content)
         tokened = tmp_path / "tokened.toml"
@@ -242,4 +245,148 @@ def test_tre_of_another_version_is_said(tmp_path, monkeypatch):
     invoke(settings_path, "manufacture", "--request", str(tmp_path / "request.json"))
     monkeypatch.setattr("dmclient.app.Tre.open", other)
     with pytest.raises(ConfigError, match="unknown format"):
-        open_tre(cli.load_settings(ClientSettings, settings_path))
+        open_tre(load_settings(ClientSettings, settings_path))
+
+
+# -- the trusted environment ------------------------------------------------------------------------------------------
+
+
+def shown(settings: Path, *arguments: str, code: int = 0) -> Any:
+    """The JSON in the output; whatever log this test process was left with may be around it."""
+    for line in invoke(settings, *arguments, "--json", code=code).splitlines():
+        with suppress(json.JSONDecodeError):
+            found = json.loads(line)
+            if isinstance(found, list) or "event" not in found:
+                return found
+    raise AssertionError("no JSON")
+
+
+def refusal(settings: Path, *arguments: str) -> Any:
+    return shown(settings, *arguments, code=2)
+
+
+@pytest.fixture
+def equipped(tmp_path, certificates) -> Path:
+    """Settings of a certified device, set up for tests."""
+    settings = settings_file(tmp_path, "keep_packages = true")
+    invoke(settings, "manufacture", "--request", str(tmp_path / "request.json"))
+    install(settings, tmp_path, certificates)
+    return settings
+
+
+def test_info_without_a_tre(tmp_path):
+    """Both say that there is none, and make nothing."""
+    settings = settings_file(tmp_path)
+    assert json.loads(invoke(settings, "tre", "info", "--json")) == {"manufactured": False}
+    assert json.loads(invoke(settings, "info", "--json"))["manufactured"] is False
+    assert not (tmp_path / "seal.key").exists()
+
+
+def test_tre_info(equipped):
+    """Facts of M2MMobj/TRE; nothing is measured in a process that only looks."""
+    info = shown(equipped, "tre", "info")
+    assert (info["treId"], info["state"], info["certified"], info["mcims"]) == (TRE_ID, "ok", True, 0)
+    assert info["algorithms"] == ["milenage", "tuak128", "tuak256"]
+    assert isinstance(shown(equipped, "tre", "measurements"), list)
+    assert shown(equipped, "mcim", "list") == []
+
+
+def test_rekey_and_complete(equipped, tmp_path, certificates):
+    """REQ-21: new keys are asked for, certified and put in use."""
+    before = shown(equipped, "tre", "info")["platformKeyId"]
+    with pytest.raises(ActorError, match="no new keys"):
+        invoke(equipped, "tre", "complete-rekey", *certificate_options(tmp_path))
+    invoke(equipped, "tre", "rekey", "--request", str(tmp_path / "new.json"))
+    assert "oldProof" in json.loads((tmp_path / "new.json").read_text())
+    with pytest.raises(ActorError, match="other keys"):
+        invoke(equipped, "tre", "complete-rekey", *certificate_options(tmp_path))
+    issued = certificates.issue_tre(read_request(tmp_path / "new.json"), datetime.now(UTC).replace(microsecond=0))
+    write_tre_certificates(issued, tmp_path / "new-certificates")
+    invoke(equipped, "tre", "complete-rekey", *certificate_options(tmp_path, "new-certificates"))
+    after = shown(equipped, "tre", "info")
+    assert (after["platformKeyId"] != before, after["certified"]) == (True, True)
+
+
+def certificate_options(directory: Path, name: str = "certificates") -> tuple[str, ...]:
+    files = directory / name
+    return (
+        "--platform", str(files / "platform.crt"), "--attest", str(files / "attest.crt"),
+        "--chain", str(files / "chain.pem"),
+    )  # fmt: skip
+
+
+def test_supplier_command_that_is_none(equipped, tmp_path):
+    """REQ-44: refused with its code, exit status 2."""
+    (tmp_path / "command").write_bytes(b"anything")
+    assert refusal(equipped, "tre", "supplier-command", str(tmp_path / "command"))["result"] in (1410, 1412)
+    with pytest.raises(ActorError):
+        invoke(equipped, "tre", "supplier-command", str(tmp_path / "nothing"))
+
+
+@pytest.mark.parametrize("operation", ["activate", "suspend", "delete"])
+def test_command_on_an_mcim_that_is_not_there(equipped, operation):
+    """REQ-70: 1405, exit status 2."""
+    said = refusal(equipped, "mcim", operation, "00112233-4455-6677-8899-aabbccddeeff")
+    assert (said["result"], said["check"]) == (1405, "life-cycle-state")
+
+
+def test_attach_with_an_mcim_that_is_not_there(equipped, tmp_path):
+    """`attach --mcim`."""
+    lines = equipped.read_text().replace(
+        "keep_packages", f'network_url = "https://127.0.0.1:9"\ntls_roots = "{tls_roots(tmp_path)}"\nkeep_packages'
+    )
+    equipped.write_text(lines)
+    assert (
+        shown(equipped, "attach", "--mcim", "00112233-4455-6677-8899-aabbccddeeff", code=2)["reason"]
+        == "there is no such MCIM"
+    )
+
+
+def tls_roots(directory: Path) -> Path:
+    path = directory / "tls.pem"
+    path.write_bytes((directory / "certificates" / "chain.pem").read_bytes())
+    return path
+
+
+def test_old_store(equipped):
+    """T3: a store that was saved before and put back: the TRE is tampered with, and everything is refused."""
+    invoke(equipped, "tamper", "save-store")
+    invoke(equipped, "tre", "rekey")
+    invoke(equipped, "tamper", "old-store")
+    assert shown(equipped, "tre", "info")["state"] == "tampered"
+    assert refusal(equipped, "mcim", "suspend", "00112233-4455-6677-8899-aabbccddeeff")["result"] == 1423
+
+
+def test_counter_turned_back(equipped):
+    """T3: the counter alone."""
+    invoke(equipped, "tamper", "counter")
+    assert shown(equipped, "tre", "info")["state"] == "tampered"
+
+
+@pytest.mark.parametrize(("kind", "command"), [("store-bit", "tre"), ("state", "device")])
+def test_a_bit_of_a_sealed_file(equipped, kind, command):
+    """REQ-42: what is sealed does not open when it was changed."""
+    open_device(load_settings(ClientSettings, equipped), Trail("M2ME")).save()
+    invoke(equipped, "tamper", kind)
+    with pytest.raises(ActorError):
+        invoke(equipped, *(("tre", "info") if command == "tre" else ("info",)))
+
+
+def test_replay_of_a_kept_package(equipped, tmp_path):
+    """T3, REQ-52: nothing was kept, then something that is no package: refused with exit status 2."""
+    with pytest.raises(ActorError):
+        invoke(equipped, "replay")
+    (tmp_path / "state" / "last-package").write_bytes(b"no package at all")
+    assert refusal(equipped, "replay")["result"] == 1410
+    assert "last-package" in invoke(equipped, "tamper", "package-bit")
+
+
+def test_tests_are_for_devices_set_up_for_them(tmp_path, equipped):
+    """`tamper` and `replay` need keep_packages; an unknown kind and a hint without a package are named."""
+    for arguments in (("tamper", "unheard-of"), ("tamper", "hint")):
+        with pytest.raises(ActorError):
+            invoke(equipped, *arguments)
+    equipped.write_text(equipped.read_text().replace("keep_packages = true", "keep_packages = false"))
+    for arguments in (("tamper", "counter"), ("replay",)):
+        with pytest.raises(ActorError, match="not set up"):
+            invoke(equipped, *arguments)

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from actor_runtime.errors import ConfigError
 from actor_runtime.trail import Trail
-from dmclient import cli
+from dmclient import cli, cli_common
 from dmclient.alerts import PendingAlert
 from dmclient.config import ClientSettings
 from dmclient.dm_sessions import SessionStatus, open_dm_device, run_sessions, sessions_over_http
@@ -39,7 +39,7 @@ RESET = "./Device/Vendor/Example/Gadget/Reset"
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch):
     """The log set-up of a process is not for this one."""
-    monkeypatch.setattr(cli, "configure_logs", lambda **_: None)
+    monkeypatch.setattr(cli_common, "configure_logs", lambda **_: None)
 
 
 def account(tmp_path: Path, **changes: object) -> dict[str, object]:

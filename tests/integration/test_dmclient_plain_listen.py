@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from actor_runtime.errors import ConfigError
 from actor_runtime.trail import Trail
-from dmclient import cli
+from dmclient import cli, cli_common
 from dmclient.called_sessions import CalledSessions, RetryPolicy
 from dmclient.calls import Call, CallQueue, Consent
 from dmclient.console import Console
@@ -32,7 +32,7 @@ RESET = "./Device/Vendor/Example/Gadget/Reset"
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch):
     """The log set-up of a process is not for this one."""
-    monkeypatch.setattr(cli, "configure_logs", lambda **_: None)
+    monkeypatch.setattr(cli_common, "configure_logs", lambda **_: None)
 
 
 async def no_pause(seconds: float) -> None:

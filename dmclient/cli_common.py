@@ -1,0 +1,62 @@
+"""What the groups of commands have in common: settings, certificates in files, what a refusal exits with."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from cryptography import x509
+
+from actor_runtime import cli
+from actor_runtime.config import load_settings
+from actor_runtime.errors import ConfigError
+from actor_runtime.logs import configure_logs
+from dmclient.config import ClientSettings
+from dmclient.tre.base import Outcome
+from mcim.vocabulary import ResultCode
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+REFUSED: Final = 2  # exit status: somebody said no
+
+
+def settings_of(context: typer.Context) -> ClientSettings:
+    """Settings from --config and the environment; the log is set up with them."""
+    settings = load_settings(ClientSettings, context.find_root().obj)
+    configure_logs(log_format=settings.log_format, level=settings.log_level)
+    return settings
+
+
+def certificates(path: Path) -> list[x509.Certificate]:
+    """The certificates of a PEM file.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    try:
+        return x509.load_pem_x509_certificates(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    except ValueError as error:
+        raise ConfigError(f"{path}: no PEM certificates") from error
+
+
+def show_code(code: ResultCode, more: dict[str, object], *, as_json: bool) -> None:
+    """Print a result code with its name, and exit with 2 unless it is a success."""
+    cli.show({"result": int(code), "meaning": code.name.lower(), **more}, as_json=as_json)
+    if code not in (ResultCode.SUCCESS, ResultCode.ALREADY_DONE):
+        sys.exit(REFUSED)
+
+
+def show_outcome(outcome: Outcome, *, as_json: bool) -> None:
+    """Print what a TRE did, and the check that ended it if one did; exit with 2 unless it is a success."""
+    failed = next((each for each in outcome.checks if not each.passed), None)
+    more: dict[str, object] = {
+        "state": None if outcome.mcim is None else outcome.mcim.state.name.lower(),
+        "check": None if failed is None else failed.name,
+        "requirements": [] if failed is None else list(failed.req),
+        "detail": "" if failed is None else failed.detail,
+        "receipt": outcome.receipt.hex(),
+    }
+    show_code(outcome.code, more, as_json=as_json)
