@@ -114,8 +114,10 @@ class TokenSession:
         if self._session is not None:
             try:
                 self._session.generate_random(8)
-            except exceptions.PKCS11Error:
+            except LOST:
                 self._drop()
+            except exceptions.PKCS11Error:
+                pass  # without a generator of its own, but there
         if self._session is None:
             self._session = self._open()
         return self._session
