@@ -6,14 +6,15 @@ stops anywhere goes on from there.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Final
+from uuid import UUID
 
 import structlog
 
-from dmclient.alerts import network_attach
 from dmclient.called_sessions import CalledSessions, RetryPolicy
 from dmclient.calls import Call, CallQueue, Consent
 from dmclient.device import Device
@@ -21,7 +22,7 @@ from dmclient.http_transport import ServerNotAuthenticated
 from dmclient.management_session import SessionFailed, SessionSettings, Transport
 from dmclient.network import AttachCode, AttachResult, Network, attach
 from dmclient.tre.base import McimInfo, TreError
-from mcim.vocabulary import ResultCode
+from mcim.vocabulary import ContainerState, ResultCode
 from mo_definitions import AlertType
 from syncml.codes import StatusCode
 
@@ -113,8 +114,9 @@ class Agent:
     async def _act(self) -> RunResult | None:
         """Do what needs no server; a result ends the run."""
         device = self._device
-        for code in device.provision_ready():
-            self._refusal = None if code in SUCCESSFUL else code
+        self._work()
+        if not device.in_order() and not device.alerts.waits(AlertType.TAMPER_DETECTED):
+            return _refused("the TRE is tampered with")
         if self._refusal is not None and self._told():
             return _refused(f"the package was refused: {int(self._refusal)} {self._refusal.name.lower()}")
         mcim = device.usable_mcim()
@@ -124,16 +126,39 @@ class Agent:
             return _attach_result(self._attached)
         return None
 
-    def _told(self) -> bool:
-        """Whether the server knows how the last provisioning ended."""
-        return not self._device.alerts.waits(AlertType.PROVISIONING_COMPLETE)
+    def _work(self) -> bool:
+        """Take to the TRE what the sessions brought; whether there was anything."""
+        device = self._device
+        codes = device.provision_ready()
+        for code in codes:
+            self._refusal = None if code in SUCCESSFUL else code
+        commanded = device.obey()
+        if codes or commanded:
+            self._attached = None  # another MCIM may be in use now, or the same one with other values
+        return bool(codes or commanded)
 
-    async def attach(self) -> RunResult:
-        """Attach with the MCIM that is there, without any DM session; the alert waits for the next one."""
+    def _told(self) -> bool:
+        """Whether the server knows how the last package and the last command ended."""
+        waits = self._device.alerts.waits
+        return not waits(AlertType.PROVISIONING_COMPLETE) and not waits(AlertType.LIFECYCLE_COMPLETE)
+
+    async def attach(self, mcim_id: UUID | None = None) -> RunResult:
+        """Attach with the MCIM that is in use, without any DM session; the alert waits for the next one.
+
+        Args:
+            mcim_id: attach with this one; a TRE lets nobody attach with one that is not activated.
+        """
         mcim = self._device.usable_mcim()
+        if mcim_id is not None:
+            mcim = next((each for each in self._device.mcims() if each.mcim_id == mcim_id), None)
         if mcim is None:
-            return _refused("no activated MCIM")
-        return _attach_result(await self._attach(mcim))
+            return _refused("no activated MCIM" if mcim_id is None else "there is no such MCIM")
+        if mcim.state is not ContainerState.ACTIVATED:
+            return _refused(f"the MCIM is {mcim.state.name.lower()}, not activated")
+        try:
+            return _attach_result(await self._attach(mcim))
+        except TreError as error:
+            return _refused(f"the TRE refused: {error.code.name.lower()}")
 
     # -- sessions ---------------------------------------------------------------------------------------------------
 
@@ -175,16 +200,17 @@ class Agent:
         """
         if not await self._sessions.wanted(call):
             return ""
-        attached = False
         try:
             self._device.renew_expired()
             await self._sessions.called_for(call, step=self._step())
+            tried: set[str] = set()
             for _ in range(self._policy.polls):
-                news = bool(self._device.provision_ready())
+                news = self._work()
                 mcim = self._device.usable_mcim()
-                if mcim is not None and not attached and self._network is not None and self._is_new(mcim):
+                if mcim is not None and self._network is not None and self._is_new(mcim, tried):
+                    tried.add(_version(mcim))
                     await self._attach(mcim)
-                    attached = news = True
+                    news = True
                 if not news:  # alerts that the server did not take wait for its next call
                     break
                 await self._sessions.patiently(call.server_id, None, step=self._step())
@@ -194,9 +220,9 @@ class Agent:
             return str(error)
         return ""
 
-    def _is_new(self, mcim: McimInfo) -> bool:
+    def _is_new(self, mcim: McimInfo, tried: set[str]) -> bool:
         """Whether an MCIM is to be attached with: it never was, and the server knows that it is there."""
-        return self._told() and str(mcim.mcim_id) not in self._device.announced
+        return self._told() and str(mcim.mcim_id) not in self._device.announced and _version(mcim) not in tried
 
     def _step(self) -> str:
         if self._attached is not None:
@@ -206,11 +232,13 @@ class Agent:
     def _can_go_on(self) -> bool:
         """Whether `_act` has something to do now."""
         device = self._device
+        if bool(device.m2msim.ready() or device.m2msim.commanded()):
+            return True
         if self._attached is not None:
             return not len(device.alerts)
-        return bool(device.m2msim.ready()) or (
-            self._told() and (self._refusal is not None or device.usable_mcim() is not None)
-        )
+        if not device.in_order():
+            return not device.alerts.waits(AlertType.TAMPER_DETECTED)
+        return self._told() and (self._refusal is not None or device.usable_mcim() is not None)
 
     async def _nothing_came(self) -> RunResult | None:
         """The session was fine and left nothing to do: the SHO may need time. Ask again, a few times."""
@@ -220,7 +248,7 @@ class Agent:
             return None
         if self._attached is not None:  # the DPF will hear of it in some later session: the alert stays queued
             return _attach_result(self._attached)
-        if self._device.tre.mcims():
+        if self._device.mcims():
             return _refused("an MCIM is installed, but not activated")
         return _refused("the server ended its sessions without a package")
 
@@ -237,25 +265,47 @@ class Agent:
     # -- attach -----------------------------------------------------------------------------------------------------
 
     async def _attach(self, mcim: McimInfo) -> AttachResult:
-        """Attach, again when the network gave no answer; announce the first one (or its failure) to the DPF."""
+        """Attach, and make up our mind: the network took the MCIM, or what was in use before is in use again.
+
+        The DPF hears of the first attach with new values, of its failure, and of a fall-back (mo-design §6.6).
+
+        Raises:
+            TreError: the TRE cannot store what it came to.
+        """
         device = self._device
-        if self._network is None:
-            return AttachResult(code=AttachCode.NETWORK_FAILURE, detail="no network is configured")
-        result = await attach(self._network, device.tre, mcim.mcim_id, device.trail)
-        for attempt in range(1, self._policy.attach_attempts):
-            if result.code is not AttachCode.NETWORK_FAILURE:
-                break
-            await self._sleep(self._policy.delay_s(attempt))
-            result = await attach(self._network, device.tre, mcim.mcim_id, device.trail)
-        if str(mcim.mcim_id) not in device.announced:
-            device.alerts.push(network_attach(device.container_of(mcim), int(result.code)))
-            if result.attached:
-                device.announced.append(str(mcim.mcim_id))
-        if result.attached and device.profile.drop_pcid_after_attach:
-            device.m2m.pcid_dropped = True  # on failure it stays, as the way back (REQ-72)
+        result = await self._patient_attach(mcim)
         device.trail.state("attach", "detached", "attached" if result.attached else "refused", step="16")
-        device.save()
+        if result.attached:
+            device.attach_succeeded(mcim)
+            return result
+        before = None if self._network is None else device.attach_failed(mcim, int(result.code))
+        if before is None:
+            return result
+        again = await self._attach(before)
+        return replace(again, detail=f"fell back after: {result.detail}") if again.attached else again
+
+    async def _patient_attach(self, mcim: McimInfo) -> AttachResult:
+        """Attach, again when the network gave no answer, in bounded time."""
+        result = AttachResult(code=AttachCode.NETWORK_FAILURE, detail="no network is configured")
+        if self._network is None:
+            return result
+        device = self._device
+        tre = device.holder_of(mcim.mcim_id)
+        try:
+            async with asyncio.timeout(self._policy.attach_decision_s):
+                for attempt in range(1, self._policy.attach_attempts + 1):
+                    result = await attach(self._network, tre, mcim.mcim_id, device.trail)
+                    if result.code is not AttachCode.NETWORK_FAILURE or attempt == self._policy.attach_attempts:
+                        return result
+                    await self._sleep(self._policy.delay_s(attempt))
+        except TimeoutError:
+            device.trail.note("attach: no decision in time", step="16")
+            return replace(result, code=AttachCode.NETWORK_FAILURE, detail="no decision of the network in time")
         return result
+
+
+def _version(mcim: McimInfo) -> str:
+    return f"{mcim.mcim_id}/{mcim.revision}/{mcim.sequence}"
 
 
 def _refused(reason: str) -> RunResult:
@@ -264,6 +314,6 @@ def _refused(reason: str) -> RunResult:
 
 def _attach_result(result: AttachResult) -> RunResult:
     if result.attached:
-        return RunResult(status=ExitStatus.ATTACHED, reason="attached", imsi_mask=result.imsi_mask)
+        return RunResult(status=ExitStatus.ATTACHED, reason=result.detail or "attached", imsi_mask=result.imsi_mask)
     status = ExitStatus.UNREACHABLE if result.code is AttachCode.NETWORK_FAILURE else ExitStatus.REFUSED
     return RunResult(status=status, reason=result.detail)

@@ -15,6 +15,8 @@ from syncml.codes import AlertCode, Format
 from syncml.model import UNASSIGNED, Alert, Item, Meta
 
 REGISTRATION_URI: Final = "./M2MMobj/Registration"
+TRE_STATE_URI: Final = "./M2MMobj/TRE/State"
+DONE: Final = frozenset({ResultCode.SUCCESS, ResultCode.ALREADY_DONE})
 MAX_PENDING: Final = 32  # alerts; the oldest goes first
 
 
@@ -70,8 +72,27 @@ def provisioning_complete(container_uri: str, code: ResultCode, correlator: str 
         source=f"{container_uri}/Operations/Provision",
         format=Format.INT.value,
         data=str(int(code)),
-        mark="informational" if code in (ResultCode.SUCCESS, ResultCode.ALREADY_DONE) else "critical",
+        mark="informational" if code in DONE else "critical",
         correlator=correlator,
+    )
+
+
+def lifecycle_complete(container_uri: str, operation: str, code: ResultCode, correlator: str | None) -> PendingAlert:
+    """Activate, Suspend or Delete is done, with that result."""
+    return PendingAlert(
+        type=AlertType.LIFECYCLE_COMPLETE,
+        source=f"{container_uri}/Operations/{operation}",
+        format=Format.INT.value,
+        data=str(int(code)),
+        mark="informational" if code in DONE else "critical",
+        correlator=correlator,
+    )
+
+
+def tamper_detected(state: str) -> PendingAlert:
+    """The TRE is not in order any more."""
+    return PendingAlert(
+        type=AlertType.TAMPER_DETECTED, source=TRE_STATE_URI, format=Format.CHR.value, data=state, mark="fatal"
     )
 
 

@@ -23,6 +23,7 @@ class RetryPolicy:
     attempts: int = 5  # sessions in a row that may fail
     polls: int = 5  # sessions in a row that may bring nothing
     attach_attempts: int = 3
+    attach_decision_s: float = 300.0  # after so long without an answer an attach has failed, and the device falls back
     first_delay_s: float = 1.0
     max_delay_s: float = 60.0
 

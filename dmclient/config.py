@@ -122,6 +122,7 @@ class RetrySection(Section):
     attempts: int = Field(default=5, ge=1)
     polls: int = Field(default=5, ge=1)
     attach_attempts: int = Field(default=3, ge=1)
+    attach_decision_s: float = Field(default=300.0, gt=0)  # then a new MCIM has failed and the one before comes back
     first_delay_s: float = Field(default=1.0, ge=0)
     max_delay_s: float = Field(default=60.0, ge=0)
 

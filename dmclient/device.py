@@ -6,19 +6,31 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
+from uuid import UUID
 
 from actor_runtime.trail import Trail
-from dmclient.alerts import nonce_renewed, provisioning_complete, registration_request
+from dmclient.alerts import (
+    PendingAlert,
+    lifecycle_complete,
+    network_attach,
+    nonce_renewed,
+    provisioning_complete,
+    registration_request,
+    tamper_detected,
+)
 from dmclient.dm_device import DeviceSetup, DmDevice
 from dmclient.executor import uri_of
 from dmclient.objects.device import DeviceFacts
-from dmclient.objects.m2m import M2MFacts, M2MObject
-from dmclient.objects.m2msim import M2MSIM, M2MSimObject
+from dmclient.objects.m2m import M2MFacts, M2MObject, reason_for
+from dmclient.objects.m2msim import LIFE_CYCLE, M2MSIM, Job, M2MSimObject
 from dmclient.store.state_file import StateFile
-from dmclient.tre.base import McimInfo, Registration, TrustedEnvironment
-from mcim.vocabulary import ContainerState, RegistrationState, ResultCode
+from dmclient.tre.base import McimInfo, Outcome, Registration, TrustedEnvironment
+from mcim.errors import PackageRefused
+from mcim.package_header import peek_header
+from mcim.vocabulary import ContainerState, Operation, RegistrationState, ResultCode
 
 STEP: Final = "14"
+DONE: Final = frozenset({ResultCode.SUCCESS, ResultCode.ALREADY_DONE})
 OPEN: Final = frozenset({RegistrationState.REQUESTED, RegistrationState.PACKAGE_RECEIVED})
 
 
@@ -44,11 +56,14 @@ class Device(DmDevice):
         trail: Trail,
         now: Callable[[], datetime],
         setup: DeviceSetup | None = None,
+        more_tres: tuple[TrustedEnvironment, ...] = (),
     ) -> None:
         super().__init__(facts=profile.facts, state_file=state_file, trail=trail, now=now, setup=setup)
         self.profile = profile
-        self.tre = tre
-        self.announced: list[str] = []  # MCIMs whose first attach was announced
+        self.tre = tre  # the one that M2MMobj shows
+        self.tres = (tre, *more_tres)
+        self.announced: list[str] = []  # MCIMs whose first attach with their present values was announced
+        self.tampering_told = ""  # state of the TRE that was announced
         self.m2msim = M2MSimObject(self.tree, max_package=lambda: tre.facts().max_package)
         self.m2m = M2MObject(self.tree, tre, profile.m2m, package_waiting=self.m2msim.waiting)
         self.remember()
@@ -60,6 +75,7 @@ class Device(DmDevice):
             "requests": self.m2msim.dump_requests(),
             "announced": self.announced,
             "pcidDropped": self.m2m.pcid_dropped,
+            "tamperingTold": self.tampering_told,
         }
 
     def restore(self, saved: dict[str, Any]) -> None:
@@ -68,17 +84,20 @@ class Device(DmDevice):
         self.m2msim.restore_requests(saved["requests"])
         self.announced = [str(each) for each in saved["announced"]]
         self.m2m.pcid_dropped = bool(saved["pcidDropped"])
+        self.tampering_told = str(saved.get("tamperingTold", ""))  # the first version had none
 
-    # -- registration and provisioning ---------------------------------------------------------------------------------
+    # -- registration ----------------------------------------------------------------------------------------------
 
     def register(self) -> None:
         """At a start: see to it that a request is open, unless an MCIM is there or on its way.
+
+        An MCIM that is not in use is there as well: whether it is to be activated is its home operator's decision.
 
         Raises:
             TreError: the TRE cannot open one.
         """
         registration = self.tre.registration(self.now())
-        if registration.state in OPEN or self.usable_mcim() is not None or self.m2msim.waiting():
+        if registration.state in OPEN or self.mcims() or self.m2msim.waiting() or not self.in_order():
             return
         self._open_request(registration)
 
@@ -89,13 +108,15 @@ class Device(DmDevice):
             TreError: the TRE cannot open one.
         """
         registration = self.tre.registration(self.now())
-        if registration.state is RegistrationState.EXPIRED and self.usable_mcim() is None:
+        if registration.state is RegistrationState.EXPIRED and self.usable_mcim() is None and self.in_order():
             self.alerts.push(nonce_renewed(self._open_request(registration).req_id))
             self.save()
 
     def _open_request(self, before: Registration) -> Registration:
-        opened = self.tre.renew_registration(reason=before.reason, sho_id=self.profile.sho_id, now=self.now())
-        self.m2m.show_sho(self.profile.sho_id)
+        sho_id = self.profile.sho_id
+        reason = reason_for(self.tre, sho_id, self.now())
+        opened = self.tre.renew_registration(reason=reason, sho_id=sho_id, now=self.now())
+        self.m2m.show_sho(sho_id)
         self.alerts.push(registration_request(opened.req_id))
         self.trail.state(
             "registration", before.state.name.lower(), opened.state.name.lower(), step="7", detail=opened.req_id
@@ -103,40 +124,155 @@ class Device(DmDevice):
         self.save()
         return opened
 
+    def in_order(self) -> bool:
+        """Whether the TRE works. When it is tampered with, that is announced once (T3; mo-design §5)."""
+        state = self.tre.facts().state
+        if state == "tampered" and self.tampering_told != state:
+            self.alerts.push(tamper_detected(state))
+            self.tampering_told = state
+            self.trail.state("tre", "ok", state, step=STEP)
+            self.save()
+        return state != "tampered"
+
+    # -- packages and commands -------------------------------------------------------------------------------------
+
     def recover(self) -> None:
         """After a start: settle what the last run left half done."""
-        for name, code in self.m2msim.recover(self.tre.mcims(), self.tre.receipt()):
-            self._report(name, code, None)
+        for tre in self.tres:
+            last = tre.last_outcome()
+            if last is not None and last[1].code is ResultCode.FELL_BACK:
+                self._show_fall_back(last[1], last[0], ResultCode.FELL_BACK)
+        lasts = [last for tre in self.tres if (last := tre.last_outcome()) is not None]
+        for name, operation, code, correlator in self.m2msim.recover(lasts):
+            self._report(name, operation, code, correlator)
             self.trail.note(f"container {name}: interrupted before, now {code.name.lower()}", step=STEP)
+        self.m2msim.show_states(self.mcims())
+        self.in_order()
         self.save()
 
     def provision_ready(self) -> list[ResultCode]:
         """Provision every container that is ready (REQ-63); the DM session is over at this point."""
-        codes = []
-        for name in self.m2msim.ready():
-            job = self.m2msim.begin(name)
-            self.save()  # State 25 is on disk before the TRE begins, or a power cut would go unnoticed
-            self.trail.state("container", "received", "provisioning", step=STEP, detail=name)
-            outcome = self.tre.provision(job.package, job.hints, self.now())
-            for check in outcome.checks:
-                self.trail.check(check.name, check.passed, req=check.req, step=STEP, detail=check.detail)
-            self.m2msim.finish(name, outcome)
-            self.m2m.note_result(outcome.code)
-            self._report(name, outcome.code, job.correlator)
-            state = "failed" if outcome.mcim is None else outcome.mcim.state.name.lower()
-            self.trail.state("container", "provisioning", state, step=STEP, detail=f"{name}: {int(outcome.code)}")
-            self.save()
-            codes.append(outcome.code)
-        return codes
+        return [self._work(name) for name in self.m2msim.ready()]
 
-    def _report(self, container: str, code: ResultCode, correlator: str | None) -> None:
-        self.alerts.push(provisioning_complete(uri_of((*M2MSIM, container)), code, correlator))
+    def obey(self) -> list[ResultCode]:
+        """Carry out every life-cycle operation that was accepted (REQ-70); the DM session is over at this point."""
+        return [self._work(name) for name in self.m2msim.commanded()]
+
+    def _work(self, name: str) -> ResultCode:
+        job = self.m2msim.begin(name)
+        self.save()  # what is under way is on disk before the TRE begins, or a power cut would go unnoticed
+        self.trail.note(f"container {name}: {job.operation.lower()}", step=STEP)
+        outcome = self._take_to_tre(job)
+        for check in outcome.checks:
+            self.trail.check(check.name, check.passed, req=check.req, step=STEP, detail=check.detail)
+        self.m2msim.finish(name, job.operation, outcome)
+        self.m2msim.show_states(self.mcims())
+        self.m2m.note_result(outcome.code)
+        self._report(name, job.operation, outcome.code, job.correlator)
+        if outcome.code is ResultCode.SUCCESS and outcome.mcim is not None:
+            # Whatever was known of attaches with it is of other values, or of a time before it was suspended.
+            self.announced = [each for each in self.announced if each != str(outcome.mcim.mcim_id)]
+        state = "none" if outcome.mcim is None else outcome.mcim.state.name.lower()
+        self.trail.state("container", "working", state, step=STEP, detail=f"{name}: {int(outcome.code)}")
+        self.save()
+        self.in_order()
+        return outcome.code
+
+    def _take_to_tre(self, job: Job) -> Outcome:
+        operation = LIFE_CYCLE.get(job.operation)
+        tre = self.tre_for(job.octets)
+        if operation is None:
+            return tre.provision(job.octets, job.hints, self.now())
+        if job.octets:
+            return tre.command(operation, job.octets, job.hints, self.now())
+        return self.local_command(operation, job.hints.mcim_id or "")
+
+    def local_command(self, operation: Operation, mcim_id: str) -> Outcome:
+        """A life-cycle operation without a signature; the TRE decides by the MCIM's policy (REQ-70)."""
+        try:
+            wanted = UUID(mcim_id)
+        except ValueError:
+            return Outcome(code=ResultCode.MALFORMED, receipt=b"", mcim=None, checks=())
+        return self.holder_of(wanted).local_command(operation, wanted, self.now())
+
+    def tre_for(self, package: bytes) -> TrustedEnvironment:
+        """The TRE whose platform key a package is for (REQ-64); the first when nobody has it: it refuses with 1413."""
+        try:
+            key_id = peek_header(package).platform_key_id
+        except PackageRefused:
+            return self.tre
+        return next((each for each in self.tres if each.facts().platform_key_id == key_id), self.tre)
+
+    def holder_of(self, mcim_id: UUID) -> TrustedEnvironment:
+        """The TRE that an MCIM is in; the first when it is in none."""
+        for tre in self.tres:
+            if any(each.mcim_id == mcim_id for each in tre.mcims()):
+                return tre
+        return self.tre
+
+    def _report(self, container: str, operation: str, code: ResultCode, correlator: str | None) -> None:
+        uri = uri_of((*M2MSIM, container))
+        alert: PendingAlert
+        if operation in LIFE_CYCLE:
+            alert = lifecycle_complete(uri, operation, code, correlator)
+        else:
+            alert = provisioning_complete(uri, code, correlator)
+        self.alerts.push(alert)
+
+    # -- after an attach -------------------------------------------------------------------------------------------
+
+    def attach_succeeded(self, mcim: McimInfo) -> None:
+        """The network took an MCIM: nothing is kept to fall back to, and the DPF hears of it, once (mo-design §6.6).
+
+        Raises:
+            TreError: the TRE cannot store it.
+        """
+        self.holder_of(mcim.mcim_id).confirm_attach(mcim.mcim_id, self.now())
+        if str(mcim.mcim_id) not in self.announced:
+            self.alerts.push(network_attach(self.container_of(mcim), int(ResultCode.SUCCESS)))
+            self.announced.append(str(mcim.mcim_id))
+        if self.profile.drop_pcid_after_attach:
+            self.m2m.pcid_dropped = True
+        self.save()
+
+    def attach_failed(self, mcim: McimInfo, cause: int) -> McimInfo | None:
+        """The network did not take an MCIM: go back to what was in use before, if something is kept (mo-design §6.6).
+
+        The PCID stays, as the last way back (REQ-72). Returns what is in use again, None: there is no way back.
+
+        Raises:
+            TreError: the TRE cannot store it.
+        """
+        outcome = self.holder_of(mcim.mcim_id).fall_back(mcim.mcim_id, self.now())
+        if outcome is None:
+            if str(mcim.mcim_id) not in self.announced:
+                self.alerts.push(network_attach(self.container_of(mcim), cause))
+            self.save()
+            return None
+        last = self.holder_of(mcim.mcim_id).last_outcome()
+        self._show_fall_back(outcome, b"" if last is None else last[0], cause, container=self.container_of(mcim))
+        return self.usable_mcim()
+
+    def _show_fall_back(self, outcome: Outcome, digest: bytes, cause: int, *, container: str | None = None) -> None:
+        name = self.m2msim.fell_back(outcome, digest)
+        if name is None and container is None:
+            return  # noted before
+        uri = uri_of((*M2MSIM, name)) if name is not None else container or uri_of(M2MSIM)
+        self.alerts.push(network_attach(uri, cause))
+        self.m2msim.show_states(self.mcims())
+        self.m2m.note_result(outcome.code)
+        self.trail.state("attach", "attaching", "fell back", step="16", detail=str(int(outcome.code)))
+        self.save()
 
     # -- what there is to attach with ----------------------------------------------------------------------------
 
     def usable_mcim(self) -> McimInfo | None:
-        """The MCIM for network access: the activated one."""
-        return next((each for each in self.tre.mcims() if each.state is ContainerState.ACTIVATED), None)
+        """The MCIM for network access: the activated one, of the first TRE that has one."""
+        return next((each for each in self.mcims() if each.state is ContainerState.ACTIVATED), None)
+
+    def mcims(self) -> tuple[McimInfo, ...]:
+        """All MCIMs of all TREs."""
+        return tuple(each for tre in self.tres for each in tre.mcims())
 
     def container_of(self, mcim: McimInfo) -> str:
         """URI of the container an MCIM came in; that of M2MSIMMobj when the container is gone."""

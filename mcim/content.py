@@ -107,7 +107,7 @@ class McimContent(BoundContent):
     sqn_init: int = 0  # 48 bits
     amf: bytes = EPS_AMF
     initial_state: int = 30
-    policy: McimPolicy = McimPolicy.NONE
+    policy: McimPolicy = McimPolicy.SIGNED_LIFECYCLE  # so without the TLV, too: nobody leaves protection out by mistake
     replaces: UUID | None = None  # the MCIM given up after success (operation replace)
     release_token: bytes | None = field(default=None, repr=False)  # of the home operator of that MCIM
 
@@ -130,7 +130,7 @@ class McimContent(BoundContent):
         ]
         if self.constants:
             fields.append((_CONSTANTS_TYPE[self.algorithm], self.constants))
-        if self.policy:
+        if self.policy != McimPolicy.SIGNED_LIFECYCLE:
             fields.append((POLICY, bytes((self.policy,))))
         if self.replaces is not None:
             fields.append((REPLACES, self.replaces.bytes))
@@ -192,7 +192,7 @@ def parse_content(tag: Tag, payload: bytes) -> McimContent | UpdateContent:
         sqn_init=_sqn(fields) if SQN_INIT in fields else 0,
         amf=_sized(fields, AMF, 2) if AMF in fields else EPS_AMF,
         initial_state=_octet(fields, INITIAL_STATE) if INITIAL_STATE in fields else 30,
-        policy=_policy(fields) if POLICY in fields else McimPolicy.NONE,
+        policy=_policy(fields) if POLICY in fields else McimPolicy.SIGNED_LIFECYCLE,
         replaces=UUID(bytes=_sized(fields, REPLACES, 16)) if REPLACES in fields else None,
         release_token=_ranged(fields, RELEASE_TOKEN, 1, 0xFFFF) if RELEASE_TOKEN in fields else None,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -23,9 +24,12 @@ from dmclient.objects.m2msim import M2MSIM, M2MSimObject
 from dmclient.store.state_file import StateFile
 from dmclient.tre.base import NEVER, CheckRecord, Hints, McimInfo, Outcome, Registration, TreError, TreFacts
 from mcim.aka import Accepted, MacFailure, SyncFailure
+from mcim.measurement_log import Measurement, encode_log
 from mcim.vocabulary import (
     PACKAGE_MEDIA_TYPE,
     ContainerState,
+    McimPolicy,
+    Operation,
     RegistrationState,
     ResultCode,
     Suite,
@@ -50,6 +54,7 @@ DEVICE_ID = "urn:imei:004999010640000"
 DPF = "dpf.example"
 OTHER = "other.example"
 MCIM_ID = uuid.UUID("00112233-4455-6677-8899-aabbccddeeff")
+NEW_MCIM_ID = uuid.UUID(int=2)
 IMSI = "001010123456789"
 
 
@@ -79,7 +84,10 @@ class Clock:
 
 @dataclass
 class FakeTre:
-    """Keeps the TRE Protocol. A package `b"good…"` installs, any other fails with `refusal`."""
+    """Keeps the TRE Protocol. A package or command `b"good…"` does what it should, any other fails with `refusal`.
+
+    A package `b"good new…"` brings a second MCIM, which replaces the first; an Activate or Suspend takes effect.
+    """
 
     refusal: ResultCode = ResultCode.SIGNATURE_INVALID
     initial_state: ContainerState = ContainerState.ACTIVATED
@@ -90,6 +98,13 @@ class FakeTre:
     open_request: Registration = field(default_factory=lambda: IDLE)
     condition: str = "ok"
     max_package: int = 65536
+    platform_key_id: bytes = b"\x01" * 16
+    policy: McimPolicy = McimPolicy.SIGNED_LIFECYCLE
+    commands: list[tuple[Operation, bytes]] = field(default_factory=list)
+    fall_back_to: uuid.UUID | None = None
+    confirmed: list[uuid.UUID] = field(default_factory=list)
+    last: tuple[bytes, Outcome] | None = None
+    log: bytes = b""
 
     def facts(self) -> TreFacts:
         return TreFacts(
@@ -110,7 +125,7 @@ class FakeTre:
             platform_cert=b"platform",
             attest_cert=b"attest",
             cert_chain=(b"intermediate",),
-            platform_key_id=b"\x01" * 16,
+            platform_key_id=self.platform_key_id,
         )
 
     def registration(self, now: datetime) -> Registration:
@@ -139,16 +154,83 @@ class FakeTre:
 
     def provision(self, package: bytes, hints: Hints, now: datetime) -> Outcome:
         self.provisioned.append((package, hints))
-        self.last_receipt = b"receipt " + package[:4]
         if not package.startswith(b"good"):
             self.open_request = replace(self.open_request, state=RegistrationState.FAILED)
-            refused = CheckRecord(name="package-signature", passed=False, req=("REQ-50",))
-            return Outcome(code=self.refusal, receipt=self.last_receipt, mcim=None, checks=(refused,))
-        mcim = installed(self.initial_state)
-        self.installed.append(mcim)
+            return self._outcome(package, self.refusal, None)
+        mcim = replace(installed(self.initial_state), policy=self.policy)
+        if package.startswith(b"good new"):
+            mcim = replace(mcim, mcim_id=NEW_MCIM_ID, sho_id="sho2.example", sequence=8)
+        self.installed = [each for each in self.installed if each.mcim_id != mcim.mcim_id]
+        self._put(mcim)
         self.open_request = replace(self.open_request, state=RegistrationState.PROVISIONED, nonce=b"")
-        passed = CheckRecord(name="package-signature", passed=True, req=("REQ-50",))
-        return Outcome(code=ResultCode.SUCCESS, receipt=self.last_receipt, mcim=mcim, checks=(passed,))
+        return self._outcome(package, ResultCode.SUCCESS, mcim)
+
+    def _put(self, mcim: McimInfo) -> None:
+        """In the place it had; the activated one suspends the others and can fall back to one."""
+        if mcim.state is ContainerState.ACTIVATED:
+            for index, each in enumerate(self.installed):
+                if each.state is ContainerState.ACTIVATED and each.mcim_id != mcim.mcim_id:
+                    self.fall_back_to = each.mcim_id
+                    self.installed[index] = replace(each, state=ContainerState.SUSPENDED)
+        ids = [each.mcim_id for each in self.installed]
+        if mcim.mcim_id in ids:
+            self.installed[ids.index(mcim.mcim_id)] = mcim
+        else:
+            self.installed.append(mcim)
+
+    def _outcome(self, octets: bytes, code: ResultCode, mcim: McimInfo | None) -> Outcome:
+        self.last_receipt = b"receipt " + octets[:4]
+        done = code in (ResultCode.SUCCESS, ResultCode.FELL_BACK)
+        check = CheckRecord(name="package-signature", passed=done, req=("REQ-50",))
+        outcome = Outcome(code=code, receipt=self.last_receipt, mcim=mcim, checks=(check,))
+        self.last = (hashlib.sha256(octets).digest(), outcome)
+        return outcome
+
+    def command(self, operation: Operation, command: bytes, hints: Hints, now: datetime) -> Outcome:
+        self.commands.append((operation, command))
+        mcim = next((each for each in self.installed if str(each.mcim_id) == hints.mcim_id), None)
+        if not command.startswith(b"good") or mcim is None:
+            return self._outcome(command, self.refusal, None)
+        if operation is Operation.DELETE:
+            self.installed.remove(mcim)
+            return self._outcome(command, ResultCode.SUCCESS, None)
+        state = ContainerState.ACTIVATED if operation is Operation.ACTIVATE else ContainerState.SUSPENDED
+        mcim = replace(mcim, state=state)
+        self._put(mcim)
+        return self._outcome(command, ResultCode.SUCCESS, mcim)
+
+    def local_command(self, operation: Operation, mcim_id: uuid.UUID, now: datetime) -> Outcome:
+        if self.policy & McimPolicy.SIGNED_LIFECYCLE:
+            self.commands.append((operation, b""))
+            return self._outcome(b"", ResultCode.SIGNER_NOT_ACCEPTABLE, None)
+        return self.command(operation, b"good local", Hints(mcim_id=str(mcim_id)), now)
+
+    def confirm_attach(self, mcim_id: uuid.UUID, now: datetime) -> None:
+        self.confirmed.append(mcim_id)
+        self.fall_back_to = None
+
+    def fall_back(self, mcim_id: uuid.UUID, now: datetime) -> Outcome | None:
+        if self.fall_back_to is None:
+            return None
+        new = next(each for each in self.installed if each.mcim_id == mcim_id)
+        old = next(each for each in self.installed if each.mcim_id == self.fall_back_to)
+        self._put(replace(new, state=ContainerState.SUSPENDED))
+        self._put(replace(old, state=ContainerState.ACTIVATED))
+        self.fall_back_to = None
+        package = self.provisioned[-1][0]
+        return self._outcome(package, ResultCode.FELL_BACK, replace(new, state=ContainerState.SUSPENDED))
+
+    def last_outcome(self) -> tuple[bytes, Outcome] | None:
+        return self.last
+
+    def supplier_command(self, octets: bytes, now: datetime) -> ResultCode:
+        return ResultCode.SUCCESS
+
+    def take_measurements(self, measurements: tuple[Measurement, ...]) -> None:
+        self.log = encode_log(measurements)
+
+    def measurement_log(self) -> bytes:
+        return self.log
 
     def mcims(self) -> tuple[McimInfo, ...]:
         return tuple(self.installed)

@@ -18,10 +18,12 @@ from cryptography.x509.oid import NameOID
 
 from actor_runtime.sealing import SealingKey
 from dmclient.tre.base import Hints, Outcome, Registration
+from dmclient.tre.counter import COUNTER_NAME
 from dmclient.tre.environment import Tre
 from dmclient.tre.software import SoftwareKeyStore
+from dmclient.tre.store import STORE_NAME
 from mcim.certificates import Role
-from mcim.content import McimContent
+from mcim.content import BoundContent, McimContent, UpdateContent
 from mcim.data import encode_data
 from mcim.evidence import Evidence, verify_evidence
 from mcim.key_id import key_id_of
@@ -29,7 +31,7 @@ from mcim.mcim_object import fresh_keys, seal_mcim
 from mcim.package import build_package
 from mcim.package_header import PackageHeader
 from mcim.receipt import Receipt, verify_receipt
-from mcim.vocabulary import Operation, Tag
+from mcim.vocabulary import Operation, ResultCode, Tag
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 SEAL_KEY = SealingKey(bytes(range(32)))
@@ -120,6 +122,16 @@ class World:
         self.tre = Tre.open(self.directory, SEAL_KEY, SoftwareKeyStore(self.directory))
         return self.tre
 
+    def snapshot(self) -> dict[str, bytes]:
+        """Sealed file and counter as they lie on the disk."""
+        return {name: (self.directory / name).read_bytes() for name in (STORE_NAME, COUNTER_NAME)}
+
+    def restore(self, files: dict[str, bytes]) -> Tre:
+        """Put such files back and start again."""
+        for name, octets in files.items():
+            (self.directory / name).write_bytes(octets)
+        return self.reopen()
+
     def register(self, now: datetime = NOW, sho_id: str | None = SHO) -> Registration:
         return self.tre.renew_registration(reason="initial", sho_id=sho_id, now=now)
 
@@ -171,9 +183,92 @@ class World:
             not_before=NOW - timedelta(minutes=1),
             not_after=NOW + timedelta(hours=1),
             ticket_digest="0" * 64,
-            auth_mode="none",
+            auth_mode="none" if inner.auth_token is None else "token",
         )
         outer = replace(outer, **(header or {}))
+        if inner.replaces is not None:
+            outer = replace(outer, operation=Operation.REPLACE)
+            inner = replace(inner, operation=Operation.REPLACE)
+        return self._pack(outer, inner, signer, payload, frame, mcim_object, revision, tag)
+
+    def update(self, *, revision: int = 2, header: dict[str, Any] | None = None, **changes: Any) -> bytes:
+        """An update for the registration now open: the fields given, and nothing else, are in it."""
+        registration = self.tre.registration(NOW)
+        sho_id = changes.pop("sho_id", SHO)
+        common = {"mcim_id": changes.pop("mcim_id", MCIM_ID), "sho_id": sho_id, "sequence": self.sequence(sho_id)}
+        common |= {key: changes.pop(key) for key in ("sequence",) if key in changes}
+        outer = self.header(Operation.UPDATE, registration.nonce or bytes(32), **common, **(header or {}))
+        inner = UpdateContent(
+            tre_id=TRE_ID,
+            registration_nonce=outer.registration_nonce,
+            not_before=NOW - timedelta(minutes=1),
+            not_after=changes.pop("not_after", NOW + timedelta(days=365)),
+            transaction_id=outer.transaction_id,
+            **common,
+            **changes,
+        )
+        return self._pack(outer, inner, sho_id, None, None, None, revision, Tag.UPDATE)
+
+    def command(self, operation: Operation, *, signer: str = SHO, **changes: Any) -> bytes:
+        """A signed command for the registration now open."""
+        nonce = self.tre.registration(NOW).nonce or bytes(32)
+        values = {"sho_id": signer, "sequence": self.sequence(changes.get("sho_id", signer))} | changes
+        key, chain = self.signers[signer]
+        return build_package(
+            self.header(operation, nonce, **values),
+            None,
+            recipient_public_key=self.platform_key,
+            signing_key=key,
+            signer_chain=chain,
+        )
+
+    def release(self, *, signer: str = SHO, new_sho_id: str = OTHER_SHO, **changes: Any) -> bytes:
+        """A release token of the home operator of an MCIM."""
+        return self.command(Operation.RELEASE, signer=signer, new_sho_id=new_sho_id, **changes)
+
+    def sequence(self, sho_id: str) -> int:
+        """The next sequence number of that home operator, as it counts itself."""
+        return self.tre._state.next_sequence(sho_id)
+
+    def header(self, operation: Operation, nonce: bytes, **changes: Any) -> PackageHeader:
+        """A header with everything right but what is given."""
+        values: dict[str, Any] = {
+            "transaction_id": UUID(int=7),
+            "sequence": self.sequence(SHO),
+            "registration_nonce": nonce,
+            "m2me_id": M2ME_ID,
+            "tre_id": TRE_ID,
+            "platform_key_id": key_id_of(self.platform_key),
+            "sho_id": SHO,
+            "dpf_id": "dpf.example",
+            "operation": operation,
+            "mcim_id": MCIM_ID,
+            "suite": self.tre.facts().suites[0],
+            "not_before": NOW - timedelta(minutes=1),
+            "not_after": NOW + timedelta(hours=1),
+            "ticket_digest": "0" * 64,
+        }
+        return PackageHeader(**values | changes)
+
+    def do(self, operation: Operation, command: bytes | None = None, **changes: Any) -> ResultCode:
+        """Open a request, if the command is not given sign one for it, and carry it out."""
+        if command is None:
+            self.register(sho_id=None)
+            command = self.command(operation, **changes)
+        return self.tre.command(operation, command, NO_HINTS, NOW).code
+
+    def _pack(
+        self,
+        outer: PackageHeader,
+        inner: BoundContent,
+        signer: str,
+        payload: bytes | None,
+        frame: bytes | None,
+        mcim_object: bytes | None,
+        revision: int,
+        tag: Tag,
+    ) -> bytes:
+        suite = self.tre.facts().suites[0]
         data = encode_data(tag, inner.to_payload() if payload is None else payload, revision)
         if mcim_object is None:
             mcim_object = seal_mcim(

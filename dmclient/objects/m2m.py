@@ -108,6 +108,7 @@ class M2MObject:
             ),
             M2MNode.REGISTRATION_REASON: registration(lambda now: now.reason),
             M2MNode.REGISTRATION_NEXT_SEQUENCE: registration(lambda now: str(now.next_sequence)),
+            M2MNode.ATTESTATION_LOG: self._measurement_log,
             M2MNode.STATUS_MCIM_COUNT: self._mcim_count,
             M2MNode.STATUS_ACTIVE: self._active,
             M2MNode.STATUS_RECEIPT: self._tre.receipt,
@@ -140,10 +141,18 @@ class M2MObject:
             raise TreeRefusal(StatusCode.COMMAND_NOT_ALLOWED, "a package is being consumed")
         sho_id = nodes.text(at(M2MNode.REGISTRATION_SHO)) or None
         try:
-            self._tre.renew_registration(reason=self._registration().reason, sho_id=sho_id, now=self._tree.now())
+            self._tre.renew_registration(
+                reason=reason_for(self._tre, sho_id, self._tree.now()), sho_id=sho_id, now=self._tree.now()
+            )
         except TreError as error:
             raise TreeRefusal(error.code.sync_status, "the TRE refused") from error
         return StatusCode.OK
+
+    def _measurement_log(self) -> bytes | None:
+        """Attestation/Log: there in remote mode only; the evidence is bound to it (TR 33.812 §5.1.2)."""
+        if self._facts.mode is not ValidationMode.REMOTE:
+            return None
+        return self._tre.measurement_log() or None
 
     def _challenge_replaced(self, nodes: NodeMap, path: Path) -> None:
         """A new challenge makes older evidence worthless; the leaf goes."""
@@ -176,6 +185,22 @@ class M2MObject:
     def _own(self, nodes: NodeMap, node: M2MNode, value: Value) -> None:
         """Write a leaf that the device keeps in the tree."""
         nodes.put(at(node), value, like=self._tree.described(at(node)))
+
+
+def reason_for(tre: TrustedEnvironment, sho_id: str | None, now: datetime) -> str:
+    """Registration/Reason of a request opened now: for the first MCIM, a change of it, or one to replace what is gone.
+
+    Without an MCIM the request is a recovery when one was there before (mo-design §3: deleted, then asked for again).
+    """
+    mcims = tre.mcims()
+    if mcims:
+        shos = {each.sho_id for each in mcims if each.state is ContainerState.ACTIVATED} or {
+            each.sho_id for each in mcims
+        }
+        return "update" if sho_id is None or sho_id in shos else "change-of-sho"
+    before = tre.registration(now)
+    had_one = before.state is RegistrationState.PROVISIONED or before.reason != "initial"
+    return "recovery" if had_one else "initial"
 
 
 def at(node: M2MNode) -> Path:

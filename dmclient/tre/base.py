@@ -11,7 +11,16 @@ from typing import Final, Protocol
 from uuid import UUID
 
 from mcim.aka import Accepted, MacFailure, SyncFailure
-from mcim.vocabulary import ContainerState, RegistrationState, ResultCode, Suite, ValidationMode
+from mcim.measurement_log import Measurement
+from mcim.vocabulary import (
+    ContainerState,
+    McimPolicy,
+    Operation,
+    RegistrationState,
+    ResultCode,
+    Suite,
+    ValidationMode,
+)
 
 NEVER: Final = datetime(1970, 1, 1, tzinfo=UTC)  # expiry of a nonce that does not exist
 
@@ -72,6 +81,8 @@ class McimInfo:
     sequence: int
     not_after: datetime
     imsi_mask: str
+    policy: McimPolicy = McimPolicy.SIGNED_LIFECYCLE
+    confirmed: bool = True  # False: something is kept to fall back to until an attach with it succeeds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +93,7 @@ class Hints:
     sho_id: str | None = None
     req_id: str | None = None
     nonce: bytes | None = field(default=None, repr=False)
+    content_type: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,12 +108,17 @@ class CheckRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """Result of one provisioning action."""
+    """Result of one package, command or fall-back."""
 
     code: ResultCode
     receipt: bytes
-    mcim: McimInfo | None
+    mcim: McimInfo | None  # as it is now; None: refused, or deleted
     checks: tuple[CheckRecord, ...]
+
+
+def unsigned_command(operation: Operation, mcim_id: UUID | str) -> bytes:
+    """What stands for the octets of a command without signature, where a digest is told."""
+    return f"{operation.label} {mcim_id}".encode()
 
 
 class TrustedEnvironment(Protocol):
@@ -128,7 +145,44 @@ class TrustedEnvironment(Protocol):
         """
 
     def provision(self, package: bytes, hints: Hints, now: datetime) -> Outcome:
-        """Check, decrypt and install; every failure is an Outcome with a receipt, nothing is raised."""
+        """Check, decrypt and install, update or replace; a failure is an Outcome with a receipt, nothing is raised."""
+
+    def command(self, operation: Operation, command: bytes, hints: Hints, now: datetime) -> Outcome:
+        """Activate, suspend or delete by a signed command (REQ-70); `operation` is what the Exec asked for.
+
+        Every failure is an Outcome with a receipt, nothing is raised.
+        """
+
+    def local_command(self, operation: Operation, mcim_id: UUID, now: datetime) -> Outcome:
+        """The same without a signature: refused with 1412 when the MCIM's policy wants signed commands (REQ-70)."""
+
+    def confirm_attach(self, mcim_id: UUID, now: datetime) -> None:
+        """The network took this MCIM: what it replaced or updated is not needed to fall back to any more.
+
+        Raises:
+            TreError: that cannot be stored.
+        """
+
+    def fall_back(self, mcim_id: UUID, now: datetime) -> Outcome | None:
+        """The network did not take this MCIM: the values or the MCIM before are active again.
+
+        The receipt is that of the package which brought it, with result 1426. None: there is nothing to go back to.
+
+        Raises:
+            TreError: that cannot be stored.
+        """
+
+    def last_outcome(self) -> tuple[bytes, Outcome] | None:
+        """SHA-256 of the last package or command and what became of it, for a device that lost its note of it."""
+
+    def supplier_command(self, octets: bytes, now: datetime) -> ResultCode:
+        """A command signed by the equipment's supplier: other roots for home operators, token unlocked (REQ-44)."""
+
+    def take_measurements(self, measurements: tuple[Measurement, ...]) -> None:
+        """What was loaded at this start, once, before anything else."""
+
+    def measurement_log(self) -> bytes:
+        """The log of them (`mcim.measurement_log`); empty when nothing was measured."""
 
     def mcims(self) -> tuple[McimInfo, ...]:
         """What is installed."""

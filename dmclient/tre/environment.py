@@ -9,10 +9,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import threading
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from os import urandom
 from pathlib import Path
@@ -25,30 +24,23 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from actor_runtime.sealing import SealingKey
 from dmclient.tre.base import Hints, McimInfo, Outcome, Registration, TreError, TreFacts
 from dmclient.tre.keys import KeyBlobs, KeyStore, KeyStoreError, KeyType
+from dmclient.tre.life_cycle import confirmed
+from dmclient.tre.memory import TreMemory
 from dmclient.tre.profiles import PROFILES, TreProfile
-from dmclient.tre.provisioning import (
-    CONSUMING,
-    MAX_CRYPTO_FAILURES,
-    MCIM_SPACE,
-    CheckList,
-    Examined,
-    examine,
-)
+from dmclient.tre.provisioning import MCIM_SPACE
+from dmclient.tre.reception import Reception
 from dmclient.tre.state import RegistrationRecord, StoredMcim, TreState
 from dmclient.tre.store import SealedStore, StorageFailed
 from dmclient.tre.token import TokenVerifier
-from mcim.aka import Accepted, MacFailure, SyncFailure, UsimState
-from mcim.errors import PackageRefused
+from mcim.aka import Accepted, MacFailure, SyncFailure
 from mcim.evidence import Evidence, capabilities_digest
 from mcim.key_id import key_id_of
-from mcim.package_header import PackageHeader
+from mcim.measurement_log import Measurement, encode_log
 from mcim.platform_key import PlatformPublicKey
-from mcim.receipt import Receipt, sign_receipt
-from mcim.vocabulary import ContainerState, RegistrationState, ResultCode, ValidationMode
+from mcim.vocabulary import ContainerState, Operation, RegistrationState, ResultCode, ValidationMode
 
 NONCE_LENGTH: Final = 32  # octets
 NONCE_LIFETIME: Final = timedelta(hours=24)
-COUNTER_STEP: Final = 16  # statements that may be signed before the store must be written again
 
 log = structlog.get_logger(__name__)
 
@@ -56,18 +48,15 @@ log = structlog.get_logger(__name__)
 class Tre:
     """A `TrustedEnvironment` in this process. Its methods may be called from several threads."""
 
-    def __init__(
-        self, store: SealedStore, state: TreState, key_store: KeyStore, random: Callable[[int], bytes]
-    ) -> None:
+    def __init__(self, memory: TreMemory, key_store: KeyStore, random: Callable[[int], bytes]) -> None:
+        state = memory.state
+        self._memory = memory
         self._key_store = key_store
         self._keys = key_store.load(KeyBlobs(platform=state.platform_key, attest=state.attest_key))
-        self._store = store
-        self._state = state
         self._random = random
-        # Counters up to the limit may have been used before the last stop: gaps do no harm, repetitions would.
-        self._counter = state.counter_limit
-        self._broken = False  # the file may hold a state that was never reported: only a new start can tell
-        self._lock = threading.RLock()
+        self._reception = Reception(memory, self._keys, random)
+        self._log = b""  # of what was measured at this start
+        self._lock = memory.lock
 
     def __repr__(self) -> str:
         return f"Tre({self._state.tre_id})"
@@ -131,9 +120,11 @@ class Tre:
             attest_key=blobs.attest,
             token=None if token is None else TokenVerifier.of(token, random),
         )
-        tre = cls(store, state, key_store, random)
-        tre._commit(state)
-        return tre
+        try:
+            memory = TreMemory.create(directory, store, key_store.counter, state)
+        except (StorageFailed, OSError) as exc:
+            raise TreError(ResultCode.STORAGE_FAILURE, "the TRE cannot be stored") from exc
+        return cls(memory, key_store, random)
 
     @classmethod
     def open(
@@ -142,16 +133,18 @@ class Tre:
         """Open the TRE of a directory.
 
         Raises:
-            OSError: there is none, or it cannot be read.
+            OSError: there is none, or file or counter cannot be read.
             actor_runtime.errors.UnsealError: changed, or sealed with another key.
             ValueError: the store is another version's.
             KeyStoreError: it was made with another key store, or its keys are gone.
+
+        An old file that was put back is found out: then everything is refused with 1423 (T3, `TreMemory`).
         """
         store = SealedStore(directory, seal_key)
-        state = TreState.load(store.read())
-        if state.key_store != key_store.name:
-            raise KeyStoreError(f"this TRE keeps its keys in {state.key_store}, not in {key_store.name}")
-        return cls(store, state, key_store, random)
+        keys_in = TreState.load(store.read()).key_store
+        if keys_in != key_store.name:  # before its counter is compared, which is another one then
+            raise KeyStoreError(f"this TRE keeps its keys in {keys_in}, not in {key_store.name}")
+        return cls(TreMemory.open(directory, store, key_store.counter), key_store, random)
 
     def certification_request(self) -> dict[str, str]:
         """What the manufacturer's CA needs to certify both keys (REQ-21).
@@ -208,7 +201,7 @@ class Tre:
             tre_type=state.tre_type,
             version=state.version,
             vendor=state.vendor,
-            state="locked" if self._broken else state.condition,
+            state="locked" if self._memory.broken and state.condition == "ok" else state.condition,
             suites=state.suites,
             containers=state.containers,
             algorithms=state.algorithms,
@@ -226,12 +219,14 @@ class Tre:
     def registration(self, now: datetime) -> Registration:
         """See `TrustedEnvironment.registration`."""
         with self._lock:
-            self._expire(now)
+            self._memory.expire(now)
             return self._state.registration_view()
 
     def renew_registration(self, *, reason: str, sho_id: str | None, now: datetime) -> Registration:
         """See `TrustedEnvironment.renew_registration`."""
         with self._lock:
+            if self._state.condition != "ok":
+                raise TreError(ResultCode.TRE_STATE_NOT_OK, f"TRE is {self._state.condition}")
             record = RegistrationRecord(
                 req_id=str(uuid.UUID(bytes=self._random(16), version=4)),
                 nonce=self._random(NONCE_LENGTH),
@@ -254,7 +249,7 @@ class Tre:
     def generate_evidence(self, challenge: bytes, mode: ValidationMode, now: datetime) -> bytes:
         """See `TrustedEnvironment.generate_evidence`."""
         with self._lock:
-            self._expire(now)
+            self._memory.expire(now)
             state, record = self._state, self._state.registration
             if not record.is_open:
                 raise TreError(ResultCode.NO_REGISTRATION, "no request is open")
@@ -263,7 +258,7 @@ class Tre:
             if state.condition != "ok":
                 raise TreError(ResultCode.TRE_STATE_NOT_OK, f"TRE is {state.condition}")
             try:
-                counter = self._next_counter()
+                counter = self._memory.next_statement()
             except StorageFailed as exc:
                 raise TreError(ResultCode.STORAGE_FAILURE, "the counter cannot be stored") from exc
             return self._keys.attest(
@@ -284,103 +279,45 @@ class Tre:
                         containers=state.containers,
                         algorithms=state.algorithms,
                     ),
+                    log_digest=hashlib.sha256(self._log).digest() if mode is ValidationMode.REMOTE else b"",
                 )
             )
 
-    # -- provisioning ----------------------------------------------------------------------------------------------
+    def take_measurements(self, measurements: tuple[Measurement, ...]) -> None:
+        """See `TrustedEnvironment.take_measurements`."""
+        with self._lock:
+            if self._log:
+                raise TreError(ResultCode.WRONG_STATE, "this start was measured already")
+            self._key_store.measure(measurements)
+            self._log = encode_log(measurements)
+
+    def measurement_log(self) -> bytes:
+        """See `TrustedEnvironment.measurement_log`."""
+        return self._log
+
+    # -- packages and commands -------------------------------------------------------------------------------------
 
     def provision(self, package: bytes, hints: Hints, now: datetime) -> Outcome:
-        """See `TrustedEnvironment.provision`.
+        """See `TrustedEnvironment.provision`."""
+        return self._reception.provision(package, hints, now)
 
-        1 to 14: `dmclient.tre.provisioning.examine`; 15 device token; 16 revision; 17 one write that installs,
-        consumes the nonce and raises the sequence; 18 receipt, which goes into the same write.
-        """
-        with self._lock:
-            checks = CheckList()
-            action = _Action(digest=hashlib.sha256(package).digest(), now=now, checks=checks)
-            try:
-                self._expire(now)
-                return self._install(package, hints, action)
-            except PackageRefused as refusal:
-                return self._refuse(refusal.code, action)
-            except StorageFailed:
-                return self._refuse(ResultCode.STORAGE_FAILURE, action)
-            except Exception as exc:
-                # The type alone: a traceback of this place can hold secrets.
-                log.error("tre-internal-error", error=type(exc).__name__)
-                return self._refuse(ResultCode.INTERNAL_ERROR, action)
+    def command(self, operation: Operation, command: bytes, hints: Hints, now: datetime) -> Outcome:
+        """See `TrustedEnvironment.command`."""
+        return self._reception.command(operation, command, hints, now)
 
-    def _install(self, package: bytes, hints: Hints, action: _Action) -> Outcome:
-        checks = action.checks
-        # 1 to 14
-        examined = examine(
-            package,
-            hints,
-            state=self._state,
-            key=self._keys.platform,
-            now=action.now,
-            random=self._random,
-            checks=checks,
-            on_header=action.remember,
-        )
-        # 15
-        with checks.check("device-token", "REQ-61"):
-            self._check_token(examined.content.auth_token)
-        # 16
-        with checks.check("revision", "REQ-36"):
-            installed = self._state.mcim(examined.content.mcim_id)
-            if installed is not None and examined.revision < installed.revision:
-                raise PackageRefused(ResultCode.REVISION_TOO_LOW, "a higher revision is installed")
-        mcim = _mcim_of(examined)
-        # 17, 18: the receipt is part of what is written, so it exists exactly when the MCIM does.
-        counter = self._next_counter()
-        receipt = self._sign_receipt(ResultCode.SUCCESS, action, counter, examined)
-        after = replace(
-            self._state.with_mcim(mcim),
-            registration=self._state.registration.closed(RegistrationState.PROVISIONED),
-            last_receipt=receipt,
-        )
-        try:
-            self._commit(after)
-        except StorageFailed:
-            refusal = PackageRefused(ResultCode.STORAGE_FAILURE, "the previous state is in place")
-            checks.failed("sealed-store-written", "REQ-56", refusal=refusal)
-            raise
-        checks.passed("sealed-store-written", "REQ-52", "REQ-53", "REQ-56")
-        return Outcome(code=ResultCode.SUCCESS, receipt=receipt, mcim=mcim.info(), checks=tuple(checks.records))
+    def local_command(self, operation: Operation, mcim_id: uuid.UUID, now: datetime) -> Outcome:
+        """See `TrustedEnvironment.local_command`."""
+        return self._reception.local_command(operation, mcim_id, now)
 
-    def _check_token(self, presented: bytes | None) -> None:
-        verifier = self._state.token
-        if verifier is None:
-            return
-        if verifier.tries_left <= 0:
-            raise PackageRefused(ResultCode.TOKEN_LOCKED, "no tries are left")
-        if presented is None:
-            raise PackageRefused(ResultCode.TOKEN_WRONG, "the package has no token")
-        # The try is counted before the comparison: pulling the plug in between gives no free guess.
-        self._commit(replace(self._state, token=replace(verifier, tries_left=verifier.tries_left - 1)))
-        if not verifier.matches(presented):
-            raise PackageRefused(ResultCode.TOKEN_WRONG, "not the token of this device")
-        self._state = replace(self._state, token=verifier.restored())  # stored with whatever comes of the package
-
-    def _refuse(self, code: ResultCode, action: _Action) -> Outcome:
-        """Receipt of a refusal. It is stored with what the refusal costs: a try under this nonce, or the nonce."""
-        record = self._state.registration
-        if action.checks.decrypted and code in CONSUMING:
-            record = record.closed(RegistrationState.FAILED)
-        elif code is ResultCode.CRYPTO_FAILURE:
-            record = replace(record, crypto_failures=record.crypto_failures + 1)
-            if record.crypto_failures >= MAX_CRYPTO_FAILURES:
-                record = record.closed(RegistrationState.FAILED)
-        receipt = b""
-        try:
-            receipt = self._sign_receipt(code, action, self._next_counter(), None)
-            self._commit(replace(self._state, registration=record, last_receipt=receipt))
-        except StorageFailed:
-            # Nothing can be written now. The nonce stays as it was on disk and in memory; a counter of the reserve
-            # still makes the receipt unique, and without even that there is none.
-            log.warning("tre-refusal-not-stored", code=int(code))
-        return Outcome(code=code, receipt=receipt, mcim=None, checks=tuple(action.checks.records))
+    def last_outcome(self) -> tuple[bytes, Outcome] | None:
+        """See `TrustedEnvironment.last_outcome`."""
+        state = self._state
+        last = state.last_action
+        if last is None:
+            return None
+        mcim = None if last.mcim_id is None else state.mcim(last.mcim_id)
+        info = None if mcim is None else mcim.info()
+        return last.digest, Outcome(code=last.code, receipt=state.last_receipt or b"", mcim=info, checks=())
 
     # -- network access --------------------------------------------------------------------------------------------
 
@@ -394,98 +331,39 @@ class Tre:
             mcim = self._active(mcim_id)
             usim, result = mcim.usim.verify(mcim.keys.functions(), rand=rand, autn=autn)
             if usim != mcim.usim:
-                others = tuple(each for each in self._state.mcims if each.mcim_id != mcim_id)
-                self._commit_or_raise(replace(self._state, mcims=(*others, replace(mcim, usim=usim))))
+                self._commit_or_raise(self._state.with_mcim(replace(mcim, usim=usim)))
             return result
 
     def _active(self, mcim_id: uuid.UUID) -> StoredMcim:
+        if self._state.condition != "ok":  # its sequence numbers may be old ones: no challenge is fresh any more
+            raise TreError(ResultCode.TRE_STATE_NOT_OK, f"TRE is {self._state.condition}")
         mcim = self._state.mcim(mcim_id)
         if mcim is None or mcim.state is not ContainerState.ACTIVATED:
             raise TreError(ResultCode.WRONG_STATE, "there is no such MCIM, or it is not activated")
         return mcim
 
+    def confirm_attach(self, mcim_id: uuid.UUID, now: datetime) -> None:
+        """See `TrustedEnvironment.confirm_attach`."""
+        with self._lock:
+            after = confirmed(self._state, mcim_id)
+            if after is not self._state:
+                self._commit_or_raise(after)
+
+    def fall_back(self, mcim_id: uuid.UUID, now: datetime) -> Outcome | None:
+        """See `TrustedEnvironment.fall_back`."""
+        return self._reception.fall_back(mcim_id, now)
+
     # -- inside ----------------------------------------------------------------------------------------------------
 
-    def _expire(self, now: datetime) -> None:
-        record = self._state.registration
-        if record.is_open and now >= record.nonce_expiry:
-            expired = replace(self._state, registration=record.closed(RegistrationState.EXPIRED))
-            try:
-                self._commit(expired)
-            except StorageFailed:
-                self._state = expired  # the stored expiry says the same after a restart
-
-    def _commit(self, state: TreState) -> None:
-        """Write a state and make it the present one, in this order."""
-        if self._broken:
-            raise StorageFailed(broken=True)
-        state = replace(state, counter_limit=self._counter + COUNTER_STEP)
-        try:
-            self._store.write(state.dump())
-        except StorageFailed as exc:
-            self._broken = exc.broken
-            raise
-        self._state = state
+    @property
+    def _state(self) -> TreState:
+        return self._memory.state
 
     def _commit_or_raise(self, state: TreState) -> None:
         try:
-            self._commit(state)
+            self._memory.commit(state)
         except StorageFailed as exc:
             raise TreError(ResultCode.STORAGE_FAILURE, "the sealed store cannot be written") from exc
-
-    def _next_counter(self) -> int:
-        """A number no statement of this TRE has had: it is below the stored limit, or the limit is raised first."""
-        if self._counter >= self._state.counter_limit:
-            self._commit(self._state)
-        self._counter += 1
-        return self._counter
-
-    def _sign_receipt(self, code: ResultCode, action: _Action, counter: int, examined: Examined | None) -> bytes:
-        header = action.header
-        return sign_receipt(
-            Receipt(
-                tre_id=self._state.tre_id,
-                operation=header.operation if header else None,
-                mcim_id=header.mcim_id if header else None,
-                sho_id=header.sho_id if header else None,
-                sequence=header.sequence if header else None,
-                nonce=header.registration_nonce if header else None,
-                revision=examined.revision if examined else None,
-                package_hash=action.digest,
-                result=code,
-                counter=counter,
-                time=action.now,
-            ),
-            self._keys.sign,
-        )
-
-
-@dataclass(slots=True, kw_only=True)
-class _Action:
-    """One provisioning action under way."""
-
-    digest: bytes  # SHA-256 of the package
-    now: datetime
-    checks: CheckList
-    header: PackageHeader | None = None  # once its signature is verified
-
-    def remember(self, header: PackageHeader) -> None:
-        self.header = header
-
-
-def _mcim_of(examined: Examined) -> StoredMcim:
-    content = examined.content
-    return StoredMcim(
-        mcim_id=content.mcim_id,
-        sho_id=content.sho_id,
-        state=ContainerState(content.initial_state),
-        revision=examined.revision,
-        sequence=content.sequence,
-        not_after=content.not_after,
-        imsi=content.imsi,
-        keys=content.keys,
-        usim=UsimState.initial(content.sqn_init),
-    )
 
 
 def _pem(key: PlatformPublicKey) -> str:

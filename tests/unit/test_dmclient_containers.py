@@ -6,11 +6,11 @@ import hashlib
 
 import pytest
 
-from dmclient.objects.m2msim import M2MSIM
+from dmclient.objects.m2msim import LIFE_CYCLE, M2MSIM
 from dmclient.tre.base import Outcome
 from mcim.vocabulary import ContainerState, ResultCode
 from syncml.model import Add, Delete, Exec, Get, Item, Meta, Replace
-from tests.support_dmclient import DPF, MCIM_ID, NOW, DeviceTree, device_tree, installed
+from tests.support_dmclient import DPF, MCIM_ID, NOW, DeviceTree, device_tree
 from tests.support_executor import Commands
 
 CONTAINER = "./M2MSIMMobj/c1"
@@ -58,8 +58,18 @@ class Server:
         """What the agent does after the session."""
         (name,) = self.device.m2msim.ready()
         job = self.device.m2msim.begin(name)
-        outcome = self.device.tre.provision(job.package, job.hints, NOW)
-        self.device.m2msim.finish(name, outcome)
+        outcome = self.device.tre.provision(job.octets, job.hints, NOW)
+        self.device.m2msim.finish(name, job.operation, outcome)
+        self.device.m2msim.show_states(self.device.tre.mcims())
+        return outcome
+
+    def obey(self) -> Outcome:
+        """The same for a life-cycle operation."""
+        (name,) = self.device.m2msim.commanded()
+        job = self.device.m2msim.begin(name)
+        outcome = self.device.tre.command(LIFE_CYCLE[job.operation], job.octets, job.hints, NOW)
+        self.device.m2msim.finish(name, job.operation, outcome)
+        self.device.m2msim.show_states(self.device.tre.mcims())
         return outcome
 
 
@@ -135,22 +145,34 @@ def test_without_auto_provision_the_device_waits_for_exec(server):
     assert server.get("State") == "25"
 
 
-PACKAGE_BY_STATE = {0: 200, 10: 200, 20: 200, 25: 409, 30: 405, 40: 405, 50: 405, 60: 405, 70: 200}
+PACKAGE_BY_STATE = {0: 200, 10: 200, 20: 200, 25: 409, 30: 200, 40: 200, 50: 200, 60: 405, 70: 200}
+COMMAND_BY_STATE = {0: 405, 10: 405, 20: 405, 25: 409, 30: 200, 40: 200, 50: 200, 60: 200, 70: 405}
 DELETE_BY_STATE = {0: 200, 10: 200, 20: 200, 25: 405, 30: 405, 40: 405, 50: 405, 60: 200, 70: 200}
 EXEC_BY_STATE = {
-    "Provision": {0: 405, 10: 405, 20: 202, 25: 405, 30: 405, 40: 405, 50: 405, 60: 405, 70: 202},
+    "Provision": {0: 405, 10: 405, 20: 202, 25: 405, 30: 202, 40: 202, 50: 202, 60: 405, 70: 202},
     "Abort": {0: 405, 10: 200, 20: 200, 25: 405, 30: 405, 40: 405, 50: 405, 60: 405, 70: 405},
-    "Activate": {0: 405, 10: 405, 20: 405, 25: 405, 30: 406, 40: 405, 50: 406, 60: 405, 70: 405},
-    "Suspend": {0: 405, 10: 405, 20: 405, 25: 405, 30: 405, 40: 406, 50: 405, 60: 405, 70: 405},
-    "Delete": {0: 405, 10: 405, 20: 405, 25: 405, 30: 406, 40: 406, 50: 406, 60: 405, 70: 405},
+    "Activate": {0: 405, 10: 405, 20: 405, 25: 405, 30: 202, 40: 405, 50: 202, 60: 405, 70: 405},
+    "Suspend": {0: 405, 10: 405, 20: 405, 25: 405, 30: 405, 40: 202, 50: 405, 60: 405, 70: 405},
+    "Delete": {0: 405, 10: 405, 20: 405, 25: 405, 30: 202, 40: 202, 50: 202, 60: 405, 70: 405},
 }
 
 
 @pytest.mark.parametrize(("state", "code"), PACKAGE_BY_STATE.items())
 def test_replace_of_the_package_by_state(server, state, code):
-    """A package may come in 0, 10, 20 and 70 only."""
+    """mo-design §2: a package may come in 0, 10, 20 and 70, and as an update in 30, 40 and 50, whose state stays."""
     in_state(server, ContainerState(state))
     assert server.replace("Package", b"other", BIN) == code
+    if state in (30, 40, 50):
+        assert server.get("State") == str(state)
+        assert server.device.m2msim.ready() == ["c1"]
+
+
+@pytest.mark.parametrize(("state", "code"), COMMAND_BY_STATE.items())
+def test_a_command_by_state(server, state, code):
+    """REQ-70, REQ-04: a command is taken where there is an MCIM, or was one; nobody reads it back."""
+    in_state(server, ContainerState(state))
+    assert server.add("Command", b"good command", BIN) == code
+    assert server.get("Command") is None
 
 
 @pytest.mark.parametrize(("state", "code"), DELETE_BY_STATE.items())
@@ -183,20 +205,121 @@ def test_abort_drops_the_package(server):
 def test_power_cut_before_the_tre_was_done(server):
     """REQ-56: rolled back by the TRE; State 70, Result 1501, the package may be tried again."""
     server.push()
+    server.execute("Provision", "order-17")
     server.device.m2msim.begin("c1")
-    assert server.device.m2msim.recover((), None) == [("c1", ResultCode.STORAGE_FAILURE)]
+    other = (b"x" * 32, server.device.tre._outcome(b"other", ResultCode.SUCCESS, None))
+    failed = [("c1", "Provision", ResultCode.STORAGE_FAILURE, "order-17")]
+    assert server.device.m2msim.recover([other]) == failed
     assert (server.get("State"), server.get("Result")) == ("70", "1501")
     assert server.execute("Provision") == 202
 
 
-def test_power_cut_after_the_tre_was_done(server):
-    """REQ-56: the TRE has the MCIM, only the note of it was lost."""
+@pytest.mark.parametrize("package", [b"good package", b"bad package"])
+def test_power_cut_after_the_tre_was_done(server, package):
+    """REQ-56: the TRE has decided, only the note of it was lost."""
+    server.push(package)
+    job = server.device.m2msim.begin("c1")
+    outcome = server.device.tre.provision(job.octets, job.hints, NOW)
+    last = server.device.tre.last_outcome()
+    assert server.device.m2msim.recover([last]) == [("c1", "Provision", outcome.code, None)]
+    state = "40" if package.startswith(b"good") else "70"
+    assert (server.get("State"), server.get("Receipt")) == (state, outcome.receipt)
+    assert server.get("Result") == str(int(outcome.code))
+    assert server.device.m2msim.recover([last]) == []
+
+
+COMMANDS = {
+    "Activate": (ContainerState.PROVISIONED, "40"),
+    "Suspend": (ContainerState.ACTIVATED, "50"),
+    "Delete": (ContainerState.ACTIVATED, "60"),
+}
+
+
+def provisioned(server, state):
+    """A container whose MCIM the TRE has, in that state."""
+    server.device.tre.initial_state = state
     server.push()
-    server.device.m2msim.begin("c1")
-    done = server.device.m2msim.recover((installed(ContainerState.ACTIVATED),), b"receipt")
-    assert done == [("c1", ResultCode.SUCCESS)]
-    assert (server.get("State"), server.get("Result"), server.get("Receipt")) == ("40", "1200", b"receipt")
-    assert server.device.m2msim.recover((), None) == []
+    server.provision()
+
+
+@pytest.mark.parametrize(("operation", "before", "after"), [(o, *v) for o, v in COMMANDS.items()])
+def test_a_signed_command(server, operation, before, after):
+    """REQ-70, mo-design §6.5: Command, Exec, 202, then done: state, result, receipt; the command is gone."""
+    provisioned(server, before)
+    assert server.add("Command", b"good command", BIN) == 200
+    assert server.execute(operation, "order-18") == 202
+    assert (server.get("Result"), server.device.m2msim.waiting()) == ("1202", True)
+    assert server.add("Package", b"good", BIN) == 409
+    assert server.replace("Command", b"good other", BIN) == 409
+    assert server.execute(operation) == 409
+    assert server.delete() == 405
+    server.obey()
+    assert (server.get("State"), server.get("Result"), server.get("Receipt")) == (after, "1200", b"receipt good")
+    assert (*M2MSIM, "c1", "Command") not in server.device.tree.nodes
+    assert server.device.m2msim.commanded() == []
+    assert server.delete() == (200 if after == "60" else 405)
+
+
+@pytest.mark.parametrize("operation", COMMANDS)
+def test_a_repeated_signed_command_reaches_the_tre(server, operation):
+    """REQ-68: what is so already is for the TRE to say, when a new command is there; without one it is 405."""
+    provisioned(server, ContainerState.ACTIVATED)
+    before = {"Activate": "40", "Suspend": "50", "Delete": "60"}[operation]
+    server.device.tree.nodes.change((*M2MSIM, "c1", "State"), value=before)
+    assert server.execute(operation) == 405
+    assert server.add("Command", b"good command", BIN) == 200
+    assert server.execute(operation) == 202
+
+
+def test_a_refused_command_changes_nothing(server):
+    """REQ-70: state as before, result and receipt of the refusal."""
+    provisioned(server, ContainerState.ACTIVATED)
+    assert server.add("Command", b"bad command", BIN) == 200
+    assert server.execute("Delete") == 202
+    server.obey()
+    assert (server.get("State"), server.get("Result"), server.get("Receipt")) == ("40", "1411", b"receipt bad ")
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_power_cut_in_a_command(server, done):
+    """REQ-56, REQ-67: the TRE knows whether it was done; the Correlator is not lost, and a command not done stays."""
+    provisioned(server, ContainerState.ACTIVATED)
+    server.add("Command", b"good command", BIN)
+    server.execute("Suspend", "order-18")
+    job = server.device.m2msim.begin("c1")
+    if done:
+        server.device.tre.command(LIFE_CYCLE[job.operation], job.octets, job.hints, NOW)
+    again = device_tree(server.device.tre)
+    again.tree.restore(server.device.tree.dump())
+    again.m2msim.restore_requests(server.device.m2msim.dump_requests())
+    code = ResultCode.SUCCESS if done else ResultCode.STORAGE_FAILURE
+    assert again.m2msim.recover([again.tre.last_outcome()]) == [("c1", "Suspend", code, "order-18")]
+    again.m2msim.show_states(again.tre.mcims())
+    now = Server(again)
+    assert (now.get("State"), now.get("Result")) == (("50", "1200") if done else ("40", "1501"))
+    assert now.execute("Suspend") == (405 if done else 202)
+
+
+def test_update_that_is_refused_leaves_the_mcim_in_use(server):
+    """mo-design §6.4: the container is that of the MCIM again, with the result of the refusal; it cannot be deleted."""
+    provisioned(server, ContainerState.ACTIVATED)
+    assert server.add("Package", b"bad update", BIN) == 200
+    assert server.delete() == 405
+    server.provision()
+    assert (server.get("State"), server.get("Result"), server.get("Revision")) == ("40", "1411", "1")
+    assert server.device.m2msim.ready() == []
+
+
+def test_update_after_a_fault_of_the_tre_waits_for_exec(server):
+    """1501: the package stays and is tried again when the server says so, not over and over."""
+    provisioned(server, ContainerState.ACTIVATED)
+    server.device.tre.refusal = ResultCode.STORAGE_FAILURE
+    server.add("Package", b"bad update", BIN)
+    server.provision()
+    assert (server.get("State"), server.get("Result")) == ("40", "1501")
+    assert (server.device.m2msim.ready(), server.device.m2msim.waiting()) == ([], False)
+    assert server.execute("Provision") == 202
+    assert server.device.m2msim.ready() == ["c1"]
 
 
 def test_package_larger_than_the_tre_takes_leaves_nothing(server):
@@ -215,6 +338,8 @@ def test_requests_survive_a_restart(server):
     again.tree.restore(server.device.tree.dump())
     again.m2msim.restore_requests(server.device.m2msim.dump_requests())
     assert again.m2msim.begin("c1").correlator == "order-17"
+    again.m2msim.restore_requests({"c1": "order-16", "c2": None})  # as the first version wrote them
+    assert again.m2msim.begin("c1").correlator == "order-16"
 
 
 def test_registration_shows_that_a_package_waits(server):

@@ -17,7 +17,7 @@ from uuid import UUID
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from dmclient.tre import environment
+from dmclient.tre import reception
 from dmclient.tre.base import Hints, Outcome, TreError
 from dmclient.tre.environment import Tre
 from dmclient.tre.provisioning import MAX_CRYPTO_FAILURES
@@ -40,17 +40,16 @@ DAY = timedelta(days=1)
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[World, bytes]:
-    """One manufactured TRE; making RSA keys is slow, so each test starts from a copy of its sealed file."""
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[World, dict[str, bytes]]:
+    """One manufactured TRE; making RSA keys is slow, so each test starts from a copy of its files."""
     world = World(tmp_path_factory.mktemp("tre"))
-    return world, (world.directory / STORE_NAME).read_bytes()
+    return world, world.snapshot()
 
 
 @pytest.fixture
-def world(made: tuple[World, bytes]) -> World:
-    world, sealed = made
-    (world.directory / STORE_NAME).write_bytes(sealed)
-    world.reopen()
+def world(made: tuple[World, dict[str, bytes]]) -> World:
+    world, files = made
+    world.restore(files)
     world.register()
     return world
 
@@ -216,6 +215,31 @@ FINAL_REFUSALS: dict[str, tuple[Make, ResultCode, str]] = {
         ResultCode.CONTENT_INVALID,
         "inner-identities",
     ),
+    "REQ-61 a token inside that the header does not announce": (
+        lambda w: w.package(header={"auth_mode": "none"}, content={"auth_token": b"label"}),
+        ResultCode.CONTENT_INVALID,
+        "inner-identities",
+    ),
+    "REQ-61 a token announced and not there": (
+        lambda w: w.package(header={"auth_mode": "token"}),
+        ResultCode.CONTENT_INVALID,
+        "inner-identities",
+    ),
+    "T15 algorithm code": (
+        lambda w: w.package(tag=Tag.ALGORITHM),
+        ResultCode.ALGORITHM_UNSUPPORTED,
+        "content-rules",
+    ),
+    "REQ-47 an algorithm that cannot be run": (
+        lambda w: w.package(content={"constants": bytes(85)}),
+        ResultCode.ALGORITHM_UNSUPPORTED,
+        "algorithm",
+    ),
+    "REQ-70 nothing there to replace": (
+        lambda w: w.package(content={"replaces": UUID(int=5)}),
+        ResultCode.WRONG_STATE,
+        "release",
+    ),
     "REQ-57 another nonce inside": (
         lambda w: w.package(content={"registration_nonce": bytes(32)}),
         ResultCode.CONTENT_INVALID,
@@ -281,7 +305,7 @@ def test_sequence_survives_even_a_new_nonce(world: World) -> None:
     for sequence in (1, 5):
         changes = {"sequence": sequence}
         assert world.provision(world.package(header=changes, content=changes)).code is ResultCode.REPLAY
-    assert world.provision(world.package()).code is ResultCode.SUCCESS
+    assert world.provision(world.package()).code is ResultCode.ALREADY_DONE  # the same MCIM, signed once more
 
 
 def test_no_bit_of_a_package_can_be_flipped(world: World) -> None:
@@ -316,6 +340,7 @@ def test_signer_with_a_key_of_an_unknown_type(world: World) -> None:
 
 
 HINTS = {
+    "another form": (Hints(content_type="application/pkcs7-mime"), ResultCode.MALFORMED),
     "another MCIM": (Hints(mcim_id=str(UUID(int=5))), ResultCode.MALFORMED),
     "another SHO": (Hints(sho_id=OTHER_SHO), ResultCode.MALFORMED),
     "another nonce": (Hints(nonce=bytes(32)), ResultCode.MALFORMED),
@@ -331,11 +356,12 @@ def test_hints_only_ever_refuse(world: World, hints: Hints, code: ResultCode) ->
     assert world.provision(world.package()).code is ResultCode.SUCCESS
 
 
-def test_without_a_registration_or_a_selected_sho_nothing_is_accepted(made: tuple[World, bytes], world: World) -> None:
+def test_without_a_registration_or_a_selected_sho_nothing_is_accepted(
+    made: tuple[World, dict[str, bytes]], world: World
+) -> None:
     """REQ-50, REQ-52."""
     package = world.package()
-    (world.directory / STORE_NAME).write_bytes(made[1])
-    world.reopen()
+    world.restore(made[1])
     assert world.tre.registration(NOW).state is RegistrationState.IDLE
     assert world.provision(package).code is ResultCode.NO_REGISTRATION
     with pytest.raises(TreError):
@@ -359,27 +385,49 @@ def test_every_registration_has_a_new_nonce(world: World) -> None:
     assert len(seen) == 5
 
 
-def test_other_operations_and_a_tre_out_of_order_are_refused(world: World) -> None:
-    """REQ-70: only installation is built; nothing else slips through. 1423 when the TRE is not in order."""
-    outcome = world.provision(world.package(header={"operation": Operation.REPLACE}))
-    assert (outcome.code, failed_check(outcome)) == (ResultCode.REFUSED, "tre-ready")
-    world.tre._state = replace(world.tre._state, condition="tampered")
+COMMANDS = (Operation.ACTIVATE, Operation.SUSPEND, Operation.DELETE, Operation.RELEASE)
+
+
+@pytest.mark.parametrize("operation", COMMANDS, ids=lambda each: each.label)
+def test_a_command_is_no_package(world: World, operation: Operation) -> None:
+    """REQ-70: what is signed for another purpose is not taken as a package, and costs no nonce."""
+    made_of = world.release() if operation is Operation.RELEASE else world.command(operation)
+    outcome = world.provision(made_of)
+    assert (outcome.code, failed_check(outcome)) == (ResultCode.CONTENT_INVALID, "operation")
+    assert world.provision(world.package()).code is ResultCode.SUCCESS
+
+
+def test_a_tre_out_of_order_refuses(world: World) -> None:
+    """1423: packages, commands, requests and challenges of a TRE that is not in order."""
+    package = world.package()
+    assert world.provision(package).code is ResultCode.SUCCESS
+    world.tre._memory.state = replace(world.tre._state, condition="tampered")
     assert world.provision(world.package()).code is ResultCode.TRE_STATE_NOT_OK
-    with pytest.raises(TreError):
-        world.tre.generate_evidence(bytes(32), ValidationMode.SEMI_AUTONOMOUS, NOW)
+    for outcome in (
+        world.tre.command(Operation.SUSPEND, world.command(Operation.SUSPEND), Hints(), NOW),
+        world.tre.local_command(Operation.SUSPEND, MCIM_ID, NOW),
+    ):
+        assert outcome.code is ResultCode.TRE_STATE_NOT_OK
+    for refused in (
+        lambda: world.tre.generate_evidence(bytes(32), ValidationMode.SEMI_AUTONOMOUS, NOW),
+        lambda: world.tre.authenticate(MCIM_ID, bytes(16), bytes(16)),
+        lambda: world.register(),
+    ):
+        with pytest.raises(TreError):
+            refused()
 
 
 def test_a_full_tre_refuses(world: World) -> None:
-    """1420; a new revision of what it holds still fits, an older one is 1419 (REQ-36)."""
-    world.tre._state = replace(world.tre._state, max_mcim=1)
+    """1420 for one more; what it holds is still told apart."""
+    world.tre._memory.state = replace(world.tre._state, max_mcim=1)
     assert world.provision(world.package(revision=3)).code is ResultCode.SUCCESS
     world.register()
     other = {"mcim_id": UUID(int=5)}
     assert world.provision(world.package(header=other, content=other)).code is ResultCode.TRE_FULL
-    assert world.provision(world.package(revision=4)).code is ResultCode.SUCCESS
+    assert world.provision(world.package(revision=3)).code is ResultCode.ALREADY_DONE
     world.register()
-    assert world.provision(world.package(revision=3)).code is ResultCode.REVISION_TOO_LOW
-    assert [each.revision for each in world.tre.mcims()] == [4]
+    assert world.provision(world.package(revision=2)).code is ResultCode.REVISION_TOO_LOW
+    assert [each.revision for each in world.tre.mcims()] == [3]
 
 
 def test_guessing_at_ciphertexts_ends_the_registration(world: World) -> None:
@@ -478,7 +526,7 @@ def test_an_unforeseen_error_is_an_outcome(world: World, monkeypatch: pytest.Mon
         raise RuntimeError(K.hex())
 
     with monkeypatch.context() as patch:
-        patch.setattr(environment, "examine", broken)
+        patch.setattr(reception, "examine", broken)
         outcome = world.provision(world.package())
     assert outcome.code is ResultCode.INTERNAL_ERROR
     assert K.hex() not in repr(outcome)
@@ -499,7 +547,7 @@ def test_device_token(tmp_path: Path) -> None:
     assert attempt(None) is ResultCode.TOKEN_WRONG
     assert [attempt(b"guess") for _ in range(4)] == [ResultCode.TOKEN_WRONG] * 4
     assert attempt(b"label-2026") is ResultCode.SUCCESS
-    assert [attempt(b"label-2026") for _ in range(6)] == [ResultCode.SUCCESS] * 6
+    assert [attempt(b"label-2026") for _ in range(6)] == [ResultCode.ALREADY_DONE] * 6
     assert [attempt(b"guess") for _ in range(5)] == [ResultCode.TOKEN_WRONG] * 5
     world.reopen()
     assert attempt(b"label-2026") is ResultCode.TOKEN_LOCKED
@@ -527,9 +575,9 @@ def test_no_way_to_a_private_key(world: World) -> None:
     tre = world.tre
     public = {name for name in dir(tre) if not name.startswith("_")}
     assert public == {
-        "attach_identity", "authenticate", "certification_request", "facts", "generate_evidence",
-        "install_certificates", "manufacture", "mcims", "open", "provision", "receipt", "registration",
-        "renew_registration",
+        "attach_identity", "authenticate", "certification_request", "command", "confirm_attach", "facts", "fall_back",
+        "generate_evidence", "install_certificates", "last_outcome", "local_command", "manufacture", "mcims",
+        "measurement_log", "open", "provision", "receipt", "registration", "renew_registration", "take_measurements",
     }  # fmt: skip
     said = repr((tre, tre.facts(), tre.registration(NOW), tre.mcims(), tre.certification_request(), tre._state))
     sealed = (world.directory / STORE_NAME).read_bytes()

@@ -16,12 +16,29 @@ from hypothesis import strategies as st
 
 from actor_runtime.errors import UnsealError
 from actor_runtime.sealing import SealingKey
-from dmclient.tre.state import RegistrationRecord, StoredMcim, TreState, mask_imsi
+from dmclient.tre.keys import KeyBlobs
+from dmclient.tre.state import (
+    MAX_TOMBSTONES,
+    LastAction,
+    Origin,
+    RegistrationRecord,
+    StoredMcim,
+    TreState,
+    mask_imsi,
+)
 from dmclient.tre.store import STORE_NAME, SealedStore, StorageFailed
 from dmclient.tre.token import TRIES, TokenVerifier
 from mcim.aka import UsimState
 from mcim.network_keys import NetworkKeys
-from mcim.vocabulary import AlgorithmId, ContainerState, RegistrationState, Suite
+from mcim.vocabulary import (
+    AlgorithmId,
+    ContainerState,
+    McimPolicy,
+    Operation,
+    RegistrationState,
+    ResultCode,
+    Suite,
+)
 
 KEY = SealingKey(bytes(range(32)))
 SECRETS = {name: bytes([number]) * 16 for number, name in enumerate(("k", "opc", "platform", "attest", "nonce"), 0xA1)}
@@ -35,7 +52,11 @@ MCIM = StoredMcim(
     imsi="001010123456789",
     keys=NetworkKeys(algorithm=AlgorithmId.MILENAGE, k=SECRETS["k"], opc=SECRETS["opc"]),
     usim=UsimState.initial(0x40),
+    origin=Origin(operation=Operation.UPDATE, sequence=6, nonce=SECRETS["nonce"], package_hash=b"h" * 32),
+    policy=McimPolicy.TWO_PHASE_UPDATE,
 )
+OLD = replace(MCIM, mcim_id=UUID(int=3), state=ContainerState.SUSPENDED, released_to="sho2.example")
+GONE = replace(MCIM, mcim_id=UUID(int=4))
 STATE = TreState(
     m2me_id="urn:imei:1",
     tre_id="urn:m2m:tre:1",
@@ -55,7 +76,15 @@ STATE = TreState(
     token=TokenVerifier(salt=b"s" * 16, digest=b"d" * 32, tries_left=3),
     counter_limit=33,
     last_receipt=b"receipt",
-).with_mcim(MCIM)
+    last_action=LastAction(digest=b"d" * 32, code=ResultCode.SUCCESS, mcim_id=MCIM.mcim_id),
+    supplier_anchors=(b"s",),
+    supplier_counter=4,
+    generation=9,
+    next_keys=KeyBlobs(platform=SECRETS["platform"], attest=SECRETS["attest"]),
+)
+STATE = STATE.with_mcim(OLD).with_mcim(GONE).without_mcim(GONE)
+STATE = STATE.with_mcim(replace(MCIM, previous=replace(MCIM, revision=1), fall_back_to=OLD.mcim_id))
+STATE = STATE.with_sequence("sho1.example", 7)
 
 
 def test_state_survives_dump_and_load() -> None:
@@ -73,7 +102,7 @@ def test_no_repr_shows_a_secret() -> None:
             assert repr(secret)[2:-1] not in text
 
 
-@pytest.mark.parametrize("octets", [b"", b"[]", b"{}", b'{"format": 2}', b'{"format": 1}', b"\xff"])
+@pytest.mark.parametrize("octets", [b"", b"[]", b"{}", b'{"format": 3}', b'{"format": 2}', b"\xff"])
 def test_another_format_is_a_value_error_without_content(octets: bytes) -> None:
     with pytest.raises(ValueError, match="unknown format") as caught:
         TreState.load(octets)
@@ -83,7 +112,24 @@ def test_another_format_is_a_value_error_without_content(octets: bytes) -> None:
 def test_only_one_mcim_is_activated() -> None:
     newer = replace(MCIM, mcim_id=UUID(int=2), sequence=8)
     states = {each.mcim_id: each.state for each in STATE.with_mcim(newer).mcims}
-    assert states == {MCIM.mcim_id: ContainerState.SUSPENDED, newer.mcim_id: ContainerState.ACTIVATED}
+    assert states == {
+        MCIM.mcim_id: ContainerState.SUSPENDED,
+        OLD.mcim_id: ContainerState.SUSPENDED,
+        newer.mcim_id: ContainerState.ACTIVATED,
+    }
+
+
+def test_tombstones_are_bounded_and_nobody_falls_back_to_a_deleted_one() -> None:
+    """REQ-70: the oldest tombstone goes first; the sequence of its home operator still holds its package off."""
+    state = STATE
+    for number in range(MAX_TOMBSTONES + 5):
+        other = replace(OLD, mcim_id=UUID(int=1000 + number))
+        state = state.with_mcim(other).without_mcim(other)
+    assert len(state.tombstones) == MAX_TOMBSTONES
+    assert state.tombstone(UUID(int=1000 + MAX_TOMBSTONES + 4)) is not None
+    current = STATE.without_mcim(OLD).mcim(MCIM.mcim_id)
+    assert current is not None
+    assert current.fall_back_to is None
 
 
 @pytest.mark.parametrize(
