@@ -42,7 +42,7 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SyncFailure:
-    """The challenge is authentic but its SQN is not acceptable; AUTS (14 octets) tells the network SQN_MS."""
+    """The challenge is authentic but its SQN is not acceptable; AUTS (6 octets and a MAC) tells the network SQN_MS."""
 
     auts: bytes
 
@@ -82,7 +82,7 @@ def generate_vector(functions: AuthenticationFunctions, *, rand: bytes, sqn: int
 
 def resynchronise(functions: AuthenticationFunctions, *, rand: bytes, auts: bytes) -> int | None:
     """SQN_MS out of an AUTS that answers `rand` (TS 33.102 §6.3.5); None when MAC-S is wrong."""
-    if len(auts) != 14:
+    if len(rand) != 16 or len(auts) != 6 + functions.mac_length:
         return None
     sqn_octets = _xor(auts[:6], functions.f5_star(rand))
     expected = functions.f1_star(rand, sqn_octets, RESYNC_AMF)
@@ -114,7 +114,7 @@ class UsimState:
         self, functions: AuthenticationFunctions, *, rand: bytes, autn: bytes
     ) -> tuple[UsimState, Accepted | SyncFailure | MacFailure]:
         """Judge one challenge (TS 33.102 §6.3.3). The caller stores the new state before RES leaves."""
-        if len(rand) != 16 or len(autn) != 16:
+        if len(rand) != 16 or len(autn) != 8 + functions.mac_length:
             return self, MacFailure()
         sqn_octets = _xor(autn[:6], functions.f5(rand))
         amf, received = autn[6:8], autn[8:]

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Final, TypeVar
+from enum import IntEnum
+from typing import Any, Final, TypeAlias, TypeVar
 from uuid import UUID
 
 from mcim import tlv
-from mcim.errors import PackageRefused
+from mcim.errors import InvalidArgument, PackageRefused
+from mcim.milenage import MilenageConstants
 from mcim.network_keys import NetworkKeys
+from mcim.tuak import TuakParameters
 from mcim.vocabulary import AlgorithmId, BindMode, McimPolicy, Operation, ResultCode, Tag
 
 MCIM_ID: Final = 0x8001
@@ -28,24 +33,38 @@ IMSI: Final = 0x8020
 K: Final = 0x8021
 ALG_ID: Final = 0x8022
 OPC: Final = 0x8023
+OP: Final = 0x8024
 TOPC: Final = 0x8025
+TOP: Final = 0x8026
 MIL_CONST: Final = 0x8027
 TUAK_PARAM: Final = 0x8028
 SQN_INIT: Final = 0x8029
 AMF: Final = 0x802A
+SQN_POLICY: Final = 0x002B
+ACCESS_FILES: Final = range(0x0030, 0x0038)  # MSISDN, PLMN lists, access class, APN, … (coded as in TS 31.102)
+CODE_FORMAT: Final = 0x8040
+CODE_PART: Final = 0x8041
+CODE_SHA256: Final = 0x8042
 INITIAL_STATE: Final = 0x0050
 REPLACES: Final = 0x8051
 RELEASE_TOKEN: Final = 0x8052
 POLICY: Final = 0x0053
 
-_KNOWN: Final = frozenset(
+_BOUND: Final = frozenset(
     (MCIM_ID, SHO_ID, TRE_ID, REG_NONCE, SEQUENCE, NOT_BEFORE, NOT_AFTER, TRANSACTION_ID, OPERATION, BIND_MODE,
-     AUTH_TOKEN, IMSI, K, ALG_ID, OPC, TOPC, MIL_CONST, TUAK_PARAM, SQN_INIT, AMF, INITIAL_STATE, REPLACES,
-     RELEASE_TOKEN, POLICY)
+     AUTH_TOKEN)
 )  # fmt: skip
+_OF_KEYS: Final = frozenset((K, ALG_ID, OPC, TOPC, MIL_CONST, TUAK_PARAM))
+_CRITICAL_OF: Final = {
+    Tag.MCIM: _BOUND | _OF_KEYS | {IMSI, SQN_INIT, AMF, REPLACES, RELEASE_TOKEN},
+    Tag.UPDATE: _BOUND | _OF_KEYS | {IMSI, SQN_INIT, AMF},
+    Tag.ALGORITHM: _BOUND | {ALG_ID, MIL_CONST, TUAK_PARAM, CODE_FORMAT, CODE_PART, CODE_SHA256},
+}
+"""Critical TLVs that mean something with a tag: any other one would go unheeded, which its bit 15 forbids."""
 _OPERATIONS_OF: Final = {
     Tag.MCIM: (Operation.INSTALL, Operation.REPLACE),
     Tag.UPDATE: (Operation.UPDATE,),
+    Tag.ALGORITHM: (Operation.UPDATE,),
     Tag.COMMAND: (Operation.ACTIVATE, Operation.SUSPEND, Operation.DELETE),
 }
 
@@ -54,8 +73,23 @@ _OPC_TYPE: Final = {AlgorithmId.MILENAGE: OPC, AlgorithmId.TUAK: TOPC}
 _CONSTANTS_TYPE: Final = {AlgorithmId.MILENAGE: MIL_CONST, AlgorithmId.TUAK: TUAK_PARAM}
 _K_LENGTHS: Final = {AlgorithmId.MILENAGE: (16,), AlgorithmId.TUAK: (16, 32)}
 _OPC_LENGTH: Final = {OPC: 16, TOPC: 32}
-_CONSTANTS_LENGTH: Final = {MIL_CONST: 85, TUAK_PARAM: 5}
+_OPTIONAL: Final = frozenset((SQN_POLICY, *ACCESS_FILES))
+_SQN_POLICY_LENGTH: Final = 13  # octets: IND bits (1), delta (6), L (6)
+MAX_CODE: Final = 128 * 1024  # octets of algorithm code, all parts together
 EPS_AMF: Final = b"\x80\x00"  # separation bit set (TS 33.401)
+
+
+class CodeFormat(IntEnum):
+    """Form of downloadable algorithm code (TLV 8040)."""
+
+    JAVA = 1
+    STIP = 2
+    NATIVE = 3
+
+    @property
+    def label(self) -> str:
+        """Name as M2MMobj/TRE/CodeFormats lists it."""
+        return self.name.lower()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +144,7 @@ class McimContent(BoundContent):
     policy: McimPolicy = McimPolicy.SIGNED_LIFECYCLE  # so without the TLV, too: nobody leaves protection out by mistake
     replaces: UUID | None = None  # the MCIM given up after success (operation replace)
     release_token: bytes | None = field(default=None, repr=False)  # of the home operator of that MCIM
+    optional: tuple[tuple[int, bytes], ...] = field(default=(), repr=False)  # SQN_POLICY, ACCESS_FILES: carried, unread
 
     @property
     def keys(self) -> NetworkKeys:
@@ -127,6 +162,7 @@ class McimContent(BoundContent):
             (SQN_INIT, self.sqn_init.to_bytes(6, "big")),
             (AMF, self.amf),
             (INITIAL_STATE, bytes((self.initial_state,))),
+            *self.optional,
         ]
         if self.constants:
             fields.append((_CONSTANTS_TYPE[self.algorithm], self.constants))
@@ -172,19 +208,76 @@ class UpdateContent(BoundContent):
         return tlv.encode(fields)
 
 
-def parse_content(tag: Tag, payload: bytes) -> McimContent | UpdateContent:
-    """Decode and check a payload (REQ-30, REQ-34).
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlgorithmCode:
+    """Code of an authentication algorithm. It is data here and stays data: nothing in this project runs it (T15)."""
+
+    format: CodeFormat
+    octets: bytes = field(repr=False)
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256, which the payload names as well."""
+        return hashlib.sha256(self.octets).digest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlgorithmContent(BoundContent):
+    """Another algorithm for an installed MCIM (tag 02): its constants, or code; keys and sequence numbers stay.
+
+    `algorithm` says of which the constants are. CODE comes with code and without constants.
+    """
+
+    operation: Operation = Operation.UPDATE
+    algorithm: AlgorithmId
+    constants: bytes = b""  # value of MIL_CONST or TUAK_PARAM
+    code: AlgorithmCode | None = None
+
+    def applied_to(self, keys: NetworkKeys) -> NetworkKeys:
+        """The keys of the MCIM with the new constants.
+
+        Raises:
+            PackageRefused: CONTENT_INVALID when the MCIM has another algorithm; ALGORITHM_UNSUPPORTED when code
+                would have to run (T15).
+        """
+        if self.code is not None or self.algorithm is AlgorithmId.CODE:
+            raise PackageRefused(ResultCode.ALGORITHM_UNSUPPORTED, "there is nothing here that runs code")
+        if keys.algorithm is not self.algorithm:
+            raise PackageRefused(ResultCode.CONTENT_INVALID, f"constants of {self.algorithm.name} for another one")
+        return replace(keys, constants=self.constants)
+
+    def to_payload(self) -> bytes:
+        """Encode as the payload of `data`; code goes in parts of 65 535 octets."""
+        fields = [*self._bound_fields(), (ALG_ID, bytes((self.algorithm,)))]
+        if self.constants:
+            fields.append((_CONSTANTS_TYPE[self.algorithm], self.constants))
+        if self.code is not None:
+            octets = self.code.octets
+            fields.append((CODE_FORMAT, bytes((self.code.format,))))
+            fields += [(CODE_PART, octets[at : at + 0xFFFF]) for at in range(0, len(octets), 0xFFFF)]
+            fields.append((CODE_SHA256, self.code.digest))
+        return tlv.encode(fields, repeatable=_REPEATABLE)
+
+
+_REPEATABLE: Final = frozenset((CODE_PART,))
+Content: TypeAlias = McimContent | UpdateContent | AlgorithmContent
+
+
+def parse_content(tag: Tag, payload: bytes) -> Content:
+    """Decode and check a payload (REQ-30, REQ-34): tag 01 an MCIM, 02 an algorithm, 03 an update.
 
     Raises:
         PackageRefused: CONTENT_INVALID for whatever is missing, repeated, out of range or does not fit the tag,
-            ALGORITHM_UNSUPPORTED for an algorithm other than MILENAGE and TUAK.
+            ALGORITHM_UNSUPPORTED for an algorithm other than MILENAGE and TUAK (tags 01 and 03).
     """
-    if tag not in (Tag.MCIM, Tag.UPDATE):
+    if tag not in _CRITICAL_OF:
         raise PackageRefused(ResultCode.CONTENT_INVALID, f"tag {tag.name} is not handled here")
-    fields = _decode(payload)
+    fields = _decode(tag, payload)
     bound = _bound(tag, fields)
     if tag is Tag.UPDATE:
         return _update(bound, fields)
+    if tag is Tag.ALGORITHM:
+        return _algorithm(bound, fields)
     content = McimContent(
         **bound,
         imsi=_text(fields, IMSI),
@@ -195,6 +288,7 @@ def parse_content(tag: Tag, payload: bytes) -> McimContent | UpdateContent:
         policy=_policy(fields) if POLICY in fields else McimPolicy.SIGNED_LIFECYCLE,
         replaces=UUID(bytes=_sized(fields, REPLACES, 16)) if REPLACES in fields else None,
         release_token=_ranged(fields, RELEASE_TOKEN, 1, 0xFFFF) if RELEASE_TOKEN in fields else None,
+        optional=tuple((kind, fields[kind]) for kind in sorted(_OPTIONAL & fields.keys())),
     )
     _check(content)
     return content
@@ -237,17 +331,52 @@ def _keys(fields: dict[int, bytes]) -> dict[str, Any]:
     k = _ranged(fields, K, 16, 32)
     if len(k) not in _K_LENGTHS[algorithm]:
         raise PackageRefused(ResultCode.CONTENT_INVALID, f"K does not fit {algorithm.name}")
-    return {
+    keys: dict[str, Any] = {
         "algorithm": algorithm,
         "k": k,
         "opc": _sized(fields, opc, _OPC_LENGTH[opc]),
-        "constants": _sized(fields, constants, _CONSTANTS_LENGTH[constants]) if constants in fields else b"",
+        "constants": _ranged(fields, constants, 1, 0xFFFF) if constants in fields else b"",
     }
+    try:
+        NetworkKeys(**keys).functions()  # constants that no network could use are refused here, not at the attach
+    except InvalidArgument as exc:
+        raise PackageRefused(ResultCode.CONTENT_INVALID, str(exc)) from exc
+    return keys
+
+
+def _algorithm(bound: dict[str, Any], fields: dict[int, bytes]) -> AlgorithmContent:
+    algorithm = _enumerated(AlgorithmId, _octet(fields, ALG_ID), "algorithm")
+    code = _code(fields) if {CODE_FORMAT, CODE_PART, CODE_SHA256} & fields.keys() else None
+    wanted = _CONSTANTS_TYPE.get(algorithm)
+    if algorithm is not AlgorithmId.CODE and wanted is None:
+        raise PackageRefused(ResultCode.ALGORITHM_UNSUPPORTED, f"algorithm {algorithm.name} is not supported")
+    if {MIL_CONST, TUAK_PARAM} & fields.keys() != ({wanted} if wanted else set()):
+        raise PackageRefused(ResultCode.CONTENT_INVALID, f"not the constants of {algorithm.name}")
+    if algorithm is AlgorithmId.CODE and code is None:
+        raise PackageRefused(ResultCode.CONTENT_INVALID, "no code")
+    constants = fields[wanted] if wanted else b""
+    try:
+        if wanted == MIL_CONST:
+            MilenageConstants.parse(constants)
+        elif wanted == TUAK_PARAM:
+            TuakParameters.parse(constants)
+    except InvalidArgument as exc:
+        raise PackageRefused(ResultCode.CONTENT_INVALID, str(exc)) from exc
+    return AlgorithmContent(**bound, algorithm=algorithm, constants=constants, code=code)
+
+
+def _code(fields: dict[int, bytes]) -> AlgorithmCode:
+    code = AlgorithmCode(
+        format=_enumerated(CodeFormat, _octet(fields, CODE_FORMAT), "code format"),
+        octets=_ranged(fields, CODE_PART, 1, MAX_CODE),
+    )
+    if not hmac.compare_digest(code.digest, _sized(fields, CODE_SHA256, 32)):
+        raise PackageRefused(ResultCode.CONTENT_INVALID, "the code has another digest")
+    return code
 
 
 def _update(bound: dict[str, Any], fields: dict[int, bytes]) -> UpdateContent:
-    of_keys = {K, ALG_ID, *_OPC_TYPE.values(), *_CONSTANTS_TYPE.values()} & fields.keys()
-    keys = NetworkKeys(**_keys(fields)) if of_keys else None
+    keys = NetworkKeys(**_keys(fields)) if _OF_KEYS & fields.keys() else None
     if keys is not None and SQN_INIT not in fields:
         raise PackageRefused(ResultCode.CONTENT_INVALID, "new keys without a new sequence number")
     content = UpdateContent(
@@ -312,14 +441,22 @@ def _refuse_faults(faults: dict[str, bool]) -> None:
             raise PackageRefused(ResultCode.CONTENT_INVALID, fault)
 
 
-def _decode(payload: bytes) -> dict[int, bytes]:
+def _decode(tag: Tag, payload: bytes) -> dict[int, bytes]:
     try:
-        fields = dict(tlv.decode(payload))
+        decoded = tlv.decode(payload, repeatable=_REPEATABLE)
     except tlv.TlvError as exc:
         raise PackageRefused(ResultCode.CONTENT_INVALID, str(exc)) from exc
+    fields = dict(decoded)
+    if CODE_PART in fields:
+        fields[CODE_PART] = b"".join(value for kind, value in decoded if kind == CODE_PART)
+    if {OP, TOP} & fields.keys():
+        # One OP or TOP serves all subscribers of an operator: in one device broken open it would endanger the others.
+        raise PackageRefused(ResultCode.CONTENT_INVALID, "OP or TOP is sent where only OPc or TOPc may be")
     for kind in fields:
-        if kind & tlv.CRITICAL and kind not in _KNOWN:
-            raise PackageRefused(ResultCode.CONTENT_INVALID, f"critical TLV {kind:04X} is unknown")
+        if kind & tlv.CRITICAL and kind not in _CRITICAL_OF[tag]:
+            raise PackageRefused(ResultCode.CONTENT_INVALID, f"critical TLV {kind:04X} is not for tag {tag.name}")
+    if len(fields.get(SQN_POLICY, bytes(_SQN_POLICY_LENGTH))) != _SQN_POLICY_LENGTH:
+        raise PackageRefused(ResultCode.CONTENT_INVALID, "SQN_POLICY has a wrong length")
     return fields
 
 
@@ -352,7 +489,7 @@ def _time(fields: dict[int, bytes], kind: int) -> datetime:
         raise PackageRefused(ResultCode.CONTENT_INVALID, f"TLV {kind:04X} is no time") from exc
 
 
-_E = TypeVar("_E", Operation, AlgorithmId, BindMode)
+_E = TypeVar("_E", Operation, AlgorithmId, BindMode, CodeFormat)
 
 
 def _enumerated(kind: type[_E], value: int, name: str) -> _E:

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from mcim.errors import InvalidArgument
-from mcim.milenage import Milenage
+from mcim.milenage import Milenage, MilenageConstants
+from mcim.tuak import Tuak, TuakParameters
 from mcim.vocabulary import AlgorithmId
 
 
@@ -54,6 +55,19 @@ class NetworkKeys:
         Raises:
             InvalidArgument: lengths or constants do not fit the algorithm, or there is no code for it here.
         """
-        if self.algorithm is not AlgorithmId.MILENAGE or self.constants:
-            raise InvalidArgument(f"no code for {self.algorithm.name} with these constants")
-        return Milenage(self.k, self.opc)
+        if self.algorithm is AlgorithmId.MILENAGE:
+            if not self.constants:
+                return Milenage(self.k, self.opc)
+            return Milenage(self.k, self.opc, MilenageConstants.parse(self.constants))
+        if self.algorithm is AlgorithmId.TUAK:
+            if not self.constants:
+                return Tuak(self.k, self.opc)
+            return Tuak(self.k, self.opc, TuakParameters.parse(self.constants))
+        raise InvalidArgument(f"no code for {self.algorithm.name}")
+
+    @property
+    def label(self) -> str:
+        """Name as M2MMobj/TRE/Algorithms lists it: milenage, tuak128 or tuak256; no TRE here lists xor-test or code."""
+        if self.algorithm is AlgorithmId.TUAK:
+            return f"tuak{8 * len(self.k)}"
+        return self.algorithm.name.lower().replace("_", "-")

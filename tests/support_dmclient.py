@@ -82,7 +82,7 @@ class Clock:
         self.now += timedelta(seconds=seconds)
 
 
-@dataclass
+@dataclass(eq=False)
 class FakeTre:
     """Keeps the TRE Protocol. A package or command `b"good…"` does what it should, any other fails with `refusal`.
 
@@ -323,6 +323,7 @@ def make_device(
     tre: FakeTre | None = None,
     clock: Clock | None = None,
     setup: DeviceSetup | None = None,
+    more_tres: tuple[FakeTre, ...] = (),
     **profile: object,
 ) -> tuple[Device, list[TrailRecord]]:
     """A device with its state in `directory`, and the records of its trail."""
@@ -335,6 +336,7 @@ def make_device(
         trail=Trail("M2ME", sink=records.append, now=clock),
         now=clock,
         setup=setup,
+        more_tres=more_tres,
     )
     return device, records
 

@@ -25,7 +25,7 @@ from dmclient.tre.keys import KeyStore
 from dmclient.tre.software import SoftwareKeyStore
 from dmclient.tre.store import STORE_NAME
 from mcim.certificates import Role
-from mcim.content import BoundContent, McimContent, UpdateContent
+from mcim.content import AlgorithmContent, BoundContent, McimContent, UpdateContent
 from mcim.data import encode_data
 from mcim.evidence import Evidence, verify_evidence
 from mcim.key_id import key_id_of
@@ -33,6 +33,8 @@ from mcim.mcim_object import fresh_keys, seal_mcim
 from mcim.package import build_package
 from mcim.package_header import PackageHeader
 from mcim.receipt import Receipt, verify_receipt
+from mcim.statements import raw_signature
+from mcim.supplier_command import SupplierCommand, issue_supplier_command
 from mcim.vocabulary import Container, Operation, ResultCode, Suite, Tag
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -112,22 +114,49 @@ class World:
 
     def _certify(self) -> None:
         """Manufacturer's certificates for the TRE, and two operators below one root."""
-        ca, root = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
-        tre_name = x509.UniformResourceIdentifier(TRE_ID)
-        is_ec = isinstance(self.platform_key, ec.EllipticCurvePublicKey)
-        usage = "key_agreement" if is_ec else "key_encipherment"
+        self.ca, self.root = ca, root = tuple(ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
         self.certificates = (
-            certificate("TRE", self.platform_key, "M", ca, role=Role.PLATFORM, san=tre_name, usage=usage),
-            certificate("TRE", self.attest_key, "M", ca, role=Role.ATTEST, san=tre_name),
+            *self.certify(self.platform_key, self.attest_key),
             [certificate("M", ca.public_key(), "M", ca)],
             [certificate("Operators", root.public_key(), "Operators", root)],
         )
-        self.tre.install_certificates(*self.certificates)
+        self.tre.install_certificates(*self.certificates, supplier_anchors=self.certificates[2])
         self.signers = {}
         for sho_id in (SHO, OTHER_SHO):
             key = ec.generate_private_key(ec.SECP256R1())
             leaf = certificate(sho_id, key.public_key(), "Operators", root, role=Role.SHO, san=x509.DNSName(sho_id))
             self.signers[sho_id] = (key, [leaf])
+
+    def certify(self, platform: Any, attest: Any) -> tuple[x509.Certificate, x509.Certificate]:
+        """Certificates of the manufacturer for a pair of keys."""
+        name = x509.UniformResourceIdentifier(TRE_ID)
+        usage = "key_agreement" if isinstance(platform, ec.EllipticCurvePublicKey) else "key_encipherment"
+        return (
+            certificate("TRE", platform, "M", self.ca, role=Role.PLATFORM, san=name, usage=usage),
+            certificate("TRE", attest, "M", self.ca, role=Role.ATTEST, san=name),
+        )
+
+    def take_over(self, request: dict[str, str]) -> tuple[x509.Certificate, x509.Certificate]:
+        """The manufacturer certifies the keys of a request, and the home operators hear of them."""
+        self.platform_key = load_pem_public_key(request["platformKey"].encode())
+        self.attest_key = load_pem_public_key(request["attestKey"].encode())
+        return self.certify(self.platform_key, self.attest_key)
+
+    def supplier(self, *, role: Role = Role.SUPPLIER, issuer: str = "M", **changes: Any) -> bytes:
+        """A command of the supplier, right in everything but what is given."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        san = x509.UniformResourceIdentifier("urn:m2m:supplier:1")
+        signed_by = self.ca if issuer == "M" else self.root
+        leaf = certificate("Supplier", key.public_key(), issuer, signed_by, role=role, san=san)
+        values = {
+            "tre_id": TRE_ID,
+            "counter": 1,
+            "not_before": NOW - timedelta(minutes=1),
+            "not_after": NOW + timedelta(hours=1),
+            "reset_token_counter": True,
+        }
+        command = SupplierCommand(**values | changes)
+        return issue_supplier_command(command, lambda octets: raw_signature(key, octets), [leaf])
 
     def reopen(self) -> Tre:
         """The TRE after a power cycle."""
@@ -142,7 +171,11 @@ class World:
         """Put such files back and start again."""
         for name, octets in files.items():
             (self.directory / name).write_bytes(octets)
-        return self.reopen()
+        tre = self.reopen()
+        request = tre.certification_request()
+        self.platform_key = load_pem_public_key(request["platformKey"].encode())
+        self.attest_key = load_pem_public_key(request["attestKey"].encode())
+        return tre
 
     def register(self, now: datetime = NOW, sho_id: str | None = SHO) -> Registration:
         return self.tre.renew_registration(reason="initial", sho_id=sho_id, now=now)
@@ -198,19 +231,26 @@ class World:
             auth_mode="none" if inner.auth_token is None else "token",
         )
         outer = replace(outer, **(header or {}))
-        if inner.replaces is not None:
+        if inner.replaces is not None and "operation" not in (content or {}):
             outer = replace(outer, operation=Operation.REPLACE)
             inner = replace(inner, operation=Operation.REPLACE)
         return self._pack(outer, inner, signer, payload, frame, mcim_object, revision, tag)
 
-    def update(self, *, revision: int = 2, header: dict[str, Any] | None = None, **changes: Any) -> bytes:
+    def update(
+        self,
+        *,
+        revision: int = 2,
+        header: dict[str, Any] | None = None,
+        kind: type[UpdateContent] | type[AlgorithmContent] = UpdateContent,
+        **changes: Any,
+    ) -> bytes:
         """An update for the registration now open: the fields given, and nothing else, are in it."""
         registration = self.tre.registration(NOW)
         sho_id = changes.pop("sho_id", SHO)
         common = {"mcim_id": changes.pop("mcim_id", MCIM_ID), "sho_id": sho_id, "sequence": self.sequence(sho_id)}
         common |= {key: changes.pop(key) for key in ("sequence",) if key in changes}
         outer = self.header(Operation.UPDATE, registration.nonce or bytes(32), **common, **(header or {}))
-        inner = UpdateContent(
+        inner = kind(
             tre_id=TRE_ID,
             registration_nonce=outer.registration_nonce,
             not_before=NOW - timedelta(minutes=1),
@@ -219,7 +259,8 @@ class World:
             **common,
             **changes,
         )
-        return self._pack(outer, inner, sho_id, None, None, None, revision, Tag.UPDATE)
+        tag = Tag.UPDATE if kind is UpdateContent else Tag.ALGORITHM
+        return self._pack(outer, inner, sho_id, None, None, None, revision, tag)
 
     def command(self, operation: Operation, *, signer: str = SHO, **changes: Any) -> bytes:
         """A signed command for the registration now open."""

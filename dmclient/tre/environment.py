@@ -6,9 +6,7 @@ device's own process: what a back-end protects is the keys, and by its counter t
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import json
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -19,7 +17,6 @@ from typing import Final
 
 import structlog
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from actor_runtime.sealing import SealingKey
 from dmclient.tre.base import Hints, McimInfo, Outcome, Registration, TreError, TreFacts
@@ -29,14 +26,21 @@ from dmclient.tre.memory import TreMemory
 from dmclient.tre.profiles import PROFILES, TreProfile
 from dmclient.tre.provisioning import MCIM_SPACE
 from dmclient.tre.reception import Reception
+from dmclient.tre.rekeying import (
+    certification_request,
+    der,
+    key_type_of,
+    require_certificates_of,
+    with_new_keys,
+)
 from dmclient.tre.state import RegistrationRecord, StoredMcim, TreState
 from dmclient.tre.store import SealedStore, StorageFailed
+from dmclient.tre.supplier import obeyed
 from dmclient.tre.token import TokenVerifier
 from mcim.aka import Accepted, MacFailure, SyncFailure
+from mcim.errors import PackageRefused
 from mcim.evidence import Evidence, capabilities_digest
-from mcim.key_id import key_id_of
 from mcim.measurement_log import Measurement, encode_log
-from mcim.platform_key import PlatformPublicKey
 from mcim.vocabulary import ContainerState, Operation, RegistrationState, ResultCode, ValidationMode
 
 NONCE_LENGTH: Final = 32  # octets
@@ -147,19 +151,8 @@ class Tre:
         return cls(TreMemory.open(directory, store, key_store.counter), key_store, random)
 
     def certification_request(self) -> dict[str, str]:
-        """What the manufacturer's CA needs to certify both keys (REQ-21).
-
-        The keys are PEM SubjectPublicKeyInfo; `proof` is the Base64 signature (r and s, 32 octets each) of the
-        attestation key over the JSON of the other members, names sorted and without spaces.
-        """
-        request = {
-            "m2meId": self._state.m2me_id,
-            "treId": self._state.tre_id,
-            "platformKey": _pem(self._keys.platform.public_key),
-            "attestKey": _pem(self._keys.attest_public_key),
-        }
-        proof = self._keys.sign(json.dumps(request, sort_keys=True, separators=(",", ":")).encode())
-        return {**request, "proof": base64.b64encode(proof).decode("ascii")}
+        """What the manufacturer's CA needs to certify both keys (see `rekeying.certification_request`)."""
+        return certification_request(self._state, self._keys)
 
     def install_certificates(
         self,
@@ -167,28 +160,92 @@ class Tre:
         attest: x509.Certificate,
         chain: Sequence[x509.Certificate],
         sho_anchors: Sequence[x509.Certificate],
+        supplier_anchors: Sequence[x509.Certificate] = (),
     ) -> None:
         """Take the certificates of the own keys and the roots for home operators: once, at manufacture (REQ-44).
+
+        Args:
+            supplier_anchors: roots below which the supplier's own commands are signed; none: it may send none.
 
         Raises:
             TreError: the certificates are not of these keys, there is no root, or other roots are installed already.
         """
         with self._lock:
-            keys = (key_id_of(platform.public_key()), key_id_of(attest.public_key()))
-            if keys != (self._keys.platform.key_id, key_id_of(self._keys.attest_public_key)):
-                raise TreError(ResultCode.WRONG_RECIPIENT, "these certificates are of other keys")
-            anchors = tuple(_der(each) for each in sho_anchors)
-            if not anchors or self._state.sho_anchors not in ((), anchors):
+            require_certificates_of(self._keys, platform, attest)
+            anchors = tuple(der(each) for each in sho_anchors)
+            suppliers = tuple(der(each) for each in supplier_anchors)
+            before = (self._state.sho_anchors, self._state.supplier_anchors)
+            suppliers = suppliers or before[1]  # the same again is harmless, with or without them
+            set_before = bool(before[0]) and before != (anchors, suppliers)
+            if not anchors or set_before:
                 raise TreError(ResultCode.WRONG_STATE, "roots are set once, at manufacture")
             self._commit_or_raise(
                 replace(
                     self._state,
-                    platform_cert=_der(platform),
-                    attest_cert=_der(attest),
-                    cert_chain=tuple(_der(each) for each in chain),
+                    platform_cert=der(platform),
+                    attest_cert=der(attest),
+                    cert_chain=tuple(der(each) for each in chain),
                     sho_anchors=anchors,
+                    supplier_anchors=suppliers,
                 )
             )
+
+    def begin_rekey(self) -> dict[str, str]:
+        """Make new keys beside those in use (REQ-21); the request for their certificates is proved by both.
+
+        A second call before `complete_rekey` gives the request of the same keys.
+
+        Raises:
+            TreError: the TRE is not in order, or the keys cannot be stored.
+            KeyStoreError: they cannot be made.
+        """
+        with self._lock:
+            self._require_in_order()
+            blobs = self._state.next_keys
+            if blobs is None:
+                blobs = self._key_store.generate(key_type_of(self._keys))
+                self._commit_or_raise(replace(self._state, next_keys=blobs))
+            return certification_request(self._state, self._key_store.load(blobs), old=self._keys)
+
+    def complete_rekey(
+        self,
+        platform: x509.Certificate,
+        attest: x509.Certificate,
+        chain: Sequence[x509.Certificate],
+        now: datetime,
+    ) -> None:
+        """Put the new keys in the place of the old ones, in one write; MCIMs stay, an open request starts anew.
+
+        Raises:
+            TreError: no re-keying is under way, the certificates are of other keys, or it cannot be stored.
+            KeyStoreError: the new keys are gone.
+        """
+        with self._lock:
+            self._require_in_order()
+            blobs = self._state.next_keys
+            if blobs is None:
+                raise TreError(ResultCode.WRONG_STATE, "no new keys were made")
+            keys = self._key_store.load(blobs)
+            require_certificates_of(keys, platform, attest)
+            after = with_new_keys(self._state, blobs, platform, attest, tuple(chain))
+            record = after.registration
+            if record.is_open:  # its evidence and whatever was made for it name the old key
+                after = replace(after, registration=self._request(record.reason, record.sho_id, now))
+            self._commit_or_raise(after)
+            self._keys = keys
+            self._reception = Reception(self._memory, keys, self._random)
+
+    def supplier_command(self, octets: bytes, now: datetime) -> ResultCode:
+        """See `TrustedEnvironment.supplier_command`."""
+        with self._lock:
+            try:
+                self._memory.commit(obeyed(self._state, octets, now))
+            except PackageRefused as refusal:
+                log.warning("tre.supplier-command-refused", code=int(refusal.code), reason=str(refusal))
+                return refusal.code
+            except StorageFailed:
+                return ResultCode.STORAGE_FAILURE
+            return ResultCode.SUCCESS
 
     # -- what M2MMobj shows ----------------------------------------------------------------------------------------
 
@@ -225,18 +282,20 @@ class Tre:
     def renew_registration(self, *, reason: str, sho_id: str | None, now: datetime) -> Registration:
         """See `TrustedEnvironment.renew_registration`."""
         with self._lock:
-            if self._state.condition != "ok":
-                raise TreError(ResultCode.TRE_STATE_NOT_OK, f"TRE is {self._state.condition}")
-            record = RegistrationRecord(
-                req_id=str(uuid.UUID(bytes=self._random(16), version=4)),
-                nonce=self._random(NONCE_LENGTH),
-                nonce_expiry=now.replace(microsecond=0) + NONCE_LIFETIME,
-                state=RegistrationState.REQUESTED,
-                reason=reason,
-                sho_id=sho_id,
-            )
+            self._require_in_order()
+            record = self._request(reason, sho_id, now)
             self._commit_or_raise(replace(self._state, registration=record))  # stored before it is shown
             return self._state.registration_view()
+
+    def _request(self, reason: str, sho_id: str | None, now: datetime) -> RegistrationRecord:
+        return RegistrationRecord(
+            req_id=str(uuid.UUID(bytes=self._random(16), version=4)),
+            nonce=self._random(NONCE_LENGTH),
+            nonce_expiry=now.replace(microsecond=0) + NONCE_LIFETIME,
+            state=RegistrationState.REQUESTED,
+            reason=reason,
+            sho_id=sho_id,
+        )
 
     def mcims(self) -> tuple[McimInfo, ...]:
         """See `TrustedEnvironment.mcims`."""
@@ -255,8 +314,7 @@ class Tre:
                 raise TreError(ResultCode.NO_REGISTRATION, "no request is open")
             if not 16 <= len(challenge) <= 64:
                 raise TreError(ResultCode.CONTENT_INVALID, "a challenge is 16 to 64 octets")
-            if state.condition != "ok":
-                raise TreError(ResultCode.TRE_STATE_NOT_OK, f"TRE is {state.condition}")
+            self._require_in_order()
             try:
                 counter = self._memory.next_statement()
             except StorageFailed as exc:
@@ -335,8 +393,7 @@ class Tre:
             return result
 
     def _active(self, mcim_id: uuid.UUID) -> StoredMcim:
-        if self._state.condition != "ok":  # its sequence numbers may be old ones: no challenge is fresh any more
-            raise TreError(ResultCode.TRE_STATE_NOT_OK, f"TRE is {self._state.condition}")
+        self._require_in_order()  # else its sequence numbers may be old ones, and no challenge is fresh any more
         mcim = self._state.mcim(mcim_id)
         if mcim is None or mcim.state is not ContainerState.ACTIVATED:
             raise TreError(ResultCode.WRONG_STATE, "there is no such MCIM, or it is not activated")
@@ -359,19 +416,15 @@ class Tre:
     def _state(self) -> TreState:
         return self._memory.state
 
+    def _require_in_order(self) -> None:
+        if self._state.condition != "ok":
+            raise TreError(ResultCode.TRE_STATE_NOT_OK, f"TRE is {self._state.condition}")
+
     def _commit_or_raise(self, state: TreState) -> None:
         try:
             self._memory.commit(state)
         except StorageFailed as exc:
             raise TreError(ResultCode.STORAGE_FAILURE, "the sealed store cannot be written") from exc
-
-
-def _pem(key: PlatformPublicKey) -> str:
-    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode("ascii")
-
-
-def _der(certificate: x509.Certificate) -> bytes:
-    return certificate.public_bytes(Encoding.DER)
 
 
 def _subject_key_id(der: bytes) -> str:

@@ -16,11 +16,11 @@ from dmclient.tre.provisioning import Examined
 from dmclient.tre.state import Origin, StoredMcim, TreState
 from mcim.aka import UsimState
 from mcim.certificates import TrustAnchors
-from mcim.content import McimContent, UpdateContent
+from mcim.content import AlgorithmContent, McimContent, UpdateContent
 from mcim.errors import InvalidArgument, PackageRefused
 from mcim.network_keys import NetworkKeys
 from mcim.release_token import verify_release
-from mcim.vocabulary import AlgorithmId, ContainerState, McimPolicy, ResultCode
+from mcim.vocabulary import ContainerState, McimPolicy, ResultCode
 
 
 def take_in(state: TreState, examined: Examined, origin: Origin, *, now: datetime, checks: CheckList) -> Changed:
@@ -34,16 +34,16 @@ def take_in(state: TreState, examined: Examined, origin: Origin, *, now: datetim
         PackageRefused: with the code of the check that failed.
     """
     content = examined.content
-    if isinstance(content, UpdateContent):
-        return _update(state, content, examined.revision, origin, checks)
-    return _install(state, content, examined.revision, origin, now, checks)
+    if isinstance(content, McimContent):
+        return _install(state, content, examined.revision, origin, now, checks)
+    return _update(state, content, examined.revision, origin, checks)
 
 
 def _install(
     state: TreState, content: McimContent, revision: int, origin: Origin, now: datetime, checks: CheckList
 ) -> Changed:
-    with checks.check("algorithm", "REQ-30", "REQ-47"):
-        _require_algorithm(state, content.keys)
+    with checks.check("algorithm-runs", "REQ-30", "REQ-47"):
+        _require_running(content.keys)
     there = state.mcim(content.mcim_id)
     with checks.check("revision", "REQ-36"):
         if there is not None and revision < there.revision:
@@ -111,25 +111,16 @@ def _released(state: TreState, content: McimContent, now: datetime) -> TreState:
     return state.with_mcim(replace(old, released_to=content.sho_id))
 
 
-def _update(state: TreState, content: UpdateContent, revision: int, origin: Origin, checks: CheckList) -> Changed:
+def _update(
+    state: TreState, content: UpdateContent | AlgorithmContent, revision: int, origin: Origin, checks: CheckList
+) -> Changed:
     """Change what the package names and nothing else (docs/scheme.md, "Update")."""
     with checks.check("mcim-id", "REQ-70"):
         mcim = _present(state, content)
-    with checks.check("algorithm", "REQ-30", "REQ-47"):
-        if content.keys is not None:
-            _require_algorithm(state, content.keys)
-    changed = replace(
-        mcim,
-        revision=revision,
-        sequence=content.sequence,
-        not_after=content.not_after,
-        imsi=mcim.imsi if content.imsi is None else content.imsi,
-        keys=mcim.keys if content.keys is None else content.keys,
-        usim=mcim.usim if content.sqn_init is None else UsimState.initial(content.sqn_init),
-        amf=mcim.amf if content.amf is None else content.amf,
-        policy=mcim.policy if content.policy is None else content.policy,
-        origin=origin,
-    )
+    with checks.check("algorithm-runs", "REQ-30", "REQ-47"):
+        changed = _changed(mcim, content)
+        _require_running(changed.keys)
+    changed = replace(changed, revision=revision, sequence=content.sequence, not_after=content.not_after, origin=origin)
     with checks.check("revision", "REQ-36"):
         if revision == mcim.revision and _values(changed) == _values(mcim):
             again = replace(mcim, sequence=content.sequence)
@@ -145,7 +136,20 @@ def _update(state: TreState, content: UpdateContent, revision: int, origin: Orig
     return Changed(state=state.with_mcim(changed), code=ResultCode.SUCCESS, mcim=changed)
 
 
-def _present(state: TreState, content: UpdateContent) -> StoredMcim:
+def _changed(mcim: StoredMcim, content: UpdateContent | AlgorithmContent) -> StoredMcim:
+    if isinstance(content, AlgorithmContent):
+        return replace(mcim, keys=content.applied_to(mcim.keys))
+    return replace(
+        mcim,
+        imsi=mcim.imsi if content.imsi is None else content.imsi,
+        keys=mcim.keys if content.keys is None else content.keys,
+        usim=mcim.usim if content.sqn_init is None else UsimState.initial(content.sqn_init),
+        amf=mcim.amf if content.amf is None else content.amf,
+        policy=mcim.policy if content.policy is None else content.policy,
+    )
+
+
+def _present(state: TreState, content: UpdateContent | AlgorithmContent) -> StoredMcim:
     mcim = state.mcim(content.mcim_id)
     if mcim is None:
         raise PackageRefused(ResultCode.WRONG_STATE, "there is no MCIM to update")
@@ -156,18 +160,8 @@ def _values(mcim: StoredMcim) -> tuple[object, ...]:
     return mcim.imsi, mcim.keys, mcim.amf, mcim.policy
 
 
-def algorithm_name(keys: NetworkKeys) -> str:
-    """Name of an algorithm in M2MMobj/TRE/Algorithms."""
-    if keys.algorithm is AlgorithmId.TUAK:
-        return f"tuak{len(keys.k) * 8}"
-    return keys.algorithm.name.lower()
-
-
-def _require_algorithm(state: TreState, keys: NetworkKeys) -> None:
+def _require_running(keys: NetworkKeys) -> None:
     """An MCIM that could not be used here is refused before it takes the place of one that can."""
-    name = algorithm_name(keys)
-    if name not in state.algorithms:
-        raise PackageRefused(ResultCode.ALGORITHM_UNSUPPORTED, f"{name} is not among those of this TRE")
     try:
         keys.functions()
     except InvalidArgument as exc:

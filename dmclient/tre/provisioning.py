@@ -16,17 +16,18 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 
 from dmclient.tre.action import CheckList
+from dmclient.tre.algorithms import require_algorithm
 from dmclient.tre.base import Hints
 from dmclient.tre.state import TreState
 from mcim.certificates import TrustAnchors
-from mcim.content import BoundContent, McimContent, UpdateContent, parse_content
+from mcim.content import BoundContent, Content, parse_content
 from mcim.data import decode_data
 from mcim.errors import PackageRefused
 from mcim.mcim_object import open_mcim
 from mcim.package import VerifiedPackage, open_package, verify_package
 from mcim.package_header import PackageHeader, peek_header
 from mcim.platform_key import PlatformKey
-from mcim.vocabulary import Container, Operation, RegistrationState, ResultCode, Tag
+from mcim.vocabulary import Container, Operation, RegistrationState, ResultCode
 
 MCIM_SPACE: Final = 1024  # octets of the store that one MCIM takes, certificates and all counted apart
 MAX_CRYPTO_FAILURES: Final = 10  # per nonce; whoever guesses at ciphertexts needs a new registration then
@@ -54,7 +55,7 @@ class Examined:
     """What steps 1 to 14 found good."""
 
     header: PackageHeader
-    content: McimContent | UpdateContent
+    content: Content
     revision: int
 
 
@@ -102,9 +103,9 @@ def examine(
         data = decode_data(octets)
     # 14
     with checks.check("content-rules", "REQ-30", "REQ-34"):
-        # Algorithms in software are taken from nobody: there is no way to check and run them here (T15).
-        _require(data.tag is not Tag.ALGORITHM, ResultCode.ALGORITHM_UNSUPPORTED, "algorithm code is not accepted")
         content = parse_content(data.tag, data.payload)
+    with checks.check("algorithm", "REQ-30", "REQ-47"):
+        require_algorithm(content, state)
     with checks.check("inner-identities", "REQ-57"):
         _check_identities(header, content)
     with checks.check("mcim-validity", "REQ-54"):

@@ -280,7 +280,7 @@ def test_content_faults(payload: bytes) -> None:
 
 
 def test_unknown_uncritical_tlv_is_skipped_and_other_algorithms_are_refused() -> None:
-    assert parse_content(Tag.MCIM, _payload(t0031=b"x")) == CONTENT
+    assert parse_content(Tag.MCIM, _payload(t0038=b"x")) == CONTENT
     with pytest.raises(PackageRefused) as caught:
         parse_content(Tag.MCIM, _payload(t8022=b"\x03"))
     assert caught.value.code is ResultCode.ALGORITHM_UNSUPPORTED

@@ -225,16 +225,6 @@ FINAL_REFUSALS: dict[str, tuple[Make, ResultCode, str]] = {
         ResultCode.CONTENT_INVALID,
         "inner-identities",
     ),
-    "T15 algorithm code": (
-        lambda w: w.package(tag=Tag.ALGORITHM),
-        ResultCode.ALGORITHM_UNSUPPORTED,
-        "content-rules",
-    ),
-    "REQ-47 an algorithm that cannot be run": (
-        lambda w: w.package(content={"constants": bytes(85)}),
-        ResultCode.ALGORITHM_UNSUPPORTED,
-        "algorithm",
-    ),
     "REQ-70 nothing there to replace": (
         lambda w: w.package(content={"replaces": UUID(int=5)}),
         ResultCode.WRONG_STATE,
@@ -575,9 +565,10 @@ def test_no_way_to_a_private_key(world: World) -> None:
     tre = world.tre
     public = {name for name in dir(tre) if not name.startswith("_")}
     assert public == {
-        "attach_identity", "authenticate", "certification_request", "command", "confirm_attach", "facts", "fall_back",
-        "generate_evidence", "install_certificates", "last_outcome", "local_command", "manufacture", "mcims",
-        "measurement_log", "open", "provision", "receipt", "registration", "renew_registration", "take_measurements",
+        "attach_identity", "authenticate", "begin_rekey", "certification_request", "command", "complete_rekey",
+        "confirm_attach", "facts", "fall_back", "generate_evidence", "install_certificates", "last_outcome",
+        "local_command", "manufacture", "mcims", "measurement_log", "open", "provision", "receipt", "registration",
+        "renew_registration", "supplier_command", "take_measurements",
     }  # fmt: skip
     said = repr((tre, tre.facts(), tre.registration(NOW), tre.mcims(), tre.certification_request(), tre._state))
     sealed = (world.directory / STORE_NAME).read_bytes()
