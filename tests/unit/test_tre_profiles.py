@@ -97,3 +97,16 @@ def test_what_the_key_store_cannot_open_falls_away(kind: str, offered: tuple[str
         assert caught.value.code is ResultCode.UNSUPPORTED_SUITE
     else:
         assert manufacture(tmp_path, kind, "rsa", store=Mgf1pStore).facts().containers == offered
+
+
+def test_a_key_store_without_a_suite_makes_no_tre(tmp_path: Path) -> None:
+    """REQ-39: SoftHSM2 with RSA serves suite 1 alone, and that is off unless somebody asks for it."""
+
+    class NoSuite(SoftwareKeyStore):
+        def suites(self, key_type: KeyType, *, legacy: bool) -> tuple[Suite, ...]:
+            return (Suite.LEGACY_1,) if legacy else ()
+
+    with pytest.raises(TreError, match="no suite") as caught:
+        manufacture(tmp_path, "software", "rsa", store=NoSuite)
+    assert caught.value.code is ResultCode.UNSUPPORTED_SUITE
+    assert manufacture(tmp_path, "software", "rsa", legacy=True, store=NoSuite).facts().suites == (Suite.LEGACY_1,)
