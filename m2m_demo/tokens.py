@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -96,11 +97,21 @@ def start_swtpm(supervisor: Supervisor, state: Path, sockets: Path, *, name: str
         ],
     )  # fmt: skip
     deadline = time.monotonic() + START_TIMEOUT_S
-    while not (data.exists() and control.exists()):
+    while not (_answers(data) and _answers(control)):
         if process.exit_code() is not None or time.monotonic() > deadline:
             raise DemoFailed(f"{SWTPM} does not start{tail(process.log)}")
         time.sleep(POLL_S)
     return SoftwareTpm(process=process, tcti=f"swtpm:path={data}")
+
+
+def _answers(path: Path) -> bool:
+    """Whether somebody listens; that the socket is there does not mean that yet."""
+    with socket.socket(socket.AF_UNIX) as client:
+        try:
+            client.connect(str(path))
+        except OSError:
+            return False
+        return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -253,6 +253,22 @@ def test_aka_with_what_was_installed(world: World) -> None:
     assert accepted.res == vector.xres
 
 
+def test_new_keys(back_end: BackEnd, tmp_path: Path) -> None:
+    """REQ-21: a new pair in the same device, with the same counter; packages for it open, those for the old one do not."""
+    world = back_end.world(tmp_path)
+    world.register()
+    old = world.package()
+    request = world.tre.begin_rekey()
+    again = world.reopen().begin_rekey()  # signatures differ each time
+    assert {**again, "proof": "", "oldProof": ""} == {**request, "proof": "", "oldProof": ""}
+    world.tre.complete_rekey(*world.take_over(request), world.certificates[2], NOW)
+    world.reopen()
+    world.register()
+    assert world.provision(old).code is not ResultCode.SUCCESS
+    assert world.provision(another(world)).code is ResultCode.SUCCESS
+    assert world.reopen().facts().state == "ok"
+
+
 # -- counter, restart, roll-back -------------------------------------------------------------------------------------
 
 
