@@ -254,7 +254,7 @@ def test_aka_with_what_was_installed(world: World) -> None:
 
 
 def test_new_keys(back_end: BackEnd, tmp_path: Path) -> None:
-    """REQ-21: a new pair in the same device, with the same counter; packages for it open, those for the old one do not."""
+    """REQ-21: a new pair in the same device, under the same counter; packages for the old pair do not open."""
     world = back_end.world(tmp_path)
     world.register()
     old = world.package()
