@@ -32,8 +32,24 @@ class DeviceSection(Section):
     hardware_version: str = "1.0"
 
 
+class Pkcs11Section(Section):
+    """Table `[tre.pkcs11]`, for `tre.backend` pkcs11."""
+
+    module: Path | None = None  # the token's library
+    token_label: str = ""
+    pin_file: Path | None = None  # one line, the user's PIN
+    label_prefix: str = Field(default="m2m-tre", pattern=r"^[!-~]{1,32}$")  # of the objects made in the token
+
+
+class TpmSection(Section):
+    """Table `[tre.tpm]`, for `tre.backend` tpm."""
+
+    tcti: str = Field(default="device:/dev/tpmrm0", min_length=1)  # as TPM2TOOLS_TCTI
+    counter_index: int = Field(default=0x01804D32, ge=0x01800000, le=0x01BFFFC0)  # an NV index of the owner
+
+
 class TreSection(Section):
-    """Table `[tre]`: what `manufacture` makes the TRE with. Afterwards only `backend` and where it is matter."""
+    """Table `[tre]`: what `manufacture` makes the TRE with. Afterwards only `backend` and its own table matter."""
 
     tre_id: str = ""  # a URN; empty: made from m2me_id
     backend: Literal["software", "pkcs11", "tpm"] = "software"  # where its keys live
@@ -44,6 +60,8 @@ class TreSection(Section):
     max_mcim: int = Field(default=4, ge=1, le=16)
     legacy_suite: bool = False  # accept MCIM-LEGACY-1, the form of S3-090792; RSA only
     device_token_file: Path | None = None  # then every package must bring this token
+    pkcs11: Pkcs11Section = Pkcs11Section()
+    tpm: TpmSection = TpmSection()
 
     @property
     def effective_type(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,6 +21,7 @@ from actor_runtime.sealing import SealingKey
 from dmclient.tre.base import Hints, Outcome, Registration
 from dmclient.tre.counter import COUNTER_NAME
 from dmclient.tre.environment import Tre
+from dmclient.tre.keys import KeyStore
 from dmclient.tre.software import SoftwareKeyStore
 from dmclient.tre.store import STORE_NAME
 from mcim.certificates import Role
@@ -33,7 +35,7 @@ from mcim.package_header import PackageHeader
 from mcim.receipt import Receipt, verify_receipt
 from mcim.statements import raw_signature
 from mcim.supplier_command import SupplierCommand, issue_supplier_command
-from mcim.vocabulary import Operation, ResultCode, Tag
+from mcim.vocabulary import Container, Operation, ResultCode, Suite, Tag
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 SEAL_KEY = SealingKey(bytes(range(32)))
@@ -84,12 +86,22 @@ def certificate(
 class World:
     """One TRE in a directory, and two home operators below the root it trusts."""
 
-    def __init__(self, directory: Path, *, key_type: Literal["rsa", "ec"] = "rsa", **options: Any) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        key_type: Literal["rsa", "ec"] = "rsa",
+        open_key_store: Callable[[Path], KeyStore] = SoftwareKeyStore,
+        **options: Any,
+    ) -> None:
         self.directory = directory
+        self.open_key_store = open_key_store
+        self.suite: Suite | None = None  # of packages; None: the first that the TRE offers
+        self.container: Container | None = None  # the same
         self.tre = Tre.manufacture(
             directory,
             seal_key=SEAL_KEY,
-            key_store=SoftwareKeyStore(directory),
+            key_store=open_key_store(directory),
             m2me_id=M2ME_ID,
             tre_id=TRE_ID,
             key_type=key_type,
@@ -148,7 +160,7 @@ class World:
 
     def reopen(self) -> Tre:
         """The TRE after a power cycle."""
-        self.tre = Tre.open(self.directory, SEAL_KEY, SoftwareKeyStore(self.directory))
+        self.tre = Tre.open(self.directory, SEAL_KEY, self.open_key_store(self.directory))
         return self.tre
 
     def snapshot(self) -> dict[str, bytes]:
@@ -182,7 +194,7 @@ class World:
     ) -> bytes:
         """A package for the registration now open, right in everything but what is given."""
         registration = self.tre.registration(NOW)
-        suite = self.tre.facts().suites[0]
+        suite = self._suite()
         inner = replace(
             McimContent(
                 mcim_id=MCIM_ID,
@@ -284,7 +296,7 @@ class World:
             "dpf_id": "dpf.example",
             "operation": operation,
             "mcim_id": MCIM_ID,
-            "suite": self.tre.facts().suites[0],
+            "suite": self._suite(),
             "not_before": NOW - timedelta(minutes=1),
             "not_after": NOW + timedelta(hours=1),
             "ticket_digest": "0" * 64,
@@ -309,7 +321,7 @@ class World:
         revision: int,
         tag: Tag,
     ) -> bytes:
-        suite = self.tre.facts().suites[0]
+        suite = self._suite()
         data = encode_data(tag, inner.to_payload() if payload is None else payload, revision)
         if mcim_object is None:
             mcim_object = seal_mcim(
@@ -320,8 +332,16 @@ class World:
             )
         key, chain = self.signers[signer]
         return build_package(
-            outer, mcim_object, recipient_public_key=self.platform_key, signing_key=key, signer_chain=chain
+            outer,
+            mcim_object,
+            recipient_public_key=self.platform_key,
+            signing_key=key,
+            signer_chain=chain,
+            container=self.container or Container(self.tre.facts().containers[0]),
         )
+
+    def _suite(self) -> Suite:
+        return self.suite or self.tre.facts().suites[0]
 
     def provision(self, package: bytes, hints: Hints = NO_HINTS, now: datetime = NOW) -> Outcome:
         return self.tre.provision(package, hints, now)

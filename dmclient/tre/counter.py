@@ -35,16 +35,25 @@ class FileCounter:
             OSError: it was not raised.
         """
         value = self.read() + 1
-        temporary = self._path.with_suffix(".counter-new")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(str(value))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self._path)
-        directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        replace_durably(self._path, str(value))
         return value
+
+
+def replace_durably(path: Path, text: str) -> None:
+    """Replace a small file as a whole; after a power cut it is the old or the new one.
+
+    Raises:
+        OSError: it was not replaced.
+    """
+    temporary = path.with_suffix(path.suffix + "-new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

@@ -98,7 +98,8 @@ class Tre:
             provisional: PCID for the first attach.
 
         Raises:
-            TreError: there is a TRE already, it cannot be stored, or profile and key store have no container in common.
+            TreError: there is a TRE already, it cannot be stored, or profile and key store have no container in common,
+                or the key store serves no suite with such keys.
             KeyStoreError: the keys cannot be made.
         """
         directory.mkdir(parents=True, exist_ok=True)
@@ -109,6 +110,9 @@ class Tre:
         containers = tuple(each for each in profile.containers if each in openable)
         if not containers:
             raise TreError(ResultCode.UNSUPPORTED_SUITE, f"a {profile.tre_type} TRE has no container for these keys")
+        suites = key_store.suites(key_type, legacy=legacy_suite)
+        if not suites:
+            raise TreError(ResultCode.UNSUPPORTED_SUITE, f"{key_store.name} serves no suite with {key_type} keys")
         blobs = key_store.generate(key_type)
         state = TreState(
             m2me_id=m2me_id,
@@ -116,7 +120,7 @@ class Tre:
             tre_type=profile.tre_type,
             version=version,
             vendor=vendor,
-            suites=key_store.suites(key_type, legacy=legacy_suite),
+            suites=suites,
             containers=containers,
             algorithms=profile.algorithms,
             code_formats=profile.code_formats,

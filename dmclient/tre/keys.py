@@ -30,10 +30,13 @@ class KeyBlobs:
 
 
 class MonotonicCounter(Protocol):
-    """A number that only rises, kept apart from the sealed store: who puts an old store back is found out (T3)."""
+    """A number that only rises, kept apart from the sealed store: who puts an old store back is found out (T3).
+
+    It starts anywhere: a new TRE takes what `read` gives for its beginning. Hardware does not let it be chosen.
+    """
 
     def read(self) -> int:
-        """The value now.
+        """The value now; makes the counter when there is none.
 
         Raises:
             OSError: it cannot be read.

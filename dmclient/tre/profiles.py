@@ -35,7 +35,7 @@ PROFILES: Final = {
         TreProfile(tre_type="java", containers=_XML, max_package=32 * 1024, code_formats=("java",)),
         TreProfile(tre_type="stip", containers=_XML, max_package=32 * 1024, code_formats=("stip",)),
         TreProfile(tre_type="native", containers=(*_XML, Container.CMS), max_package=64 * 1024),
-        TreProfile(tre_type="pkcs11", containers=_XML, max_package=64 * 1024),
+        TreProfile(tre_type="pkcs11", containers=(*_XML, Container.CMS), max_package=64 * 1024),
         TreProfile(tre_type="tpm", containers=(*_XML, Container.CMS), max_package=64 * 1024),
     )
 }

@@ -25,6 +25,10 @@ _SUITES: Final[dict[KeyType, tuple[Suite, ...]]] = {
     "rsa": (Suite.RSA_GCM_256, Suite.RSA_CBC_256),
     "ec": (Suite.EC_GCM_256, Suite.EC_CBC_256),
 }
+_CONTAINERS: Final[dict[KeyType, tuple[Container, ...]]] = {
+    "rsa": (Container.XML, Container.XML_MGF1P, Container.CMS),
+    "ec": (Container.XML, Container.CMS),
+}
 
 
 class SoftwareKeys:
@@ -64,7 +68,7 @@ class SoftwareKeyStore:
 
     def containers(self, key_type: KeyType) -> tuple[Container, ...]:
         """See `KeyStore.containers`."""
-        return (Container.XML,)
+        return _CONTAINERS[key_type]
 
     def generate(self, key_type: KeyType) -> KeyBlobs:
         """See `KeyStore.generate`."""

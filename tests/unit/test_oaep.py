@@ -44,11 +44,7 @@ def test_decodes_what_the_library_encodes(hash_name: OaepHash, label: bytes | No
 
 
 @given(st.binary(max_size=300), st.sampled_from(["sha1", "sha256"]))
-def test_any_octets_give_a_message_or_one_error(block: bytes, hash_name: OaepHash) -> None:
+def test_any_other_octets_give_one_error(block: bytes, hash_name: OaepHash) -> None:
     """REQ-60: one error for every cause."""
-    try:
-        message = decode_oaep(block, hash_name=hash_name, label=b"x")
-    except ValueError as error:
-        assert str(error) == "not an OAEP block"
-    else:
-        assert len(message) < len(block)
+    with pytest.raises(ValueError, match="not an OAEP block"):
+        decode_oaep(block, hash_name=hash_name, label=b"x")

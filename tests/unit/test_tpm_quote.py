@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import struct
 from dataclasses import replace
@@ -211,10 +212,8 @@ def test_any_changed_octet_gives_a_quote_or_a_typed_error(position: int, value: 
     """REQ-18: the same, close to a good one."""
     octets = bytearray(attest())
     octets[position] = value
-    try:
+    with contextlib.suppress(StatementInvalid):
         assert parse_quote(bytes(octets)).registers
-    except StatementInvalid:
-        pass
 
 
 @given(st.binary(max_size=300))

@@ -1,0 +1,394 @@
+"""What every back-end of a TRE must do, run on each: software, a PKCS #11 token and a TPM, with RSA and EC keys."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import multiprocessing
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from dmclient.config import TreSection
+from dmclient.tre.base import Hints
+from dmclient.tre.counter import COUNTER_NAME
+from dmclient.tre.counter_reference import REFERENCE_NAME
+from dmclient.tre.environment import Tre
+from dmclient.tre.key_stores import open_key_store
+from dmclient.tre.keys import KeyBlobs, KeyStore, KeyStoreError, KeyType
+from dmclient.tre.measured_start import REGISTER, measure_start
+from dmclient.tre.profiles import PROFILES
+from dmclient.tre.store import STORE_NAME
+from mcim import aka
+from mcim.data import encode_data
+from mcim.key_id import key_id_of
+from mcim.mcim_object import fresh_keys, seal_mcim
+from mcim.measurement_log import composite_digest, decode_log, replay
+from mcim.milenage import Milenage
+from mcim.platform_key import PlatformPublicKey
+from mcim.statements import verify_raw
+from mcim.vocabulary import Container, ResultCode, Suite, Tag, ValidationMode
+from tests.support_pki import rsa_key
+from tests.support_tokens import RunningTpm, missing, running_tpm, settings_for
+from tests.support_tre import IMSI, MCIM_ID, NOW, OPC, SEAL_KEY, K, World
+
+BACK_ENDS = ("software", "pkcs11", "tpm")
+KEY_TYPES: tuple[KeyType, ...] = ("rsa", "ec")
+CHALLENGE = b"c" * 32
+
+
+@dataclass(frozen=True)
+class BackEnd:
+    """A key store on this machine with a kind of key."""
+
+    name: str
+    key_type: KeyType
+    settings: TreSection
+    tpm: RunningTpm | None = None
+
+    def open(self, directory: Path) -> KeyStore:
+        """The key store for the TRE of a directory, opened as the device does it."""
+        return open_key_store(self.settings, directory)
+
+    @property
+    def legacy_needed(self) -> bool:
+        """SoftHSM2 knows OAEP with SHA-1 alone: with RSA it serves suite 1 and nothing else."""
+        return (self.name, self.key_type) == ("pkcs11", "rsa")
+
+    def world(self, directory: Path, **options: Any) -> World:
+        """A TRE in it, with certificates and home operators."""
+        options = {"profile": PROFILES[self.name], "legacy_suite": self.legacy_needed, **options}
+        return World(directory, key_type=self.key_type, open_key_store=self.open, **options)
+
+
+@pytest.fixture(scope="module")
+def tpm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningTpm]:
+    with running_tpm(tmp_path_factory.mktemp("tpm")) as running:
+        yield running
+
+
+def _back_end(request: pytest.FixtureRequest) -> BackEnd:
+    name, key_type = request.param.split("-")
+    if reason := missing(name):
+        pytest.skip(reason)
+    tpm = request.getfixturevalue("tpm") if name == "tpm" else None
+    return BackEnd(name, key_type, settings_for(name, tcti=tpm.tcti if tpm else ""), tpm)
+
+
+@pytest.fixture(scope="module", params=[f"{name}-{key_type}" for name in BACK_ENDS for key_type in KEY_TYPES])
+def back_end(request: pytest.FixtureRequest) -> BackEnd:
+    return _back_end(request)
+
+
+@pytest.fixture(scope="module", params=["pkcs11-ec", "tpm-ec"])
+def hardware(request: pytest.FixtureRequest) -> BackEnd:
+    """Those with a counter that a file cannot turn back."""
+    return _back_end(request)
+
+
+@pytest.fixture(scope="module")
+def made(back_end: BackEnd, tmp_path_factory: pytest.TempPathFactory) -> World:
+    """One TRE for the tests that leave it as it is, apart from what it has installed."""
+    return back_end.world(tmp_path_factory.mktemp("tre"), max_mcim=16)
+
+
+@pytest.fixture
+def world(made: World) -> World:
+    made.suite = made.container = None
+    made.register()
+    return made
+
+
+def another(world: World, mcim_id: UUID | None = None) -> bytes:
+    """A good package with an MCIM that is not there yet."""
+    ids = {"mcim_id": mcim_id or uuid4()}
+    return world.package(header=ids, content=ids)
+
+
+def sealed(world: World, recipient: PlatformPublicKey) -> bytes:
+    """An MCIM object for somebody; what is in it does not matter where it does not open."""
+    suite = world.tre.facts().suites[0]
+    data = encode_data(Tag.MCIM, bytes(64), 1)
+    return seal_mcim(data, suite=suite, recipient=recipient, keys=fresh_keys(suite, os.urandom))
+
+
+# -- manufacture and certificates -----------------------------------------------------------------------------------
+
+
+def test_certification_request_proves_both_keys(world: World) -> None:
+    """REQ-21, REQ-42, REQ-45: two different keys; the proof is the attestation key's, over all the rest."""
+    request = world.tre.certification_request()
+    proof = base64.b64decode(request.pop("proof"))
+    signed = json.dumps(request, sort_keys=True, separators=(",", ":")).encode()
+    assert isinstance(world.attest_key, ec.EllipticCurvePublicKey)
+    verify_raw(world.attest_key, proof, signed)
+    assert request["platformKey"] != request["attestKey"]
+    assert "PRIVATE" not in json.dumps(request)
+
+
+def test_facts(back_end: BackEnd, world: World) -> None:
+    """REQ-48: what the back-end can is what the TRE offers; nobody else's names."""
+    facts = world.tre.facts()
+    suites = {
+        "rsa": (Suite.RSA_GCM_256, Suite.RSA_CBC_256),
+        "ec": (Suite.EC_GCM_256, Suite.EC_CBC_256),
+    }[back_end.key_type]
+    assert facts.suites == ((Suite.LEGACY_1,) if back_end.legacy_needed else suites)
+    expected = {
+        "software-rsa": ("xml", "xml-mgf1p"),
+        "software-ec": ("xml",),
+        "pkcs11-rsa": ("xml-mgf1p",),
+        "pkcs11-ec": ("xml", "cms"),
+        "tpm-rsa": ("xml", "xml-mgf1p", "cms"),
+        "tpm-ec": ("xml", "cms"),
+    }
+    assert facts.containers == expected[f"{back_end.name}-{back_end.key_type}"]
+    assert facts.platform_cert is not None
+    assert facts.attest_cert is not None
+
+
+# -- evidence -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ValidationMode)
+def test_evidence(back_end: BackEnd, world: World, mode: ValidationMode) -> None:
+    """REQ-18: bound to challenge, nonce and PK_D; from a TPM it is a quote."""
+    nonce = world.tre.registration(NOW).nonce
+    evidence = world.evidence_of(world.tre.generate_evidence(CHALLENGE, mode, NOW))
+    assert (evidence.mode, evidence.challenge, evidence.nonce) == (mode, CHALLENGE, nonce)
+    assert evidence.platform_key_id == world.tre.facts().platform_key_id
+    assert evidence.tre_type == back_end.name
+    assert (evidence.quote is not None) == (back_end.name == "tpm")
+    again = world.evidence_of(world.tre.generate_evidence(CHALLENGE, mode, NOW))
+    assert again.counter > evidence.counter
+
+
+def test_measured_start(back_end: BackEnd, world: World) -> None:
+    """REQ-18: the log is bound by the evidence, and the registers of a TPM by its quote."""
+    measured = measure_start(TreSection())
+    world.reopen().take_measurements(measured)
+    world.register()
+    evidence = world.evidence_of(world.tre.generate_evidence(CHALLENGE, ValidationMode.REMOTE, NOW))
+    log = world.tre.measurement_log()
+    assert decode_log(log) == measured
+    assert evidence.log_digest == hashlib.sha256(log).digest()
+    if evidence.quote is not None:
+        assert evidence.quote.registers == (REGISTER,)
+        assert evidence.quote.pcr_digest == composite_digest(replay(measured))
+
+
+# -- packages -------------------------------------------------------------------------------------------------------
+
+
+def _offered(world: World) -> list[tuple[Suite, Container]]:
+    facts = world.tre.facts()
+    return [(suite, Container(container)) for suite in facts.suites for container in facts.containers]
+
+
+def test_installs_packages_of_every_suite_and_container_offered(world: World) -> None:
+    """REQ-29, REQ-31, REQ-39, REQ-47, REQ-67: the same MCIM for every TRE; the receipt verifies and says so."""
+    for suite, container in _offered(world):
+        world.register()
+        world.suite, world.container = suite, container
+        mcim_id = uuid4()
+        package = another(world, mcim_id)
+        outcome = world.provision(package)
+        assert outcome.code is ResultCode.SUCCESS, (suite, container, outcome.checks)
+        receipt = world.receipt_of(outcome)
+        assert (receipt.result, receipt.mcim_id) == (ResultCode.SUCCESS, mcim_id)
+        assert receipt.package_hash == hashlib.sha256(package).digest()
+        assert world.tre.attach_identity(mcim_id) == IMSI
+
+
+def test_a_container_that_is_not_offered_is_refused(back_end: BackEnd, world: World) -> None:
+    """REQ-39, T16: also when the key could open it."""
+    offered = {container for _, container in _offered(world)}
+    buildable = set(Container) - ({Container.XML_MGF1P} if back_end.key_type == "ec" else set())
+    for container in buildable - offered:
+        world.container = container
+        assert world.provision(world.package()).code is ResultCode.UNSUPPORTED_SUITE, container
+
+
+def test_wrong_keys_and_broken_objects(world: World) -> None:
+    """REQ-40, REQ-58, REQ-60: 1413 for another recipient, 1414 for whatever does not open, as often as it comes."""
+    is_rsa = isinstance(world.platform_key, rsa.RSAPublicKey)
+    other = (rsa_key(2048, 1) if is_rsa else ec.generate_private_key(ec.SECP256R1())).public_key()
+    good, for_other_key = sealed(world, world.platform_key), sealed(world, other)
+    for_other_tre = world.package(header={"platform_key_id": key_id_of(other)})
+    assert world.provision(for_other_tre).code is ResultCode.WRONG_RECIPIENT
+    world.register()
+    kid = good[6:22]
+    spoiled = {
+        "one bit of the wrapped keys": good[:40] + bytes((good[40] ^ 1,)) + good[41:],
+        "one bit of the data": good[:-40] + bytes((good[-40] ^ 1,)) + good[-39:],
+        "one bit of the MAC": good[:-1] + bytes((good[-1] ^ 1,)),
+        "wrapped for another key, its id changed": for_other_key[:6] + kid + for_other_key[22:],
+        "wrapped keys of ones": good[:24] + b"\xff" * int.from_bytes(good[22:24], "big") + good[-100:],
+        "wrapped keys of zeroes": good[:24] + bytes(int.from_bytes(good[22:24], "big")) + good[-100:],
+    }
+    for name, octets in spoiled.items():
+        outcome = world.provision(world.package(mcim_object=octets))
+        assert outcome.code is ResultCode.CRYPTO_FAILURE, name
+        assert world.receipt_of(outcome).result is ResultCode.CRYPTO_FAILURE
+        world.register()
+    # Nothing of it has hurt the key store.
+    assert world.provision(another(world)).code is ResultCode.SUCCESS
+
+
+def test_aka_with_what_was_installed(world: World) -> None:
+    """REQ-47, REQ-55: the network's answer is the same whatever the keys live in."""
+    mcim_id = uuid4()
+    assert world.provision(another(world, mcim_id)).code is ResultCode.SUCCESS
+    vector = aka.generate_vector(Milenage(K, OPC), rand=bytes(16), sqn=0x1000)
+    accepted = world.tre.authenticate(mcim_id, bytes(16), vector.autn)
+    assert isinstance(accepted, aka.Accepted)
+    assert accepted.res == vector.xres
+
+
+def test_new_keys(back_end: BackEnd, tmp_path: Path) -> None:
+    """REQ-21: a new pair in the same device, under the same counter; packages for the old pair do not open."""
+    world = back_end.world(tmp_path)
+    world.register()
+    old = world.package()
+    request = world.tre.begin_rekey()
+    again = world.reopen().begin_rekey()  # signatures differ each time
+    assert {**again, "proof": "", "oldProof": ""} == {**request, "proof": "", "oldProof": ""}
+    world.tre.complete_rekey(*world.take_over(request), world.certificates[2], NOW)
+    world.reopen()
+    world.register()
+    assert world.provision(old).code is not ResultCode.SUCCESS
+    assert world.provision(another(world)).code is ResultCode.SUCCESS
+    assert world.reopen().facts().state == "ok"
+
+
+# -- counter, restart, roll-back -------------------------------------------------------------------------------------
+
+
+def test_counter_rises_and_survives(back_end: BackEnd, tmp_path: Path) -> None:
+    """T3: by one at each increment, and never back, also when two users look at it."""
+    store = back_end.open(tmp_path)
+    first = store.counter.read()
+    assert [store.counter.increment(), store.counter.read()] == [first + 1, first + 1]
+    store.close()
+    again = back_end.open(tmp_path)
+    assert again.counter.read() == first + 1
+    assert [again.counter.increment(), again.counter.increment()] == [first + 2, first + 3]
+    again.close()
+
+
+def test_everything_is_there_after_a_restart(back_end: BackEnd, tmp_path: Path) -> None:
+    """REQ-42, REQ-48: in another process, which has nothing but files and device."""
+    world = back_end.world(tmp_path)
+    world.register()
+    package = world.package()
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1) as pool:
+        code = pool.apply(_provision_elsewhere, (back_end.settings, tmp_path, package))
+    assert code == ResultCode.SUCCESS
+    assert world.reopen().attach_identity(MCIM_ID) == IMSI
+
+
+def _provision_elsewhere(settings: TreSection, directory: Path, package: bytes) -> int:
+    tre = Tre.open(directory, SEAL_KEY, open_key_store(settings, directory))
+    return int(tre.provision(package, Hints(), NOW).code)
+
+
+def test_an_old_store_put_back_is_found_out(back_end: BackEnd, tmp_path: Path) -> None:
+    """T3: the counter of the device went on."""
+    world = back_end.world(tmp_path)
+    world.register()
+    before = (tmp_path / STORE_NAME).read_bytes()
+    package = world.package()
+    assert world.provision(package).code is ResultCode.SUCCESS
+    (tmp_path / STORE_NAME).write_bytes(before)
+    assert world.reopen().facts().state == "tampered"
+    assert world.provision(package).code is ResultCode.TRE_STATE_NOT_OK
+
+
+def test_another_counter_is_found_out(hardware: BackEnd, tmp_path: Path) -> None:
+    """T3: who takes the reference to the counter away, or gives another one, gets no TRE."""
+    world = hardware.world(tmp_path / "one")
+    other = hardware.open(tmp_path / "two")
+    other.counter.read()
+    reference = tmp_path / "one" / REFERENCE_NAME
+    own = reference.read_bytes()
+    reference.write_bytes((tmp_path / "two" / REFERENCE_NAME).read_bytes())
+    with pytest.raises(KeyStoreError, match="counter"):
+        world.reopen()
+    reference.unlink()
+    with pytest.raises(KeyStoreError, match="counter"):
+        world.reopen()
+    reference.write_bytes(b"no reference")
+    with pytest.raises(OSError, match="names no counter"):
+        world.reopen()
+    reference.write_bytes(own)
+    other.close()
+
+
+def test_two_tres_in_one_device_do_not_disturb_each_other(back_end: BackEnd, tmp_path: Path) -> None:
+    """REQ-64: keys and counters are apart; the keys of one do not load as those of another kind of store."""
+    first, second = back_end.world(tmp_path / "one"), back_end.world(tmp_path / "two")
+    for world in (first, second, first):
+        world.register()
+        assert world.provision(another(world)).code is ResultCode.SUCCESS
+    assert first.tre.facts().platform_key_id != second.tre.facts().platform_key_id
+    foreign = second.package()
+    assert first.provision(foreign).code in (ResultCode.WRONG_RECIPIENT, ResultCode.SIGNER_NOT_ACCEPTABLE)
+    for world in (second, first):
+        assert world.reopen().facts().state == "ok"
+
+
+def test_calls_from_several_threads(world: World) -> None:
+    """REQ-48: one device, many callers."""
+    with ThreadPoolExecutor(4) as pool:
+        octets = list(
+            pool.map(lambda _: world.tre.generate_evidence(CHALLENGE, ValidationMode.AUTONOMOUS, NOW), range(24))
+        )
+    assert len({world.evidence_of(each).counter for each in octets}) == 24
+
+
+# -- what must not be possible ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda blobs: KeyBlobs(platform=b"", attest=blobs.attest),
+        lambda blobs: KeyBlobs(platform=blobs.platform, attest=b"{}"),
+        lambda blobs: KeyBlobs(platform=b"\xff" * 40, attest=blobs.attest),
+        lambda blobs: KeyBlobs(platform=blobs.platform[:-7], attest=blobs.attest),
+        lambda blobs: KeyBlobs(platform=blobs.attest, attest=blobs.platform),
+    ],
+    ids=["nothing", "empty", "random", "truncated", "swapped"],
+)
+def test_keys_that_are_none(back_end: BackEnd, tmp_path: Path, spoil: Any) -> None:
+    """REQ-45: a typed error; the keys are not interchangeable either."""
+    store = back_end.open(tmp_path)
+    try:
+        blobs = store.generate(back_end.key_type)
+        if back_end.name == "software" and back_end.key_type == "ec" and spoil(blobs).platform == blobs.attest:
+            return  # both are P-256 in files, and nothing but the seal says which is which
+        with pytest.raises(KeyStoreError):
+            store.load(spoil(blobs))
+    finally:
+        store.close()
+
+
+def test_nothing_secret_is_shown(world: World) -> None:
+    """REQ-42: representations name no key."""
+    assert "platform=" not in repr(KeyBlobs(platform=b"secret", attest=b"secret"))
+    assert "secret" not in repr(KeyBlobs(platform=b"secret", attest=b"secret"))
+
+
+def test_counter_files_hold_no_keys(back_end: BackEnd, made: World) -> None:
+    """REQ-42: beside the sealed file there is nothing but a number, or the name of a counter."""
+    names = {path.name for path in made.directory.iterdir()}
+    assert names == {STORE_NAME, COUNTER_NAME if back_end.name == "software" else REFERENCE_NAME}
