@@ -18,8 +18,8 @@ from mcim.vocabulary import Suite
 from sho import cli
 from sho.app import MIGRATIONS
 from sho.auc import MAX_PER_IDENTITY, AttachBusy, AttachRefused, AuthenticationCentre
-from sho.store import repository, tables
-from sho.store.repository import NewHandover
+from sho.store import effects, handovers, repository, tables
+from sho.store.handovers import NewHandover
 from sho.subscriptions import Vault, generate
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -73,7 +73,7 @@ def new(m2me="m1", req="r1", *, tre=None, key=b"k" * 16, lowest=1):
 
 
 def allocate(store, wanted, now=NOW):
-    return store.write_sync(lambda c: repository.allocate(c, wanted, sqn_ahead=1024, now=now))
+    return store.write_sync(lambda c: handovers.allocate(c, wanted, sqn_ahead=1024, now=now))
 
 
 def test_one_subscription_for_one_request_until_there_is_none(store):
@@ -105,11 +105,11 @@ def test_a_failed_subscription_waits_before_another_device_gets_it(store):
     fill(store, 1)
     first = allocate(store, new())
     later = NOW + timedelta(hours=24)
-    assert store.write_sync(lambda c: repository.release(c, first, available_from=later))
-    assert not store.write_sync(lambda c: repository.release(c, first, available_from=later))
+    assert store.write_sync(lambda c: effects.release(c, first, available_from=later))
+    assert not store.write_sync(lambda c: effects.release(c, first, available_from=later))
     assert allocate(store, new("m2"), NOW + timedelta(hours=23)) is None
     assert allocate(store, new("m2"), later).subscription_id == first.subscription_id
-    assert not store.write_sync(lambda c: repository.arm(c, first))  # too late for the first device
+    assert not store.write_sync(lambda c: effects.arm(c, first))  # too late for the first device
 
 
 def test_the_first_package_stays(store):
@@ -117,7 +117,7 @@ def test_the_first_package_stays(store):
     row = allocate(store, new())
     for octets in (b"one", b"two"):
         kept = store.write_sync(
-            lambda c, octets=octets: repository.keep_package(c, row.id, sealed=octets, digest=octets * 8)
+            lambda c, octets=octets: handovers.keep_package(c, row.id, sealed=octets, digest=octets * 8)
         )
     assert (kept.package_sealed, kept.state) == (b"one", "packaged")
 
@@ -129,7 +129,7 @@ def test_the_first_package_stays(store):
 def armed(store):
     credential = fill(store, 1)[0]
     row = allocate(store, new())
-    assert store.write_sync(lambda c: repository.arm(c, row))
+    assert store.write_sync(lambda c: effects.arm(c, row))
     return credential
 
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from actor_runtime.errors import UnsealError
 from actor_runtime.sealing import SealingKey
 from mcim.milenage import opc_from_op
-from sho.subscriptions import Credential, SealedCredential, SubscriptionError, Vault, generate, mask_imsi, read_csv
+from sho.subscription_csv import Line, read_csv
+from sho.subscriptions import Credential, SealedCredential, SubscriptionError, Vault, generate, mask_imsi
 
 K, OPC = bytes(range(16)), bytes(range(16, 32))
 IMSI = "001010123456789"
@@ -88,8 +89,9 @@ def test_csv_with_opc_or_op():
     op = bytes(range(32, 48))
     lines = ["IMSI, k ,opc,op,amf", f"{IMSI},{K.hex()},{OPC.hex()},,", f"001010123456780,{K.hex()},,{op.hex()},0000"]
     first, second = read_csv(lines)
-    assert first == (Credential(imsi=IMSI, k=K, opc=OPC), b"\x80\x00")
-    assert second == (Credential(imsi="001010123456780", k=K, opc=opc_from_op(K, op)), b"\x00\x00")
+    assert first == Line(credential=Credential(imsi=IMSI, k=K, opc=OPC), amf=b"\x80\x00")
+    derived = Credential(imsi="001010123456780", k=K, opc=opc_from_op(K, op))
+    assert second == Line(credential=derived, amf=b"\x00\x00")
 
 
 BAD_CSV = {
