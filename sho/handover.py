@@ -312,14 +312,15 @@ class HandoverDesk:
             if row is None:
                 other = repository.choose_free(connection, tuple(KEY_LENGTHS), now)
                 return None, None, False, other is not None
+            later = self._policy.answer == "later"
             if known is None and self._policy.answer != "at-once":
                 jobs.add(
                     connection,
                     handover_id=row.id,
                     dpf_id=new.dpf_id,
                     certificates=platform_checks.to_base64(claim.certificates),
-                    state=jobs.WAITING if self._policy.answer == "later" else jobs.APPROVAL,
-                    due_at=now + self._policy.later_delay,
+                    state=jobs.WAITING if later else jobs.APPROVAL,
+                    due_at=now + self._policy.later_delay if later else now,
                     now=now,
                 )
             return row, jobs.find_for_handover(connection, row.id), known is None, False

@@ -184,7 +184,8 @@ class Exchange:
         """What the TRE does: verify, open, parse."""
         verified = self.verify()
         key = SoftwarePlatformKey(self.device.platform_key)
-        opened = open_mcim(open_package(verified, key), key, accepted=frozenset(Suite), random=os.urandom)
+        self.mcim_object = open_package(verified, key)
+        opened = open_mcim(self.mcim_object, key, accepted=frozenset(Suite), random=os.urandom)
         data = decode_data(opened)
         return verified.header, parse_content(data.tag, data.payload)
 
