@@ -80,9 +80,9 @@ class Authority:
         now: datetime,
         life: timedelta = OPERATOR_LIFE,
     ) -> x509.Certificate:
-        """A signing certificate for an SHO or DPF (DNS name) or a PVA (URI)."""
+        """A signing certificate for an SHO or DPF (DNS name) or for a PVA or supplier (URI)."""
         name: x509.GeneralName = (
-            x509.UniformResourceIdentifier(identity) if role is Role.PVA else x509.DNSName(identity)
+            x509.UniformResourceIdentifier(identity) if role in (Role.PVA, Role.SUPPLIER) else x509.DNSName(identity)
         )
         usage = _usage(role, public_key)
         subject = _name(identity)

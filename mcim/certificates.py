@@ -53,6 +53,7 @@ class Role(Enum):
     PVA = 3
     DPF = 4
     ATTEST = 5
+    SUPPLIER = 6
 
     @property
     def eku(self) -> ObjectIdentifier:
@@ -64,6 +65,7 @@ _ROLE_EKUS: Final = frozenset(role.eku for role in Role)
 _PURPOSE: Final = {
     Role.PLATFORM: "manufacturer",
     Role.ATTEST: "manufacturer",
+    Role.SUPPLIER: "manufacturer",
     Role.SHO: "sho",
     Role.PVA: "pva",
 }  # whose roots may vouch for the role; a DPF is known by its TLS certificate

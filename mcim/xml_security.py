@@ -12,7 +12,7 @@ import xmlsec
 from lxml import etree
 
 from mcim.errors import PackageRefused
-from mcim.vocabulary import OBJECT_MEDIA_TYPE, ResultCode
+from mcim.vocabulary import OBJECT_MEDIA_TYPE, Container, ResultCode
 
 # Once for the process: libxmlsec's own I/O callbacks would read file: references.
 xmlsec.cleanup_callbacks()
@@ -26,6 +26,8 @@ ENVELOPED: Final = "http://www.w3.org/2000/09/xmldsig#enveloped-signature"
 ECDSA_SHA256: Final = "http://www.w3.org/2001/04/xmldsig-more#ecdsa-sha256"
 AES256_GCM: Final = "http://www.w3.org/2009/xmlenc11#aes256-gcm"
 RSA_OAEP: Final = "http://www.w3.org/2009/xmlenc11#rsa-oaep"
+RSA_OAEP_MGF1P: Final = "http://www.w3.org/2001/04/xmlenc#rsa-oaep-mgf1p"
+SHA1: Final = "http://www.w3.org/2000/09/xmldsig#sha1"  # in OAEP of the container xml-mgf1p, and nowhere else
 MGF1_SHA256: Final = "http://www.w3.org/2009/xmlenc11#mgf1sha256"
 KW_AES256: Final = "http://www.w3.org/2001/04/xmlenc#kw-aes256"
 ECDH_ES: Final = "http://www.w3.org/2009/xmlenc11#ECDH-ES"
@@ -61,7 +63,7 @@ def _signature_shape(certificates: int) -> Shape:
     ))  # fmt: skip
 
 
-def _encrypted_shape(*, ec: bool) -> Shape:
+def _encrypted_shape(container: Container, *, ec: bool) -> Shape:
     if ec:
         kdf: Shape = (_q(XENC11, "KeyDerivationMethod"), {"Algorithm": CONCAT_KDF}, (
             (_q(XENC11, "ConcatKDFParams"), dict(CONCAT_PARAMS), (
@@ -75,6 +77,11 @@ def _encrypted_shape(*, ec: bool) -> Shape:
             (_q(XENC, "RecipientKeyInfo"), {}, ((_q(DS, "KeyName"), {}, "*"),)),
         ))  # fmt: skip
         key_info: Shape = (_q(DS, "KeyInfo"), {}, (agreement,))
+    elif container is Container.XML_MGF1P:
+        method = (_q(XENC, "EncryptionMethod"), {"Algorithm": RSA_OAEP_MGF1P}, (
+            (_q(DS, "DigestMethod"), {"Algorithm": SHA1}, ()),
+        ))  # fmt: skip
+        key_info = (_q(DS, "KeyInfo"), {}, ((_q(DS, "KeyName"), {}, "*"),))
     else:
         method = (_q(XENC, "EncryptionMethod"), {"Algorithm": RSA_OAEP}, (
             (_q(XENC, "OAEPparams"), {}, "*"),
@@ -111,13 +118,19 @@ def require_signature(element: etree._Element) -> None:
     _require(element, _signature_shape(len(certificates)))
 
 
-def require_encrypted_data(element: etree._Element, *, ec: bool) -> None:
-    """Refuse an EncryptedData that is not exactly ours; `ec` when the header carries an ephemeral key.
+def wraps_with_mgf1p(encrypted_data: etree._Element) -> bool:
+    """Whether the content key says that it is wrapped as in the container xml-mgf1p."""
+    method = encrypted_data.find(f"{_q(DS, 'KeyInfo')}/{_q(XENC, 'EncryptedKey')}/{_q(XENC, 'EncryptionMethod')}")
+    return method is not None and method.get("Algorithm") == RSA_OAEP_MGF1P
+
+
+def require_encrypted_data(element: etree._Element, container: Container, *, ec: bool) -> None:
+    """Refuse an EncryptedData that is not exactly that of the container; `ec` if the header has an ephemeral key.
 
     Raises:
         PackageRefused: as `require_signature`.
     """
-    _require(element, _encrypted_shape(ec=ec))
+    _require(element, _encrypted_shape(container, ec=ec))
 
 
 def _require(element: etree._Element, shape: Shape) -> None:

@@ -51,7 +51,7 @@ from dmserver.store.orders import find_order
 from mcim.authority import Authority
 from mcim.certificates import Role, TrustAnchors
 from mcim.key_id import key_id_of
-from mcim.package_header import PackageHeader, header_element
+from mcim.package_header import PackageHeader
 from mcim.receipt import Receipt, sign_receipt
 from mcim.statements import raw_signature
 from mcim.ticket import Ticket, issue_ticket, ticket_digest
@@ -64,6 +64,7 @@ from mcim.vocabulary import (
     Suite,
     ValidationMode,
 )
+from mcim.xml_header import header_element
 from mo_definitions import ALERT_ROOT, M2M_OBJECT, M2MSIM_OBJECT, load
 from syncml.accounts import ClientAccount
 from syncml.client_session import ClientSession, CommandResult

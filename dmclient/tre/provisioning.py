@@ -175,7 +175,8 @@ def _verify(package: bytes, state: TreState, now: datetime, checks: CheckList) -
             raise PackageRefused(ResultCode.SIGNER_NOT_ACCEPTABLE, "no home operator is selected")
         anchors = TrustAnchors(tuple(x509.load_der_x509_certificate(each) for each in state.sho_anchors), "sho")
         try:
-            verified = verify_package(package, anchors=anchors, now=now, expected_sho_id=selected)
+            accepted = frozenset(state.containers)
+            verified = verify_package(package, anchors=anchors, now=now, expected_sho_id=selected, containers=accepted)
         except UnsupportedAlgorithm as exc:  # a chain with a key of a type or curve the library does not know
             raise PackageRefused(ResultCode.SIGNER_NOT_ACCEPTABLE, "a key of an unknown type") from exc
     except PackageRefused as refusal:

@@ -29,7 +29,7 @@ MEMORY_MB: Final = 1024  # of the whole process, the instrumented interpreter in
 INPUT_OCTETS: Final = 8192
 _CHILD: Final = "--child"  # what follows is for libFuzzer
 _SELF: Final = "M2M_FUZZ_SELF"  # what libFuzzer starts in order to start itself
-_INSTRUMENTED: Final = ["syncml", "mo_definitions"]
+_INSTRUMENTED: Final = ["syncml", "mo_definitions", "mcim"]
 
 
 def main() -> int:

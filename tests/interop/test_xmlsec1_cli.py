@@ -10,15 +10,15 @@ from uuid import UUID
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from mcim.key_id import key_id_of
 from mcim.package import build_package
 from mcim.package_header import PackageHeader
 from mcim.platform_key import PlatformPublicKey
-from mcim.vocabulary import Operation, Suite
-from tests.support_pki import DPF_ID, M2ME_ID, NOW, SHO_ID, TRE_ID, pki
+from mcim.vocabulary import Container, Operation, Suite
+from tests.support_pki import DPF_ID, M2ME_ID, NOW, SHO_ID, TRE_ID, pki, rsa_key
 
 pytestmark = pytest.mark.skipif(
     shutil.which("xmlsec1") is None, reason="xmlsec1 is not installed (apt-get install xmlsec1)"
@@ -31,7 +31,7 @@ RECIPIENTS: dict[str, PlatformPublicKey] = {
 }
 
 
-def package(recipient: PlatformPublicKey = RECIPIENTS["rsa"]) -> bytes:
+def package(recipient: PlatformPublicKey = RECIPIENTS["rsa"], container: Container = Container.XML) -> bytes:
     header = PackageHeader(
         transaction_id=UUID(int=1),
         sequence=1,
@@ -54,6 +54,7 @@ def package(recipient: PlatformPublicKey = RECIPIENTS["rsa"]) -> bytes:
         recipient_public_key=recipient,
         signing_key=PKI.sho.key,
         signer_chain=PKI.sho.chain,
+        container=container,
     )
 
 
@@ -118,3 +119,28 @@ def test_rejects_the_certificate_of_another(tmp_path: Path) -> None:
     """REQ-50: the tool does compare with the key it was given, so the tests above mean something."""
     assert by_key(package(), tmp_path, PKI.other_sho.chain[0]).returncode != 0
     assert by_chain(package(), tmp_path, PKI.manufacturer_root.certificate).returncode != 0
+
+
+def decrypted(octets: bytes, directory: Path, key: rsa.RSAPrivateKey) -> subprocess.CompletedProcess[bytes]:
+    file, key_file = directory / "package.xml", directory / "key.pem"
+    file.write_bytes(octets)
+    key_file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    command = ["xmlsec1", "--decrypt", "--privkey-pem", str(key_file), str(file)]
+    return subprocess.run(command, capture_output=True, timeout=30, check=False)
+
+
+def test_mgf1p_is_decrypted_and_verified(tmp_path: Path) -> None:
+    """REQ-31: what xml-mgf1p is for: a library that knows no other OAEP verifies the package and opens it."""
+    octets = package(container=Container.XML_MGF1P)
+    result = by_key(octets, tmp_path, PKI.sho.chain[0])
+    assert result.returncode == 0, result.stderr
+    opened = decrypted(octets, tmp_path, PKI.platform_key)
+    assert opened.returncode == 0, opened.stderr
+    # The tool writes the document with the plaintext in the place of EncryptedData, or the plaintext alone.
+    assert b"content" in opened.stdout
+    assert b"EncryptedData" not in opened.stdout
+
+
+def test_mgf1p_is_not_decrypted_by_another_key(tmp_path: Path) -> None:
+    """REQ-29: the tool does use the key it was given, so the test above means something."""
+    assert decrypted(package(container=Container.XML_MGF1P), tmp_path, rsa_key(2048, 1)).returncode != 0

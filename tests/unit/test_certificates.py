@@ -172,7 +172,7 @@ def test_times(call: Call, reason: Reason) -> None:
 def _of_role(role: Role) -> x509.Certificate:
     if role in (Role.PLATFORM, Role.ATTEST):
         return MIXED.issue_platform(role, P256, tre_id=TRE_ID, m2me_id=M2ME_ID, now=NOW)
-    return MIXED.issue_role(role, P256, identity=PVA_ID if role is Role.PVA else SHO_ID, now=NOW)
+    return MIXED.issue_role(role, P256, identity=PVA_ID if role in (Role.PVA, Role.SUPPLIER) else SHO_ID, now=NOW)
 
 
 MIXED = Authority.create_root("CA of all roles", NOW)
@@ -182,6 +182,7 @@ PURPOSE = {
     Role.SHO: "sho",
     Role.PVA: "pva",
     Role.DPF: "sho",
+    Role.SUPPLIER: "manufacturer",
 }
 BY_ROLE = {role: _of_role(role) for role in Role}
 

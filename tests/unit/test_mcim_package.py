@@ -24,8 +24,9 @@ from mcim.errors import InvalidArgument, PackageRefused
 from mcim.key_id import key_id_of
 from mcim.package import VerifiedPackage, build_package, open_package, verify_package
 from mcim.package_header import PackageHeader, peek_header
-from mcim.platform_key import PlatformPublicKey, SoftwarePlatformKey
-from mcim.vocabulary import MAX_PACKAGE_SIZE, MCIM_NAMESPACE, Operation, ResultCode, Suite
+from mcim.platform_key import OaepHash, PlatformPublicKey, SoftwarePlatformKey
+from mcim.vocabulary import MAX_PACKAGE_SIZE, MCIM_NAMESPACE, Container, Operation, ResultCode, Suite
+from mcim.xml_package import XmlSealed
 from mcim.xml_security import DS, XENC, XENC11
 from tests.support_pki import DPF_ID, M2ME_ID, NOW, OTHER_SHO_ID, SHO_ID, TRE_ID, Signer, pki, rsa_key
 
@@ -60,7 +61,10 @@ def header(public_key: PlatformPublicKey = RSA_KEY.public_key) -> PackageHeader:
 
 
 def build(
-    signer: Signer = PKI.sho, public_key: PlatformPublicKey = RSA_KEY.public_key, content: bytes = OBJECT
+    signer: Signer = PKI.sho,
+    public_key: PlatformPublicKey = RSA_KEY.public_key,
+    content: bytes = OBJECT,
+    container: Container = Container.XML,
 ) -> bytes:
     return build_package(
         header(public_key),
@@ -68,6 +72,7 @@ def build(
         recipient_public_key=public_key,
         signing_key=signer.key,
         signer_chain=signer.chain,
+        container=container,
     )
 
 
@@ -79,6 +84,11 @@ def rsa_package() -> bytes:
 @functools.cache
 def ec_package() -> bytes:
     return build(public_key=EC_KEY.public_key)
+
+
+@functools.cache
+def mgf1p_package() -> bytes:
+    return build(container=Container.XML_MGF1P)
 
 
 def verify(package: bytes, **kwargs: Any) -> VerifiedPackage:
@@ -153,6 +163,130 @@ def test_another_recipient(package: Callable[[], bytes], key: SoftwarePlatformKe
     assert str(caught.value) == "the package does not open"
 
 
+MGF1P_ONLY, BOTH = frozenset({Container.XML_MGF1P}), frozenset({Container.XML, Container.XML_MGF1P})
+
+
+@pytest.mark.parametrize("accepted", [MGF1P_ONLY, BOTH], ids=["alone", "beside-xml"])
+def test_mgf1p_round_trip(accepted: frozenset[Container]) -> None:
+    """REQ-31: the content key under OAEP with SHA-1 and no label, for keys in tokens that do no other."""
+    verified = verify(mgf1p_package(), containers=accepted)
+    assert verified.container is Container.XML_MGF1P
+    assert verified.header == header() == peek_header(mgf1p_package())
+    asked = []
+
+    class Token(SoftwarePlatformKey):
+        def decrypt_oaep(self, ciphertext: bytes, *, hash_name: OaepHash, label: bytes | None) -> bytes:
+            asked.append((hash_name, label))
+            return super().decrypt_oaep(ciphertext, hash_name=hash_name, label=label)
+
+    assert open_package(verified, Token(PKI.platform_key)) == OBJECT
+    assert asked == [("sha1", None)]
+
+
+@pytest.mark.parametrize(
+    ("package", "accepted"),
+    [
+        pytest.param(mgf1p_package, frozenset({Container.XML}), id="mgf1p-for-xml"),
+        pytest.param(mgf1p_package, frozenset({Container.CMS}), id="mgf1p-for-cms"),
+        pytest.param(rsa_package, MGF1P_ONLY, id="xml-for-mgf1p"),
+        pytest.param(ec_package, MGF1P_ONLY, id="ec-for-mgf1p"),
+        pytest.param(rsa_package, frozenset(), id="nothing-accepted"),
+    ],
+)
+def test_container_that_is_not_accepted(package: Callable[[], bytes], accepted: frozenset[Container]) -> None:
+    """T16 REQ-31 REQ-39: a TRE takes what it offers; the home operator cannot be talked into anything weaker."""
+    assert refusal(package(), containers=accepted) is ResultCode.UNSUPPORTED_SUITE
+
+
+def test_mgf1p_is_for_rsa_keys_alone() -> None:
+    """REQ-31: with an EC key there is no OAEP at all."""
+    with pytest.raises(InvalidArgument):
+        build(public_key=EC_KEY.public_key, container=Container.XML_MGF1P)
+
+
+@pytest.mark.parametrize(
+    ("package", "accepted"),
+    [
+        pytest.param(rsa_package, BOTH, id="xml-made-mgf1p"),
+        pytest.param(mgf1p_package, BOTH, id="mgf1p-made-xml"),
+    ],
+)
+def test_container_changed_on_the_way(package: Callable[[], bytes], accepted: frozenset[Container]) -> None:
+    """T16 REQ-31: how the key is wrapped stands under the signature."""
+    method = f"{D}KeyInfo/{X}EncryptedKey/{X}EncryptionMethod"
+    template = mgf1p_package() if package is rsa_package else rsa_package()
+
+    def change(root: etree._Element) -> None:
+        old = find(root, f"{X}EncryptedData/{method}")
+        parent = old.getparent()
+        assert parent is not None
+        parent.replace(old, find(etree.fromstring(template), f"{X}EncryptedData/{method}"))
+
+    assert refusal(changed(change, package()), containers=accepted) is ResultCode.SIGNATURE_INVALID
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        pytest.param("Algorithm", "http://www.w3.org/2001/04/xmlenc#sha256", id="digest"),
+        pytest.param("Algorithm", "http://www.w3.org/2001/04/xmldsig-more#md5", id="md5"),
+    ],
+)
+def test_mgf1p_has_one_digest(name: str, value: str) -> None:
+    """REQ-39: the legacy container is one set of algorithms as well, not an open door."""
+    change = _attribute(f"{X}EncryptedData/{D}KeyInfo/{X}EncryptedKey/{X}EncryptionMethod/{D}DigestMethod", name, value)
+    assert refusal(changed(change, mgf1p_package()), containers=BOTH) is ResultCode.UNSUPPORTED_SUITE
+
+
+def _command(container: Container = Container.XML) -> bytes:
+    return build_package(
+        replace(header(), operation=Operation.SUSPEND),
+        None,
+        recipient_public_key=RSA_KEY.public_key,
+        signing_key=PKI.sho.key,
+        signer_chain=PKI.sho.chain,
+        container=container,
+    )
+
+
+@pytest.mark.parametrize("container", sorted(BOTH))
+@pytest.mark.parametrize("accepted", [MGF1P_ONLY, BOTH, frozenset({Container.XML})], ids=["mgf1p", "both", "xml"])
+def test_command_in_xml(container: Container, accepted: frozenset[Container]) -> None:
+    """REQ-31: a signed header alone has nothing wrapped, so both containers in XML are the same."""
+    verified = verify(_command(container), containers=accepted)
+    assert verified.container in accepted
+    assert verified.sealed is None
+    assert refusal(_command(container), containers=frozenset({Container.CMS})) is ResultCode.UNSUPPORTED_SUITE
+
+
+@pytest.mark.parametrize(
+    ("operation", "content"),
+    [(Operation.INSTALL, None), (Operation.DELETE, OBJECT), (Operation.RELEASE, OBJECT)],
+    ids=["install-without", "delete-with", "release-with"],
+)
+@pytest.mark.parametrize("container", Container)
+def test_object_where_none_belongs(operation: Operation, content: bytes | None, container: Container) -> None:
+    """REQ-59: the operation decides whether there is an object."""
+    with pytest.raises(InvalidArgument):
+        build_package(
+            replace(header(), operation=operation),
+            content,
+            recipient_public_key=RSA_KEY.public_key,
+            signing_key=PKI.sho.key,
+            signer_chain=PKI.sho.chain,
+            container=container,
+        )
+
+
+def test_ephemeral_key_in_a_command() -> None:
+    """REQ-59: a header has nothing that means nothing."""
+    given = replace(header(), operation=Operation.SUSPEND, ephemeral_key=b"\4" * 65)
+    package = build_package(
+        given, None, recipient_public_key=RSA_KEY.public_key, signing_key=PKI.sho.key, signer_chain=PKI.sho.chain
+    )
+    assert refusal(package) is ResultCode.MALFORMED
+
+
 def _set(path: str, value: str) -> Callable[[etree._Element], None]:
     def change(element: etree._Element) -> None:
         find(element, path).text = value
@@ -196,10 +330,11 @@ def test_one_error_for_whatever_does_not_open(
 ) -> None:
     """REQ-60: one uniform refusal, even where the SHO itself signed what does not open."""
     verified = verify(package())
-    element = copy.deepcopy(verified.encrypted_data)
+    assert isinstance(verified.sealed, XmlSealed)
+    element = copy.deepcopy(verified.sealed.encrypted_data)
     change(element)
     with pytest.raises(PackageRefused) as caught:
-        open_package(replace(verified, encrypted_data=element), key)
+        open_package(replace(verified, sealed=replace(verified.sealed, encrypted_data=element)), key)
     assert (caught.value.code, str(caught.value)) == (ResultCode.CRYPTO_FAILURE, "the package does not open")
 
 
@@ -209,8 +344,9 @@ def test_one_error_for_whatever_does_not_open(
 def test_ephemeral_point_that_is_none(point: bytes) -> None:
     """REQ-60: a point off the curve tells nothing of the private key."""
     verified = verify(ec_package())
+    assert isinstance(verified.sealed, XmlSealed)
     with pytest.raises(PackageRefused) as caught:
-        open_package(replace(verified, header=replace(verified.header, ephemeral_key=point)), EC_KEY)
+        open_package(replace(verified, sealed=replace(verified.sealed, ephemeral_key=point)), EC_KEY)
     assert caught.value.code is ResultCode.CRYPTO_FAILURE
 
 
