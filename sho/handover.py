@@ -276,7 +276,7 @@ class HandoverDesk:
     def _negotiate(
         self, body: HandoverBody, operation: Operation, platform: ValidatedCertificate, checks: Checks
     ) -> tuple[list[Suite], Container, tuple[str, ...]]:
-        container = choose_container(body.containers, self._policy.containers)
+        container = choose_container(body.containers, self._policy.containers, platform_key(platform))
         if container is None:
             raise checks.failed(
                 "container", ("REQ-31",), code="container-not-acceptable", detail="none is made here", status=422

@@ -23,9 +23,13 @@ def acceptable_suites(offered: Iterable[str], allowed: frozenset[Suite], key: Pl
     return [suite for suite in known if suite in allowed and (suite in _ELLIPTIC) is elliptic]
 
 
-def choose_container(offered: Iterable[str], allowed: frozenset[Container]) -> Container | None:
-    """The container that the TRE likes best among those made here. The one with SHA-1 in its OAEP comes last."""
+def choose_container(offered: Iterable[str], allowed: frozenset[Container], key: PlatformPublicKey) -> Container | None:
+    """The container that the TRE likes best among those made here. The one with SHA-1 in its OAEP comes last, and is
+    for RSA alone.
+    """
     found = [Container(label) for label in offered if label in allowed]
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        found = [each for each in found if each is not Container.XML_MGF1P]
     return next((each for each in found if each is not Container.XML_MGF1P), found[0] if found else None)
 
 

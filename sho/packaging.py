@@ -20,7 +20,7 @@ from mcim.mcim_object import fresh_keys, seal_mcim
 from mcim.package import build_package
 from mcim.package_header import PackageHeader
 from mcim.platform_key import PlatformPublicKey
-from mcim.vocabulary import BindMode, Container, ContainerState, McimPolicy, Operation, Suite, Tag
+from mcim.vocabulary import BindMode, ContainerState, McimPolicy, Operation, Suite, Tag
 from sho.checks import Checks, RequestRefused
 from sho.identity import ShoIdentity
 from sho.platform_checks import platform_key
@@ -163,7 +163,7 @@ class PackageMaker:
             recipient_public_key=recipient,
             signing_key=self._identity.signing_key,
             signer_chain=self._identity.chain,
-            **container_argument(row.container),
+            container=row.container,
         )
 
     def _content(self, row: HandoverRow, parts: _Ingredients) -> McimContent | UpdateContent:
@@ -216,11 +216,6 @@ class PackageMaker:
 
     def _token(self, token: TokenRow | None) -> bytes | None:
         return self._vault.open_token(token.sealed, token.token_ref) if token is not None else None
-
-
-def container_argument(container: Container) -> dict[str, Any]:
-    """How `build_package` is told of a container; XML is what it makes without being told."""
-    return {} if container is Container.XML else {"container": container}
 
 
 def _fields(bound: BoundContent) -> dict[str, Any]:

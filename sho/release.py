@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from datetime import datetime, timedelta
 from typing import Final
@@ -10,9 +9,8 @@ from typing import Final
 from actor_runtime.errors import ActorError
 from actor_runtime.store import Store
 from actor_runtime.trail import Trail
-from mcim.package import build_package
-from mcim.package_header import PackageHeader
-from mcim.vocabulary import Operation
+from mcim import release_token
+from mcim.release_token import Release
 from sho.handover import CLOCK_SKEW
 from sho.identity import ShoIdentity
 from sho.store import effects, repository
@@ -31,7 +29,7 @@ def issue_release(
     life: timedelta,
     now: datetime,
 ) -> bytes:
-    """A signed header of operation release. It is recorded before it exists outside.
+    """A token, recorded before it exists outside.
 
     Raises:
         ActorError: the MCIM is not ours, or not in that TRE.
@@ -46,29 +44,21 @@ def issue_release(
     if new_sho_id == identity.sho_id:
         raise ActorError("a release is for another SHO")
     not_before, not_after = (now - CLOCK_SKEW).replace(microsecond=0), (now + life).replace(microsecond=0)
-    header = PackageHeader(
-        transaction_id=uuid.uuid4(),
-        sequence=handover.sequence,
-        registration_nonce=os.urandom(32),  # of no registration: the token lies inside a package that has one
-        m2me_id=handover.m2me_id,
-        tre_id=tre_id,
-        platform_key_id=handover.platform_key_id,
-        sho_id=identity.sho_id,
-        dpf_id=handover.dpf_id,
-        operation=Operation.RELEASE,
+    release = Release(
         mcim_id=uuid.UUID(mcim_id),
-        suite=handover.suite,
+        tre_id=tre_id,
+        m2me_id=handover.m2me_id,
+        old_sho_id=identity.sho_id,
+        new_sho_id=new_sho_id,
         not_before=not_before,
         not_after=not_after,
-        ticket_digest=handover.ticket_digest,
-        new_sho_id=new_sho_id,
     )
-    token = build_package(
-        header,
-        None,
-        recipient_public_key=identity.signing_key.public_key(),  # nothing is encrypted
+    token = release_token.issue_release(
+        release,
+        token_id=uuid.uuid4(),
         signing_key=identity.signing_key,
         signer_chain=identity.chain,
+        container=handover.container,  # the TRE took it before
     )
     store.write_sync(
         lambda c: effects.add_release(

@@ -20,7 +20,7 @@ from mcim.mcim_object import open_mcim
 from mcim.package import open_package, verify_package
 from mcim.platform_key import SoftwarePlatformKey
 from mcim.ticket import Ticket, issue_ticket
-from mcim.vocabulary import Operation, ResultCode, Suite, ValidationMode
+from mcim.vocabulary import Container, Operation, ResultCode, Suite, ValidationMode
 from sho.app import build, partner_application
 from sho.config import ShoSettings
 from sho.store import repository
@@ -178,7 +178,13 @@ class Exchange:
     def verify(self):
         """What the TRE does before it opens anything."""
         anchors = TrustAnchors((self.pki.sho.certificate,), "sho")
-        return verify_package(self.package, anchors=anchors, now=datetime.now(UTC), expected_sho_id=SHO_ID)
+        return verify_package(
+            self.package,
+            anchors=anchors,
+            now=datetime.now(UTC),
+            expected_sho_id=SHO_ID,
+            containers=frozenset(Container),
+        )
 
     def open(self):
         """What the TRE does: verify, open, parse."""

@@ -15,7 +15,7 @@ from actor_runtime.http import PartnerRefused, to_base64
 from mcim.certificates import Role, TrustAnchors
 from mcim.content import McimContent, UpdateContent
 from mcim.package import verify_package
-from mcim.vocabulary import AlgorithmId, McimPolicy, Operation, ResultCode
+from mcim.vocabulary import AlgorithmId, Container, McimPolicy, Operation, ResultCode
 from sho.app import network_application
 from sho.identity import load_identity
 from sho.release import issue_release
@@ -23,7 +23,7 @@ from sho.store import handovers, repository, tables, tokens, updates
 from sho.store.tokens import TokenRow
 from sho.store.updates import NewValues
 from sho.subscriptions import Credential
-from tests.support_operators import M2ME_ID, SHO_ID, TRE_ID, Device, Pki, calling, der, running
+from tests.support_operators import M2ME_ID, SHO_ID, TRE_ID, Device, Pki, calling, der, ec_key, running
 from tests.support_sho import CREDENTIALS, OFFER, Exchange, Usim, fill, order, serving, sho_settings, states
 
 NEW = Credential(imsi="001010000009999", k=b"n" * 15 + b"k", opc=b"n" * 15 + b"o")
@@ -545,3 +545,35 @@ def test_every_operation_has_its_states():
     """REQ-70: install and replace have no target; release is no operation of a package."""
     with_target = set(Operation) - {Operation.INSTALL, Operation.REPLACE, Operation.RELEASE}
     assert set(handovers.STATES_FOR) == with_target
+
+
+@pytest.mark.parametrize(
+    ("offered", "key", "made"),
+    [(["cms", "xml"], "rsa", "cms"), (["cms"], "ec", "cms"), (["xml-mgf1p", "raw"], "rsa", "xml-mgf1p")],
+)
+async def test_packages_and_commands_come_in_the_container_of_the_tre(pki, tmp_path, offered, key, made):
+    """REQ-31, REQ-47, REQ-49: an install and a command after it."""
+    device = Device(pki, platform_key=ec_key() if key == "ec" else None)
+    async with serving(sho_settings(pki, tmp_path), pki) as (sho, dpf):
+        await fill(sho)
+        exchange = Exchange(pki, device, offer=OFFER | {"containers": offered})
+        answer = await exchange.hand_over(dpf)
+        assert answer["container"] == made
+        assert exchange.verify().container is Container(made)
+        assert exchange.open()[1].imsi == CREDENTIALS[0].imsi
+        await exchange.finish(dpf, counter=2)
+        order_id = await order(sho, "o-2", operation=Operation.SUSPEND, mcim_id=answer["mcimId"])
+        command = Exchange(pki, device, order_id=order_id, operation="suspend", offer=OFFER | {"containers": offered})
+        await command.hand_over(dpf)
+        # Nothing is encrypted, so the two forms of XML are one.
+        assert command.verify().container.media_type == Container(made).media_type
+        assert command.verify().header.operation is Operation.SUSPEND
+
+
+async def test_a_container_that_this_sho_does_not_make(pki, tmp_path, device):
+    """REQ-31: the setting decides what is made here."""
+    only_xml = sho_settings(pki, tmp_path, containers=frozenset({Container.XML}))
+    async with serving(only_xml, pki) as (sho, dpf):
+        await fill(sho)
+        exchange = Exchange(pki, device, offer=OFFER | {"containers": ["cms"]})
+        assert await refused(exchange.hand_over(dpf)) == (422, "container-not-acceptable")
