@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from mcim.vocabulary import Operation, Suite
-from sho.store.repository import ALLOCATED, FREE, PACKAGED, PREPARED, SUPERSEDED, naive
+from sho.store.repository import ALLOCATED, FREE, PREPARED, naive
 from sho.store.tables import (
     device_tokens,
-    handovers,
     platforms,
     prepare_items,
     prepare_jobs,
@@ -173,7 +172,7 @@ def usable(connection: Connection, new: NewHandover, *, now: datetime) -> Prepar
     """The object that fits this request, marked as used: of exactly this platform key, its suite and algorithm still
     offered, its sequence number not below what the TRE takes, in force, and with the token the device has now.
 
-    A request whose nonce was renewed gets the same object again, while the TRE has not judged it.
+    A request whose nonce was renewed gets the same object again, until a receipt moved its subscription on.
     """
     if new.operation is not Operation.INSTALL or new.prepared_suites is None:
         return None
@@ -195,17 +194,11 @@ def usable(connection: Connection, new: NewHandover, *, now: datetime) -> Prepar
     if row is None:
         return None
     found = _prepared(row)
-    judged = connection.execute(
-        select(handovers.c.id).where(
-            handovers.c.prepared_id == found.id, handovers.c.state.not_in((ALLOCATED, PACKAGED, SUPERSEDED))
-        )
-    ).first()
     token = connection.execute(
         select(device_tokens.c.token_ref).where(device_tokens.c.m2me_id == new.m2me_id)
     ).scalar_one_or_none()
     fits = (
-        judged is None
-        and found.suite in new.prepared_suites
+        found.suite in new.prepared_suites
         and row.algorithm in new.algorithms
         and found.sequence >= new.next_sequence
         and found.not_before <= now < found.not_after

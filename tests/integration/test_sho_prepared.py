@@ -27,7 +27,7 @@ from sho.app import build
 from sho.store import prepared, repository, tokens
 from sho.store.tokens import TokenRow
 from sho.subscriptions import Credential, generate
-from tests.support_operators import M2ME_ID, TRE_ID, Device, Pki, ec_key
+from tests.support_operators import M2ME_ID, TRE_ID, Device, Pki, ec_key, rsa_key
 from tests.support_sho import CREDENTIALS, OFFER, Exchange, fill, order, serving, sho_settings, states
 
 DEVICES = 12
@@ -170,7 +170,7 @@ async def test_a_token_known_when_preparing_is_inside(pki, tmp_path, device):
 
 async def test_an_object_of_another_key_or_after_its_time_is_not_used(pki, tmp_path, device):
     """REQ-65, T4: exactly the platform key it was made for; not after NOT_AFTER."""
-    other = Device(pki, platform_key=ec_key())  # the same TRE, certified anew
+    other = Device(pki, platform_key=rsa_key(3072))  # the same TRE with another key, certified anew
     now = datetime.now(UTC)
     early = sho_settings(pki, tmp_path, mcim_validity_days=1)
     sho = build(early, now=lambda: now - timedelta(days=2))
