@@ -168,7 +168,7 @@ class HandoverDesk:
                     "subscription", repository.FREE if row.prepared_id is None else repository.PREPARED,
                     repository.ALLOCATED, step=STEP, order=body.order_id, detail=f"MCIM {row.mcim_id}",
                 )  # fmt: skip
-        self._check_same_request(body, operation, platform, row, checks)
+        self._check_same_request(body, platform, row, checks)
         if job is None or row.package_sealed is not None:
             return await self._packages.package(row, platform, checks)
         if job.state == jobs.REFUSED:
@@ -346,17 +346,17 @@ class HandoverDesk:
     def _check_same_request(
         self,
         body: HandoverBody,
-        operation: Operation,
         platform: ValidatedCertificate,
         row: HandoverRow,
         checks: Checks,
     ) -> None:
-        """A second package for one request would be a second signature over one (ReqId, nonce)."""
+        """A second package for one request would be a second signature over one (ReqId, nonce). Of the same order it is
+        for the same operation.
+        """
         same = (
             hmac.compare_digest(row.nonce, body.nonce)
             and row.platform_key_id == platform.key_id
             and (row.tre_id, row.order_id, row.dpf_id) == (body.tre_id, body.order_id, body.dpf_id)
-            and row.operation is operation
             and row.state in (repository.ALLOCATED, repository.PACKAGED)
         )
         checks.require(
