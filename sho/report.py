@@ -83,7 +83,9 @@ class ReportDesk:
         the receipt of the TRE that we installed it in. None when it is nothing of the kind.
         """
         try:
-            claimed = verify_receipt(body.receipt, _ec_key(load_der(body.attest_cert).public_key()))
+            leaf, chain = load_der(body.attest_cert), [load_der(octets) for octets in body.chain]
+            attest = validate(leaf, chain, self._trust.manufacturers, Role.ATTEST, now, crls=self._trust.crls)
+            claimed = verify_receipt(body.receipt, _ec_key(attest.public_key))
         except (CertificateRefused, StatementInvalid):
             return None
         if (
