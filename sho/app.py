@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import ssl
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -23,7 +24,6 @@ from actor_runtime.http import (
     peer_identities,
     read_body,
     serve,
-    to_base64,
 )
 from actor_runtime.pem_files import read_chain
 from actor_runtime.sealing import SealingKey
@@ -42,12 +42,16 @@ from home_network.http import (
 from home_network.sessions import AttachBusy, Attached, AttachRefused
 from mcim.aka import IND_BITS
 from mcim.certificates import TrustAnchors
-from mcim.vocabulary import Suite
+from mcim.vocabulary import McimPolicy, Suite
 from sho.auc import AuthenticationCentre
 from sho.checks import RequestRefused
 from sho.config import ShoSettings
-from sho.handover import HandoverBody, HandoverDesk, HandoverPolicy
+from sho.handover import Deferred, HandoverBody, HandoverDesk, HandoverPolicy, package_members
 from sho.identity import TrustStore, load_identity
+from sho.jobs import JobDesk, JobWorker, working
+from sho.packaging import PackageMaker
+from sho.platform_checks import PlatformChecks
+from sho.preparation import Preparation
 from sho.registrations import DpfUnavailable, RegistrationBody, RegistrationDesk
 from sho.report import ReportBody, ReportDesk
 from sho.store import repository, tables
@@ -64,6 +68,30 @@ def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+class DpfClients:
+    """Clients of DPFs by URL, made when first asked for."""
+
+    def __init__(self, settings: ShoSettings) -> None:
+        self._settings = settings
+        self._context: ssl.SSLContext | None = None
+        self._clients: dict[str, PartnerClient] = {}
+
+    def __call__(self, url: str) -> PartnerClient:
+        """The client for that URL."""
+        settings = self._settings
+        if self._context is None:
+            self._context = client_context(settings.tls_ca, cert=settings.tls_cert, key=settings.tls_key)
+        if url not in self._clients:
+            self._clients[url] = PartnerClient(url, self._context, settings.partner_timeout_s)
+        return self._clients[url]
+
+    async def close(self) -> None:
+        """Close all connections."""
+        for client in self._clients.values():
+            await client.close()
+        self._clients.clear()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sho:
     """The parts of a running SHO."""
@@ -73,6 +101,10 @@ class Sho:
     vault: Vault
     handovers: HandoverDesk
     reports: ReportDesk
+    jobs: JobDesk
+    worker: JobWorker
+    preparation: Preparation
+    dpfs: DpfClients
     auc: AuthenticationCentre
     crls: CrlSource
     allowed_clients: frozenset[str]
@@ -89,6 +121,7 @@ class Sho:
         await self.crls.stop()
         if self.registrations is not None:
             await self.registrations.dpf.close()
+        await self.dpfs.close()
         self.store.close()
         self.trail.close()
 
@@ -142,12 +175,7 @@ def build(settings: ShoSettings, *, now: Callable[[], datetime] = _utc_now) -> S
         crl_source=crls.current,
         crl_required=settings.crl_required,
     )
-    policy = HandoverPolicy(
-        suites=_suites(settings.suites),
-        require_order=settings.require_order,
-        validity=timedelta(days=settings.mcim_validity_days),
-        sqn_ahead=settings.sqn_init_ahead << IND_BITS,
-    )
+    policy = handover_policy(settings)
     store = open_store(settings)
     try:
         vault = open_vault(settings, store)
@@ -156,11 +184,18 @@ def build(settings: ShoSettings, *, now: Callable[[], datetime] = _utc_now) -> S
     except BaseException:
         store.close()
         raise
+    dpfs = DpfClients(settings)
+    platforms = PlatformChecks(identity, trust)
+    packages = PackageMaker(
+        store=store, vault=vault, trail=trail, identity=identity, mcim_policy=mcim_policy(settings.mcim_policy)
+    )
     return Sho(
         store=store,
         trail=trail,
         vault=vault,
-        handovers=HandoverDesk(store=store, vault=vault, trail=trail, identity=identity, trust=trust, policy=policy),
+        handovers=HandoverDesk(
+            store=store, trail=trail, identity=identity, platforms=platforms, packages=packages, policy=policy
+        ),
         reports=ReportDesk(
             store=store,
             trail=trail,
@@ -168,6 +203,21 @@ def build(settings: ShoSettings, *, now: Callable[[], datetime] = _utc_now) -> S
             trust=trust,
             quarantine=timedelta(seconds=settings.failed_quarantine_s),
         ),
+        jobs=JobDesk(store=store, packages=packages),
+        worker=JobWorker(
+            store=store,
+            trail=trail,
+            platforms=platforms,
+            packages=packages,
+            dpf=dpfs,
+            dpfs=settings.dpfs,
+            first_pause=timedelta(seconds=settings.delivery_retry_s),
+            now=now,
+        ),
+        preparation=Preparation(
+            store=store, trail=trail, platforms=platforms, packages=packages, policy=policy, now=now
+        ),
+        dpfs=dpfs,
         auc=AuthenticationCentre(
             store=store,
             vault=vault,
@@ -200,6 +250,39 @@ def _registrations(settings: ShoSettings, store: Store, trail: Trail) -> Registr
     )
 
 
+def handover_policy(settings: ShoSettings) -> HandoverPolicy:
+    """What the settings say about packages.
+
+    Raises:
+        ConfigError: a suite that nobody knows.
+    """
+    return HandoverPolicy(
+        suites=_suites(settings.suites),
+        containers=settings.containers,
+        require_order=settings.require_order,
+        validity=timedelta(days=settings.mcim_validity_days),
+        sqn_ahead=settings.sqn_init_ahead << IND_BITS,
+        use_prepared=settings.preparation == "prefer",
+        answer=settings.answer,
+        later_delay=timedelta(seconds=settings.later_delay_s),
+    )
+
+
+def mcim_policy(names: Iterable[str]) -> McimPolicy:
+    """Policy flags by their names, as settings and command line have them.
+
+    Raises:
+        ConfigError: a name that nobody knows.
+    """
+    policy = McimPolicy.NONE
+    for name in names:
+        flag = McimPolicy.__members__.get(name.upper().replace("-", "_"))
+        if flag is None:
+            raise ConfigError("policy: not one of signed-lifecycle, release-required, two-phase-update")
+        policy |= flag
+    return policy
+
+
 def partner_application(sho: Sho) -> web.Application:
     """What DPFs may call, and the one path that registration operators may."""
     app = new_application()
@@ -207,6 +290,7 @@ def partner_application(sho: Sho) -> web.Application:
     if sho.registrations is not None:
         app.router.add_post(REGISTRATIONS, partial(_register, sho, sho.registrations))
     app.router.add_post("/v1/handover", partial(_hand_over, sho))
+    app.router.add_get("/v1/jobs/{job}", partial(_job, sho))
     app.router.add_post("/v1/report", partial(_report, sho))
     return app
 
@@ -224,27 +308,28 @@ async def run(settings: ShoSettings) -> None:
     partner_tls = server_context(settings.tls_cert, settings.tls_key, client_ca=settings.tls_ca)
     network_tls = server_context(settings.tls_cert, settings.tls_key)
     sho = build(settings)
+    listeners = [
+        Listener(
+            name="partner",
+            app=partner_application(sho),
+            host=settings.partner.host,
+            port=settings.partner.port,
+            ssl_context=partner_tls,
+        ),
+        Listener(
+            name="network",
+            app=network_application(sho),
+            host=settings.network.host,
+            port=settings.network.port,
+            ssl_context=network_tls,
+        ),
+    ]
     await sho.start()
-    await serve(
-        [
-            Listener(
-                name="partner",
-                app=partner_application(sho),
-                host=settings.partner.host,
-                port=settings.partner.port,
-                ssl_context=partner_tls,
-            ),
-            Listener(
-                name="network",
-                app=network_application(sho),
-                host=settings.network.host,
-                port=settings.network.port,
-                ssl_context=network_tls,
-            ),
-        ],
-        ready_file=settings.ready_file,
-        on_stop=sho.close,
-    )
+    try:
+        async with working(sho.worker):
+            await serve(listeners, ready_file=settings.ready_file)
+    finally:
+        await sho.close()
 
 
 async def _hand_over(sho: Sho, request: web.Request) -> web.Response:
@@ -257,17 +342,20 @@ async def _hand_over(sho: Sho, request: web.Request) -> web.Response:
         order=body.order_id,
     )
     try:
-        delivery = await sho.handovers.hand_over(body, client_names=peer_identities(request), now=sho.now())
+        answer = await sho.handovers.hand_over(body, client_names=peer_identities(request), now=sho.now())
     except RequestRefused as exc:
         raise await _refuse(sho, exc) from exc
-    return web.json_response(
-        {
-            "package": to_base64(delivery.package),
-            "mcimId": delivery.mcim_id,
-            "sequence": delivery.sequence,
-            "packageHash": delivery.package_hash.hex(),
-        }
-    )
+    if isinstance(answer, Deferred):
+        return web.json_response({"job": answer.job_id, "retryAfter": answer.retry_after_s}, status=202)
+    return web.json_response(package_members(answer))
+
+
+async def _job(sho: Sho, request: web.Request) -> web.Response:
+    try:
+        members = await sho.jobs.find(request.match_info["job"], client_names=peer_identities(request))
+    except RequestRefused as exc:
+        raise await _refuse(sho, exc) from exc
+    return web.json_response(members)
 
 
 async def _report(sho: Sho, request: web.Request) -> web.Response:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from actor_runtime.config import ListenAddress
 from actor_runtime.crl_source import RevocationSettings
-from mcim.vocabulary import Suite
+from mcim.vocabulary import Container, Suite
 
 _DAY_S = 86_400
 
@@ -17,6 +18,10 @@ _DAY_S = 86_400
 def _default_suites() -> frozenset[str]:
     """Everything but the suite of the seed's example, which is there for comparison."""
     return frozenset(suite.label for suite in Suite if suite is not Suite.LEGACY_1)
+
+
+def _all_containers() -> frozenset[Container]:
+    return frozenset(Container)
 
 
 class ShoSettings(RevocationSettings):
@@ -42,6 +47,15 @@ class ShoSettings(RevocationSettings):
     pva_anchors: Path  # PEM
     pva_id: str | None = None  # accept tickets of this PVA only; None: of any under the anchors
     suites: frozenset[str] = Field(default_factory=_default_suites)  # labels; the order is the TRE's
+    containers: frozenset[Container] = Field(default_factory=_all_containers)  # made here; the order is the TRE's
+    mcim_policy: frozenset[Literal["signed-lifecycle", "release-required", "two-phase-update"]] = frozenset(
+        {"signed-lifecycle"}
+    )  # of MCIMs whose subscription has no policy of its own
+    preparation: Literal["prefer", "never"] = "prefer"  # whether prepared objects are used where they fit
+    answer: Literal["at-once", "later", "approved"] = "at-once"  # when packages are made; approved: by a person
+    later_delay_s: float = Field(default=0.0, ge=0)  # before a package is made, with `later`
+    delivery_retry_s: float = Field(default=2.0, gt=0)  # first pause after a failed delivery; doubled each time
+    dpfs: dict[str, str] = Field(default_factory=dict)  # DPF id → URL for late packages; else the order's
     require_order: bool = True  # give subscriptions only to devices for which this SHO opened an order
     mcim_validity_days: int = Field(default=3650, gt=0)
     sqn_init_ahead: int = Field(default=32, ge=0, lt=2**28)

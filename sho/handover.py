@@ -1,46 +1,45 @@
-"""Hand-over: PK_D and the PVA's ticket come in, a signed package for that TRE goes out (REQ-24 to REQ-31).
+"""Hand-over: PK_D and the PVA's ticket come in, a signed package for that TRE goes out (REQ-24 to REQ-31, REQ-70).
 
-The SHO takes nothing on the DPF's word: it validates the platform certificate and the ticket itself (REQ-27).
+Here are the order of the checks and the allocation; what is checked of a platform is in `platform_checks`, what both
+sides can do in `negotiation`, what goes into a package in `packaging`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import hmac
-import os
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, Literal
 from weakref import WeakValueDictionary
 
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from sqlalchemy import Connection
 
-from actor_runtime.http import Base64, Body, Name, OrderId
+from actor_runtime.http import Base64, Body, Name, OrderId, to_base64
 from actor_runtime.store import Store
 from actor_runtime.trail import Trail
-from mcim.certificates import Role, ValidatedCertificate, load_der, validate
-from mcim.content import McimContent
-from mcim.data import encode_data
-from mcim.errors import CertificateRefused, StatementInvalid
-from mcim.mcim_object import fresh_keys, seal_mcim
-from mcim.package import build_package
-from mcim.package_header import PackageHeader
-from mcim.ticket import Ticket, ticket_digest, verify_ticket
-from mcim.vocabulary import AlgorithmId, ContainerState, Operation, Suite, Tag
+from mcim.certificates import Reason, ValidatedCertificate
+from mcim.errors import CertificateRefused
+from mcim.ticket import Ticket, ticket_digest
+from mcim.vocabulary import Container, Operation, Suite
+from sho import platform_checks
 from sho.checks import Checks, RequestRefused
-from sho.identity import ShoIdentity, TrustStore
-from sho.store import repository
-from sho.store.repository import HandoverRow, NewHandover
-from sho.subscriptions import Vault
+from sho.identity import ShoIdentity
+from sho.negotiation import acceptable_suites, choose_container, known_algorithms
+from sho.packaging import STEP, Delivery, PackageMaker
+from sho.platform_checks import PlatformChecks, PlatformClaim, platform_key
+from sho.store import handovers, jobs, prepared, repository
+from sho.store.handovers import NewHandover, NotPossible
+from sho.store.jobs import JobRow
+from sho.store.repository import HandoverRow, Terms
+from sho.subscriptions import KEY_LENGTHS
 
-STEP: Final = "12"
-CONTAINER: Final = "xml"  # XML-Enc in XML-Sig, the one container made here
-ALGORITHM: Final = "milenage"
-REVISION: Final = 1  # of a new MCIM
 CLOCK_SKEW: Final = timedelta(minutes=5)  # a TRE's clock may be that far behind ours
 MAX_SEQUENCE: Final = 2**63 - 1
+MAX_CHAIN: Final = 8  # certificates above the platform certificate
+MAX_OFFER: Final = 32  # suites, containers or algorithms of one TRE
+_OPERATIONS: Final = {each.label: each for each in Operation if each is not Operation.RELEASE}
 
 
 class HandoverBody(Body):
@@ -51,6 +50,7 @@ class HandoverBody(Body):
     m2me_id: Name
     tre_id: Name
     tre_type: str = ""  # REQ-47, REQ-49: nothing here depends on it
+    tre_version: str = ""
     suites: list[str]
     containers: list[str]
     algorithms: list[str]
@@ -61,16 +61,29 @@ class HandoverBody(Body):
     next_sequence: int
     ticket: str
     dpf_id: Name
+    operation: str = Operation.INSTALL.label
+
+    def claim(self) -> PlatformClaim:
+        """What is to be checked of the platform."""
+        return PlatformClaim(
+            req_id=str(self.req_id),
+            m2me_id=self.m2me_id,
+            tre_id=self.tre_id,
+            certificates=(self.platform_cert, *self.chain),
+            nonce=self.nonce,
+            ticket=self.ticket,
+            suites=tuple(self.suites),
+            containers=tuple(self.containers),
+            algorithms=tuple(self.algorithms),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
-    """What the DPF gets; it cannot open the package."""
+class Deferred:
+    """The package comes later; the DPF may ask after the job (REQ-26)."""
 
-    package: bytes = field(repr=False)
-    mcim_id: str
-    sequence: int
-    package_hash: bytes
+    job_id: str
+    retry_after_s: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,9 +91,29 @@ class HandoverPolicy:
     """What the operator has decided."""
 
     suites: frozenset[Suite]
+    containers: frozenset[Container]
     require_order: bool
     validity: timedelta
     sqn_ahead: int  # SQN, not steps of SEQ
+    use_prepared: bool = True
+    answer: Literal["at-once", "later", "approved"] = "at-once"
+    later_delay: timedelta = timedelta()
+
+
+def package_members(delivery: Delivery) -> dict[str, object]:
+    """A package as it stands in a JSON body."""
+    row = delivery.row
+    members: dict[str, object] = {
+        "package": to_base64(delivery.package),
+        "mcimId": row.mcim_id,
+        "sequence": row.sequence,
+        "packageHash": delivery.package_hash.hex(),
+        "container": row.container.value,
+        "operation": row.operation.label,
+    }
+    if row.token_ref is not None:
+        members["tokenRef"] = row.token_ref
+    return members
 
 
 class HandoverDesk:
@@ -90,19 +123,21 @@ class HandoverDesk:
         self,
         *,
         store: Store,
-        vault: Vault,
         trail: Trail,
         identity: ShoIdentity,
-        trust: TrustStore,
+        platforms: PlatformChecks,
+        packages: PackageMaker,
         policy: HandoverPolicy,
     ) -> None:
-        self._store, self._vault, self._trail = store, vault, trail
-        self._identity, self._trust, self._policy = identity, trust, policy
+        self._store, self._trail, self._identity = store, trail, identity
+        self._platforms, self._packages, self._policy = platforms, packages, policy
         # A lock lives as long as somebody holds it or waits for it.
         self._locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 
-    async def hand_over(self, body: HandoverBody, *, client_names: frozenset[str], now: datetime) -> Delivery:
-        """Check everything, allocate once, and make or repeat the package.
+    async def hand_over(
+        self, body: HandoverBody, *, client_names: frozenset[str], now: datetime
+    ) -> Delivery | Deferred:
+        """Check everything, allocate once, and make or repeat the package, now or later as the policy says.
 
         Raises:
             RequestRefused: a check failed; nothing was allocated.
@@ -117,21 +152,106 @@ class HandoverDesk:
 
     async def _hand_over(
         self, body: HandoverBody, checks: Checks, client_names: frozenset[str], now: datetime
-    ) -> Delivery:
+    ) -> Delivery | Deferred:
         checks.require("dpf-identity", body.dpf_id in client_names, ("REQ-24",), code="client-not-allowed")
+        operation = self._check_form(body, checks)
+        terms = await self._check_order(body, operation, checks)
+        claim = body.claim()
+        platform = await self._check_platform(claim, checks, now)
+        ticket = self._platforms.check_ticket(claim, platform, checks, now)
+        new = self._new_handover(body, operation, terms, platform, ticket, checks, now)
+        row, job, made_now = await self._allocate(new, claim, checks, now)
+        if made_now:
+            checks.passed("subscription-available", ("REQ-30",), f"{operation.label}, sequence {row.sequence}")
+            if new.makes_mcim:
+                self._trail.state(
+                    "subscription", repository.FREE if row.prepared_id is None else repository.PREPARED,
+                    repository.ALLOCATED, step=STEP, order=body.order_id, detail=f"MCIM {row.mcim_id}",
+                )  # fmt: skip
+        self._check_same_request(body, platform, row, checks)
+        if job is None or row.package_sealed is not None:
+            return await self._packages.package(row, platform, checks)
+        if job.state == jobs.REFUSED:
+            raise checks.failed(
+                "package-approved", ("REQ-26",), code=job.code or "refused", detail="the job was refused"
+            )
+        if made_now:
+            self._trail.note(f"the package comes later: job {job.id}", step=STEP, order=body.order_id)
+        return Deferred(job_id=job.id, retry_after_s=max(1, int((job.due_at - now).total_seconds())))
+
+    @staticmethod
+    def _check_form(body: HandoverBody, checks: Checks) -> Operation:
+        operation = _OPERATIONS.get(body.operation)
         checks.require(
             "request-form",
-            16 <= len(body.nonce) <= 64 and 1 <= body.next_sequence <= MAX_SEQUENCE and len(body.chain) <= 8,
+            operation is not None
+            and 16 <= len(body.nonce) <= 64
+            and 1 <= body.next_sequence <= MAX_SEQUENCE
+            and len(body.chain) <= MAX_CHAIN
+            and max(map(len, (body.suites, body.containers, body.algorithms, body.trust_anchors))) <= MAX_OFFER,
             ("REQ-24",),
             code="malformed-request",
             status=400,
         )
-        await self._check_order(body, checks)
-        platform = self._check_platform(body, checks, now)
-        ticket = self._check_ticket(body, platform, checks, now)
-        suite = self._choose_suite(body, platform, checks)
+        return operation or Operation.INSTALL
 
-        new = NewHandover(
+    async def _check_order(self, body: HandoverBody, operation: Operation, checks: Checks) -> Terms:
+        def find(connection: Connection) -> tuple[dict[str, object] | None, Terms | None]:
+            return repository.find_order(connection, body.order_id), repository.terms_of(connection, body.order_id)
+
+        order, terms = await self._store.read(find)
+        known = order is not None and order["orderId"] == body.order_id and order["m2meId"] == body.m2me_id
+        if known or self._policy.require_order:
+            checks.require("order-is-ours", known, ("REQ-13",), code="order-unknown")
+        terms = terms if known and terms is not None else Terms()
+        checks.require(
+            "order-operation", operation is terms.operation, ("REQ-13", "REQ-70"), code="operation-not-ordered",
+            status=409,
+        )  # fmt: skip
+        return terms
+
+    async def _check_platform(self, claim: PlatformClaim, checks: Checks, now: datetime) -> ValidatedCertificate:
+        try:
+            platform = self._platforms.check_certificate(claim, checks, now)
+        except RequestRefused as exc:
+            if isinstance(exc.__cause__, CertificateRefused) and exc.__cause__.reason == Reason.REVOKED:
+                await self._drop_prepared(claim)
+            raise
+        revoked = await self._store.read(lambda c: prepared.is_revoked(c, claim.tre_id, platform.key_id))
+        checks.require("platform-not-revoked", not revoked, ("REQ-65",), code="platform-revoked")
+        return platform
+
+    async def _drop_prepared(self, claim: PlatformClaim) -> None:
+        """Revoked between preparation and delivery: what was made for it in advance goes (REQ-65)."""
+
+        def drop(connection: Connection) -> int:
+            rows = prepared.ready_objects(connection)
+            keys = {row.platform_key_id for row in rows if row.tre_id == claim.tre_id}
+            known = [prepared.find_platform(connection, key) for key in keys]
+            leaf = platform_checks.to_base64(claim.certificates[:1])
+            return sum(
+                prepared.drop_for_key(connection, each.key_id)
+                for each in known
+                if each is not None and each.certificates[:1] == leaf
+            )
+
+        dropped = await self._store.write(drop)
+        if dropped:
+            self._trail.note(f"{dropped} prepared object(s) of {claim.tre_id} dropped: revoked", step=STEP)
+
+    def _new_handover(
+        self,
+        body: HandoverBody,
+        operation: Operation,
+        terms: Terms,
+        platform: ValidatedCertificate,
+        ticket: Ticket,
+        checks: Checks,
+        now: datetime,
+    ) -> NewHandover:
+        suites, container, algorithms = self._negotiate(body, operation, platform, checks)
+        target = terms.mcim_id if terms.mcim_id is not None else str(uuid.uuid4())
+        return NewHandover(
             m2me_id=body.m2me_id,
             req_id=str(body.req_id),
             order_id=body.order_id,
@@ -140,118 +260,99 @@ class HandoverDesk:
             platform_key_id=platform.key_id,
             attest_key_id=ticket.attest_key_id,
             nonce=body.nonce,
-            suite=suite,
+            suite=suites[0],
             next_sequence=body.next_sequence,
-            mcim_id=str(uuid.uuid4()),
+            mcim_id=target,
             transaction_id=str(uuid.uuid4()),
             not_before=(now - CLOCK_SKEW).replace(microsecond=0),
             not_after=(now + self._policy.validity).replace(microsecond=0),
             ticket_digest=ticket_digest(body.ticket),
+            operation=operation,
+            container=container,
+            algorithms=algorithms,
+            prepared_suites=frozenset(suites) if self._policy.use_prepared else None,
         )
-        row = await self._store.write(lambda c: repository.allocate(c, new, sqn_ahead=self._policy.sqn_ahead, now=now))
-        if row is None:
-            raise checks.failed(
-                "subscription-available", ("REQ-30",), code="no-subscription", detail="none is free", status=409
-            )
-        if row.mcim_id == new.mcim_id:
-            checks.passed("subscription-available", ("REQ-30",), f"sequence {row.sequence}")
-            self._trail.state(
-                "subscription", repository.FREE, repository.ALLOCATED, step=STEP, order=body.order_id,
-                detail=f"MCIM {row.mcim_id}",
-            )  # fmt: skip
-        self._check_same_request(body, platform, row, checks)
-        return await self._package(row, platform, checks)
 
-    async def _check_order(self, body: HandoverBody, checks: Checks) -> None:
-        order = await self._store.read(lambda c: repository.find_order(c, body.order_id))
-        known = order is not None and order["orderId"] == body.order_id and order["m2meId"] == body.m2me_id
-        if known or self._policy.require_order:
-            checks.require("order-is-ours", known, ("REQ-13",), code="order-unknown")
-
-    def _check_platform(self, body: HandoverBody, checks: Checks, now: datetime) -> ValidatedCertificate:
-        try:
-            leaf, chain = load_der(body.platform_cert), [load_der(octets) for octets in body.chain]
-            platform = validate(
-                leaf,
-                chain,
-                self._trust.manufacturers,
-                Role.PLATFORM,
-                now,
-                identity=body.tre_id,
-                crls=self._trust.crls,
-                require_crl=self._trust.crl_required,
-            )
-        except CertificateRefused as exc:
+    def _negotiate(
+        self, body: HandoverBody, operation: Operation, platform: ValidatedCertificate, checks: Checks
+    ) -> tuple[list[Suite], Container, tuple[str, ...]]:
+        container = choose_container(body.containers, self._policy.containers, platform_key(platform))
+        if container is None:
             raise checks.failed(
-                "platform-certificate", ("REQ-20", "REQ-24", "REQ-27"), code="platform-certificate-refused",
-                detail=str(exc),
-            ) from exc  # fmt: skip
-        checks.passed("platform-certificate", ("REQ-20", "REQ-24", "REQ-27"), f"PK_D {platform.key_id.hex()}")
+                "container", ("REQ-31",), code="container-not-acceptable", detail="none is made here", status=422
+            )
+        checks.passed("container", ("REQ-31",), container.value)
+        algorithms = known_algorithms(body.algorithms)
         checks.require(
-            "platform-certificate-m2me", platform.m2me_id == body.m2me_id, ("REQ-14", "REQ-27"),
-            code="platform-certificate-refused",
+            "algorithm", bool(algorithms) or not operation.carries_object, ("REQ-30",),
+            code="algorithm-not-acceptable", status=422,
         )  # fmt: skip
-        return platform
-
-    def _check_ticket(
-        self, body: HandoverBody, platform: ValidatedCertificate, checks: Checks, now: datetime
-    ) -> Ticket:
-        requirements = ("REQ-19", "REQ-24", "REQ-27")
-        try:
-            ticket = verify_ticket(
-                body.ticket,
-                self._trust.pvas,
-                now,
-                audience=self._identity.sho_id,
-                pva_id=self._trust.pva_id,
-                crls=self._trust.crls,
-                require_crl=self._trust.crl_required,
-            )
-        except StatementInvalid as exc:
-            raise checks.failed("pva-ticket", requirements, code="ticket-refused", detail=str(exc)) from exc
-        checks.passed("pva-ticket", requirements, f"by {ticket.issuer}")
-        try:
-            ticket.check_binding(
-                tre_id=body.tre_id,
-                req_id=str(body.req_id),
-                nonce=body.nonce,
-                platform_key_id=platform.key_id,
-            )
-        except StatementInvalid as exc:
-            raise checks.failed("pva-ticket-binding", requirements, code="ticket-refused", detail=str(exc)) from exc
-        checks.require("pva-ticket-m2me", ticket.m2me_id == body.m2me_id, requirements, code="ticket-refused")
-        checks.passed("pva-ticket-binding", requirements, "TRE, request, nonce and PK_D are those of this hand-over")
-        return ticket
-
-    def _choose_suite(self, body: HandoverBody, platform: ValidatedCertificate, checks: Checks) -> Suite:
-        checks.require(
-            "container", CONTAINER in body.containers, ("REQ-31",), code="container-not-acceptable", status=422
-        )
-        checks.require(
-            "algorithm", ALGORITHM in body.algorithms, ("REQ-30",), code="algorithm-not-acceptable", status=422
-        )
         anchors = {anchor.lower() for anchor in body.trust_anchors}
         checks.require(
             "tre-trusts-our-root", bool(anchors & self._identity.issuer_key_ids), ("REQ-44",),
             code="no-common-trust-anchor", status=422,
         )  # fmt: skip
-        offered = [suite for label in body.suites if (suite := Suite.from_label(label)) is not None]
-        suite = next((s for s in offered if s in self._policy.suites and _fits(s, platform)), None)
-        if suite is None:
+        suites = acceptable_suites(body.suites, self._policy.suites, platform_key(platform))
+        if not suites:
             raise checks.failed(
-                "suite",
-                ("REQ-39",),
-                code="suite-not-acceptable",
-                detail="none of the TRE's suites is allowed",
+                "suite", ("REQ-39",), code="suite-not-acceptable", detail="none of the TRE's suites is allowed",
                 status=422,
+            )  # fmt: skip
+        checks.passed("suite", ("REQ-39",), suites[0].label)
+        return suites, container, algorithms
+
+    async def _allocate(
+        self, new: NewHandover, claim: PlatformClaim, checks: Checks, now: datetime
+    ) -> tuple[HandoverRow, JobRow | None, bool]:
+        """Subscription, sequence number and job in one transaction."""
+
+        def allocate(connection: Connection) -> tuple[HandoverRow | None, JobRow | None, bool, bool]:
+            known = repository.find_handover(connection, new.m2me_id, new.req_id)
+            row = known or handovers.allocate(connection, new, sqn_ahead=self._policy.sqn_ahead, now=now)
+            if row is None:
+                other = repository.choose_free(connection, tuple(KEY_LENGTHS), now)
+                return None, None, False, other is not None
+            later = self._policy.answer == "later"
+            if known is None and self._policy.answer != "at-once":
+                jobs.add(
+                    connection,
+                    handover_id=row.id,
+                    dpf_id=new.dpf_id,
+                    certificates=platform_checks.to_base64(claim.certificates),
+                    state=jobs.WAITING if later else jobs.APPROVAL,
+                    due_at=now + self._policy.later_delay if later else now,
+                    now=now,
+                )
+            return row, jobs.find_for_handover(connection, row.id), known is None, False
+
+        try:
+            row, job, made_now, other_algorithm = await self._store.write(allocate)
+        except NotPossible as exc:
+            raise checks.failed(
+                "operation-possible", ("REQ-70",), code=exc.code, detail=str(exc),
+                status=422 if exc.code == "algorithm-not-acceptable" else 409,
+            ) from exc  # fmt: skip
+        if row is None and other_algorithm:
+            raise checks.failed(
+                "algorithm", ("REQ-30",), code="algorithm-not-acceptable", status=422,
+                detail="every free subscription has another algorithm than the TRE lists",
+            )  # fmt: skip
+        if row is None:
+            raise checks.failed(
+                "subscription-available", ("REQ-30",), code="no-subscription", detail="none is free", status=409
             )
-        checks.passed("suite", ("REQ-39",), suite.label)
-        return suite
+        return row, job, made_now
 
     def _check_same_request(
-        self, body: HandoverBody, platform: ValidatedCertificate, row: HandoverRow, checks: Checks
+        self,
+        body: HandoverBody,
+        platform: ValidatedCertificate,
+        row: HandoverRow,
+        checks: Checks,
     ) -> None:
-        """A second package for one request would be a second signature over one (ReqId, nonce)."""
+        """A second package for one request would be a second signature over one (ReqId, nonce). Of the same order it is
+        for the same operation.
+        """
         same = (
             hmac.compare_digest(row.nonce, body.nonce)
             and row.platform_key_id == platform.key_id
@@ -262,92 +363,3 @@ class HandoverDesk:
             "one-package-per-request", same, ("REQ-52",), code="request-already-served", status=409,
             detail="" if same else f"state {row.state}",
         )  # fmt: skip
-
-    async def _package(self, row: HandoverRow, platform: ValidatedCertificate, checks: Checks) -> Delivery:
-        if row.package_sealed is None:
-            subscription = await self._store.read(lambda c: repository.get_subscription(c, row.subscription_id))
-            # RSA, AES and XML-Sig: some milliseconds that the event loop need not wait for.
-            package = await asyncio.to_thread(self._make_package, row, subscription, platform)
-            sealed, digest = self._vault.seal_package(package, row.mcim_id), hashlib.sha256(package).digest()
-            row = await self._store.write(lambda c: repository.keep_package(c, row.id, sealed=sealed, digest=digest))
-            self._trail.message(
-                step=STEP, direction="SHO→DPF", order=row.order_id, octets=len(package),
-                summary=f"package for {row.tre_id}, suite {row.suite.label}, sequence {row.sequence}",
-            )  # fmt: skip
-            checks.passed("package-made-and-kept", ("REQ-29", "REQ-37"), f"SHA-256 {digest.hex()}")
-        else:
-            self._trail.note("same request again: the same package", step=STEP, order=row.order_id)
-        if row.package_sealed is None or row.package_hash is None:
-            raise RequestRefused("internal-error", "no package is stored", status=500)
-        return Delivery(
-            package=self._vault.open_package(row.package_sealed, row.mcim_id),
-            mcim_id=row.mcim_id,
-            sequence=row.sequence,
-            package_hash=row.package_hash,
-        )
-
-    def _make_package(
-        self, row: HandoverRow, subscription: repository.SubscriptionRow, platform: ValidatedCertificate
-    ) -> bytes:
-        credential = self._vault.open(subscription.sealed)
-        mcim_id, transaction_id = uuid.UUID(row.mcim_id), uuid.UUID(row.transaction_id)
-        content = McimContent(
-            mcim_id=mcim_id,
-            sho_id=self._identity.sho_id,
-            tre_id=row.tre_id,
-            registration_nonce=row.nonce,
-            sequence=row.sequence,
-            not_before=row.not_before,
-            not_after=row.not_after,
-            transaction_id=transaction_id,
-            operation=Operation.INSTALL,
-            imsi=credential.imsi,
-            k=credential.k,
-            algorithm=AlgorithmId.MILENAGE,
-            opc=credential.opc,
-            sqn_init=row.sqn_init,
-            amf=subscription.amf,
-            initial_state=ContainerState.ACTIVATED,  # the AuC lets it in only after the receipt all the same (REQ-68)
-        )
-        mcim_object = seal_mcim(
-            encode_data(Tag.MCIM, content.to_payload(), REVISION),
-            suite=row.suite,
-            recipient=_recipient(platform),
-            keys=fresh_keys(row.suite, os.urandom),
-        )
-        header = PackageHeader(
-            transaction_id=transaction_id,
-            sequence=row.sequence,
-            registration_nonce=row.nonce,
-            m2me_id=row.m2me_id,
-            tre_id=row.tre_id,
-            platform_key_id=row.platform_key_id,
-            sho_id=self._identity.sho_id,
-            dpf_id=row.dpf_id,
-            operation=Operation.INSTALL,
-            mcim_id=mcim_id,
-            suite=row.suite,
-            not_before=row.not_before,
-            not_after=row.not_after,
-            ticket_digest=row.ticket_digest,
-            auth_mode="none",
-        )
-        return build_package(
-            header,
-            mcim_object,
-            recipient_public_key=_recipient(platform),
-            signing_key=self._identity.signing_key,
-            signer_chain=self._identity.chain,
-        )
-
-
-def _recipient(platform: ValidatedCertificate) -> rsa.RSAPublicKey | ec.EllipticCurvePublicKey:
-    key = platform.public_key
-    if not isinstance(key, rsa.RSAPublicKey | ec.EllipticCurvePublicKey):
-        raise RequestRefused("platform-certificate-refused", "PK_D is neither RSA nor EC")
-    return key
-
-
-def _fits(suite: Suite, platform: ValidatedCertificate) -> bool:
-    elliptic = suite in (Suite.EC_CBC_256, Suite.EC_GCM_256)
-    return elliptic == isinstance(platform.public_key, ec.EllipticCurvePublicKey)

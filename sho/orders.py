@@ -6,11 +6,15 @@ import uuid
 from datetime import datetime
 from typing import Final
 
+from sqlalchemy import Connection
+
 from actor_runtime.errors import ActorError
 from actor_runtime.http import PartnerClient, PartnerRefused, PartnerUnavailable
 from actor_runtime.store import Store
 from actor_runtime.trail import Trail
-from sho.store import repository
+from mcim.vocabulary import Operation
+from sho.store import handovers, repository
+from sho.store.repository import Terms
 
 STEP: Final = "8"
 
@@ -27,21 +31,32 @@ async def open_order(
     expires_in_s: int | None,
     now: datetime,
     own_id: str | None = None,
+    terms: Terms | None = None,
 ) -> dict[str, object]:
-    """Record the order, ask the DPF to open it, record its id there.
+    """Record the order, ask the DPF to open it, record its id there. `terms` None: install a new MCIM.
 
     `own_id` is an order that is recorded already: nobody knows whether the DPF opened it, and it is asked again.
 
     Raises:
-        ActorError: the DPF refuses, cannot be reached, or does not name an order. In the two latter cases the order
-            stays "requested": nobody knows whether the DPF opened it.
+        ActorError: the operation cannot be ordered for this device; the DPF refuses, cannot be reached, or does not
+            name an order. In the two latter cases the order stays "requested": nobody knows whether the DPF opened it.
     """
+    wanted = terms or Terms()
     if own_id is None:
         new_id = own_id = str(uuid.uuid4())
-        await store.write(
-            lambda c: repository.add_order(c, id=new_id, m2me_id=m2me_id, dpf_url=dpf_url, reason=reason, now=now)
-        )
-    body: dict[str, object] = {"m2meId": m2me_id, "shoId": sho_id, "reason": reason}
+
+        def record(connection: Connection) -> None:
+            _require_target(connection, m2me_id, wanted)
+            repository.add_order(
+                connection, id=new_id, m2me_id=m2me_id, dpf_url=dpf_url, reason=reason, now=now, terms=wanted
+            )
+
+        await store.write(record)
+    body: dict[str, object] = {
+        "m2meId": m2me_id, "shoId": sho_id, "reason": reason, "operation": wanted.operation.label,
+    }  # fmt: skip
+    if wanted.mcim_id is not None:
+        body["mcimId"] = wanted.mcim_id
     if expires_in_s is not None:
         body["expiresIn"] = expires_in_s
     try:
@@ -57,4 +72,48 @@ async def open_order(
         raise ActorError("the DPF's answer names no order")
     await store.write(lambda c: repository.set_order_opened(c, own_id, order_id))
     trail.state("order", "requested", "open", step=STEP, order=order_id, detail=f"for {m2me_id}")
-    return {"id": own_id, "orderId": order_id, "m2meId": m2me_id, "state": "open"}
+    return {
+        "id": own_id, "orderId": order_id, "m2meId": m2me_id, "operation": wanted.operation.label, "state": "open",
+    }  # fmt: skip
+
+
+def make_terms(operation: str, *, mcim_id: str | None, replaces: str | None, release_token: bytes | None) -> Terms:
+    """What an order is to do, from what a person said.
+
+    Raises:
+        ActorError: no such operation, or something is missing for it or does not belong to it.
+    """
+    known = {each.label: each for each in Operation if each is not Operation.RELEASE}
+    if operation not in known:
+        raise ActorError(f"no operation {operation}", hint="one of " + ", ".join(known))
+    chosen = known[operation]
+    if (replaces is not None) is not (chosen is Operation.REPLACE):
+        raise ActorError("--replaces names the MCIM that a replace gives up, and belongs to it alone")
+    if release_token is not None and chosen is not Operation.REPLACE:
+        raise ActorError("a release token belongs to a replace alone")
+    if (mcim_id is None) is not (chosen in (Operation.INSTALL, Operation.REPLACE)):
+        raise ActorError("--mcim names the target of update, activate, suspend and delete, and belongs to them alone")
+    for value in (mcim_id, replaces):
+        if value is not None and not _is_uuid(value):
+            raise ActorError("an MCIM id is a UUID in lower case", hint="`sho subscription list` shows them")
+    return Terms(operation=chosen, mcim_id=mcim_id, replaces=replaces, release_token=release_token)
+
+
+def _is_uuid(value: str) -> bool:
+    try:
+        return str(uuid.UUID(value)) == value
+    except ValueError:
+        return False
+
+
+def _require_target(connection: Connection, m2me_id: str, terms: Terms) -> None:
+    """A typing error is better found here than at the device; what counts is checked at the hand-over again."""
+    if terms.mcim_id is None:
+        return
+    subscription = repository.find_subscription_of_mcim(connection, terms.mcim_id)
+    if subscription is None and terms.operation is Operation.DELETE:
+        return  # another operator's, released to us: the hand-over knows the TRE and decides
+    if subscription is None or subscription.m2me_id != m2me_id:
+        raise ActorError(f"MCIM {terms.mcim_id} is not on {m2me_id}", hint="`sho subscription list` shows them")
+    if subscription.state not in handovers.STATES_FOR[terms.operation]:
+        raise ActorError(f"{terms.operation.label} is not possible while the subscription is {subscription.state}")

@@ -1,4 +1,4 @@
-"""Report: a receipt signed inside the TRE arms the subscription, and nothing else does (REQ-67, REQ-68)."""
+"""Report: a receipt signed inside the TRE moves the subscription, and nothing else does (REQ-67, REQ-68, REQ-70)."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from mcim.receipt import Receipt, verify_receipt
 from mcim.vocabulary import Operation, ResultCode
 from sho.checks import Checks, RequestRefused
 from sho.identity import TrustStore
-from sho.store import repository
+from sho.store import effects, handovers, repository
 from sho.store.repository import HandoverRow
 
 STEP: Final = "15"
 SUCCESS: Final = frozenset({ResultCode.SUCCESS, ResultCode.ALREADY_DONE})
+DONE: Final = SUCCESS | {ResultCode.FELL_BACK}  # results that a TRE gives about a package it took
 
 
 class ReportBody(Body):
@@ -53,6 +54,8 @@ class ReportDesk:
         if not body.receipt:
             return await self._ended_without_receipt(body, checks)
         row = await self._store.read(lambda c: repository.find_reported_handover(c, body.order_id, str(body.req_id)))
+        if row is None and (released := await self._released(body, checks, client_names, now)):
+            return released
         known = row is not None and row.dpf_id in client_names
         checks.require("report-of-a-handover", known, ("REQ-67",), code="handover-unknown", status=404)
         if row is None:
@@ -73,7 +76,55 @@ class ReportDesk:
             self._trail.state("order", str(order["state"]), "refused", step=STEP, order=body.order_id, detail=detail)
         return "none"
 
-    def _verify(self, body: ReportBody, row: HandoverRow, checks: Checks, now: datetime) -> Receipt:
+    async def _released(
+        self, body: ReportBody, checks: Checks, client_names: frozenset[str], now: datetime
+    ) -> str | None:
+        """A delete by the SHO that we released an MCIM to (change of SHO, mo-design §6.6): no hand-over of ours, but
+        the receipt of the TRE that we installed it in. None when it is nothing of the kind.
+        """
+        try:
+            leaf, chain = load_der(body.attest_cert), [load_der(octets) for octets in body.chain]
+            attest = validate(
+                leaf,
+                chain,
+                self._trust.manufacturers,
+                Role.ATTEST,
+                now,
+                crls=self._trust.crls,
+                require_crl=self._trust.crl_required,
+            )
+            claimed = verify_receipt(body.receipt, _ec_key(attest.public_key))
+        except (CertificateRefused, StatementInvalid):
+            return None
+        if (
+            claimed.operation is not Operation.DELETE
+            or claimed.mcim_id is None
+            or claimed.sho_id in (None, self._sho_id)
+        ):
+            return None
+        mcim_id = str(claimed.mcim_id)
+        installed = await self._store.read(lambda c: repository.find_handover_of_mcim(c, mcim_id))
+        if installed is None or installed.dpf_id not in client_names:
+            return None
+        receipt = self._read_receipt(body, installed, checks, now)
+        mine = receipt.tre_id == installed.tre_id and receipt.result in SUCCESS and int(receipt.result) == body.result
+
+        def close(connection: Connection) -> bool:
+            return (
+                mine
+                and receipt.sho_id is not None
+                and effects.close_released(
+                    connection, mcim_id=mcim_id, tre_id=receipt.tre_id, new_sho_id=receipt.sho_id
+                )
+            )
+
+        closed = await self._store.write(close)
+        checks.require("delete-by-the-released-sho", closed, ("REQ-67", "REQ-70"), code="receipt-refused")
+        self._trail.note(f"MCIM {mcim_id} was deleted by {receipt.sho_id}", step=STEP, order=body.order_id)
+        return repository.CLOSED
+
+    def _read_receipt(self, body: ReportBody, row: HandoverRow, checks: Checks, now: datetime) -> Receipt:
+        """The receipt, signed by the attestation key that the PVA's ticket named at the hand-over."""
         try:
             leaf, chain = load_der(body.attest_cert), [load_der(octets) for octets in body.chain]
             attest = validate(
@@ -102,15 +153,19 @@ class ReportDesk:
         except StatementInvalid as exc:
             raise checks.failed("receipt-signature", ("REQ-67",), code="receipt-refused", detail=str(exc)) from exc
         checks.passed("receipt-signature", ("REQ-67",))
+        return receipt
+
+    def _verify(self, body: ReportBody, row: HandoverRow, checks: Checks, now: datetime) -> Receipt:
+        receipt = self._read_receipt(body, row, checks, now)
         # A success names everything. What the TRE could not read from a package that was broken on the way is absent
         # from the receipt of its refusal, and the hash is that of the broken package.
-        success = receipt.result in SUCCESS
+        success = receipt.result in DONE
         expected: dict[str, tuple[object, object]] = {
             "nonce": (receipt.nonce, row.nonce),
             "sequence": (receipt.sequence, row.sequence),
             "MCIM": (receipt.mcim_id, uuid.UUID(row.mcim_id)),
             "SHO": (receipt.sho_id, self._sho_id),
-            "operation": (receipt.operation, Operation.INSTALL),
+            "operation": (receipt.operation, row.operation),
         }
         wrong_fields = [
             name for name, (found, own) in expected.items() if found != own and (success or found is not None)
@@ -129,28 +184,30 @@ class ReportDesk:
         return receipt
 
     async def _apply(self, row: HandoverRow, receipt: Receipt, octets: bytes, checks: Checks, now: datetime) -> str:
-        success = receipt.result in SUCCESS
-        result = int(receipt.result)
+        result, fell_back = int(receipt.result), receipt.result is ResultCode.FELL_BACK
 
         def apply(connection: Connection) -> tuple[str, str]:
             current = repository.find_handover(connection, row.m2me_id, row.req_id)
             if current is None:
                 raise RequestRefused("handover-unknown", "no such hand-over", status=404)
             before = repository.get_subscription(connection, current.subscription_id).state
-            if current.receipt == octets or current.state == repository.CONFIRMED:
+            if current.receipt == octets or current.state == repository.FELL_BACK:
+                return before, before
+            if current.state == repository.CONFIRMED and not fell_back:
                 return before, before  # a repeat, or what the TRE said of another try after it had succeeded
-            if not repository.take_receipt_counter(connection, current.tre_id, receipt.counter):
+            if not handovers.take_receipt_counter(connection, current.tre_id, receipt.counter):
                 raise RequestRefused("receipt-refused", "an old receipt: the counter does not rise")
-            if success:
-                if not repository.arm(connection, current):
+            if fell_back:
+                effects.fall_back(connection, current)
+                state = repository.FELL_BACK
+            elif receipt.result in SUCCESS:
+                if not effects.succeed(connection, current):
                     raise RequestRefused("subscription-reassigned", "another device has it now", status=409)
-                repository.set_outcome(connection, current, state=repository.CONFIRMED, result=result, receipt=octets)
-                repository.set_order_state(connection, current.order_id, "fulfilled")
+                state = repository.CONFIRMED
             else:
-                released = repository.release(connection, current, available_from=now + self._quarantine)
-                repository.set_outcome(connection, current, state=repository.FAILED, result=result, receipt=octets)
-                if released:  # else a newer hand-over has taken its place
-                    repository.set_order_state(connection, current.order_id, "failed")
+                effects.fail(connection, current, available_from=now + self._quarantine)
+                state = repository.FAILED
+            handovers.set_outcome(connection, current, state=state, result=result, receipt=octets)
             return before, repository.get_subscription(connection, current.subscription_id).state
 
         try:

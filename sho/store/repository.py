@@ -1,4 +1,7 @@
-"""What the SHO asks of its database. Functions of a connection; each runs inside one unit of work."""
+"""Subscriptions, orders and hand-overs in the database. Functions of a connection; each runs inside one unit of work.
+
+What changes them together, allocation and receipts, is in `handovers`.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +9,28 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, and_, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, func, insert, or_, select, update
 
-from mcim.vocabulary import Suite
-from sho.store.tables import handovers, orders, subscriptions, tres
+from mcim.vocabulary import Container, McimPolicy, Operation, Suite
+from sho.store.tables import handovers, orders, subscription_updates, subscriptions, tres
 from sho.subscriptions import SealedCredential
 
+# A subscription's way:
 FREE: Final = "free"
-ALLOCATED: Final = "allocated"
-ARMED: Final = "armed"
+PREPARED: Final = "prepared"  # inside an object made in advance for one TRE
+ALLOCATED: Final = "allocated"  # in a package under way
+ARMED: Final = "armed"  # the AuC lets it in; in no other state
+SUSPENDED: Final = "suspended"
+FELL_BACK: Final = "fell-back"  # on the device, which went back to the MCIM before
+CLOSED: Final = "closed"  # deleted on the device: its keys have been elsewhere and serve nobody else
 
+# A hand-over's way (with ALLOCATED and FELL_BACK):
 PACKAGED: Final = "packaged"
 SUPERSEDED: Final = "superseded"
 CONFIRMED: Final = "confirmed"
 FAILED: Final = "failed"
+
+GOING_ON: Final = ("requested", "open", "handed-over")  # orders of which nothing is known to be over
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,27 +47,8 @@ class SubscriptionRow:
     mcim_id: str | None
     available_from: datetime | None
     attached_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewHandover:
-    """What an accepted hand-over asks to be recorded."""
-
-    m2me_id: str
-    req_id: str
-    order_id: str
-    dpf_id: str
-    tre_id: str
-    platform_key_id: bytes
-    attest_key_id: bytes
-    nonce: bytes = field(repr=False)
-    suite: Suite
-    next_sequence: int  # lowest the TRE will take
-    mcim_id: str
-    transaction_id: str
-    not_before: datetime
-    not_after: datetime
-    ticket_digest: str
+    tre_id: str | None
+    policy: McimPolicy | None  # None: the setting's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +78,12 @@ class HandoverRow:
     state: str
     result: int | None
     receipt: bytes | None = field(repr=False)
+    operation: Operation
+    container: Container
+    revision: int
+    token_ref: str | None
+    update_id: int | None
+    prepared_id: int | None
 
 
 # --- subscriptions ----------------------------------------------------------------------------------
@@ -94,15 +92,12 @@ class HandoverRow:
 def add_subscription(
     connection: Connection, sealed: SealedCredential, *, imsi_mask: str, amf: bytes, now: datetime
 ) -> bool:
-    """Add a free subscription; False when that IMSI is there already."""
-    if find_subscription(connection, sealed.imsi_index) is not None:
+    """Add a free subscription; False when that IMSI is there already, or is to become another's."""
+    if imsi_taken(connection, sealed.imsi_index):
         return False
     connection.execute(
         insert(subscriptions).values(
-            imsi_index=sealed.imsi_index,
-            imsi_sealed=sealed.imsi_sealed,
-            k_sealed=sealed.k_sealed,
-            opc_sealed=sealed.opc_sealed,
+            **sealed_columns(sealed),
             imsi_mask=imsi_mask,
             amf=amf,
             sqn=0,
@@ -113,15 +108,34 @@ def add_subscription(
     return True
 
 
+def imsi_taken(connection: Connection, imsi_index: bytes, *, but_of: int | None = None) -> bool:
+    """Whether an IMSI is some subscription's, was before its last update, or is to be after the next."""
+    own = select(subscriptions.c.id).where(subscriptions.c.imsi_index == imsi_index)
+    other = select(subscription_updates.c.subscription_id).where(subscription_updates.c.imsi_index == imsi_index)
+    return bool({row[0] for row in connection.execute(own.union(other))} - {but_of})
+
+
 def find_subscription(connection: Connection, imsi_index: bytes) -> SubscriptionRow | None:
     """The subscription with that keyed index."""
     row = connection.execute(select(subscriptions).where(subscriptions.c.imsi_index == imsi_index)).one_or_none()
-    return _subscription(row) if row is not None else None
+    return subscription_of(row) if row is not None else None
 
 
 def get_subscription(connection: Connection, subscription_id: int) -> SubscriptionRow:
     """The subscription with that id, which must exist."""
-    return _subscription(connection.execute(select(subscriptions).where(subscriptions.c.id == subscription_id)).one())
+    return subscription_of(connection.execute(select(subscriptions).where(subscriptions.c.id == subscription_id)).one())
+
+
+def find_subscription_by_id(connection: Connection, subscription_id: int) -> SubscriptionRow | None:
+    """The subscription with that id."""
+    row = connection.execute(select(subscriptions).where(subscriptions.c.id == subscription_id)).one_or_none()
+    return subscription_of(row) if row is not None else None
+
+
+def find_subscription_of_mcim(connection: Connection, mcim_id: str) -> SubscriptionRow | None:
+    """The subscription that an MCIM carries."""
+    row = connection.execute(select(subscriptions).where(subscriptions.c.mcim_id == mcim_id)).one_or_none()
+    return subscription_of(row) if row is not None else None
 
 
 def count_subscriptions(connection: Connection) -> int:
@@ -138,6 +152,7 @@ def list_subscriptions(connection: Connection, *, state: str | None, limit: int)
         {
             "id": row.id,
             "imsi": row.imsi_mask,
+            "algorithm": row.algorithm,
             "state": row.state,
             "m2meId": row.m2me_id,
             "mcimId": row.mcim_id,
@@ -159,43 +174,74 @@ def set_attached(connection: Connection, subscription_id: int, now: datetime) ->
     )
 
 
-def arm(connection: Connection, handover: HandoverRow) -> bool:
-    """Arm the subscription of a hand-over for this device (REQ-68); False when it went to another meanwhile."""
-    done = connection.execute(
-        update(subscriptions)
+def choose_free(connection: Connection, algorithms: tuple[str, ...], now: datetime) -> SubscriptionRow | None:
+    """A subscription that nobody has, with an algorithm that the TRE lists."""
+    table = subscriptions.c
+    row = connection.execute(
+        select(subscriptions)
         .where(
-            subscriptions.c.id == handover.subscription_id,
-            subscriptions.c.m2me_id == handover.m2me_id,
-            subscriptions.c.tre_id == handover.tre_id,
+            table.state == FREE,
+            or_(table.available_from.is_(None), table.available_from <= naive(now)),
+            table.algorithm.in_(algorithms),
         )
-        .values(state=ARMED, mcim_id=handover.mcim_id, available_from=None)
-    )
-    return done.rowcount == 1
-
-
-def release(connection: Connection, handover: HandoverRow, *, available_from: datetime) -> bool:
-    """Free the subscription of a failed hand-over. Until `available_from` only the same device may get it again."""
-    done = connection.execute(
-        update(subscriptions)
-        .where(
-            subscriptions.c.id == handover.subscription_id,
-            subscriptions.c.state == ALLOCATED,
-            subscriptions.c.mcim_id == handover.mcim_id,
-        )
-        .values(state=FREE, mcim_id=None, available_from=naive(available_from))
-    )
-    return done.rowcount == 1
+        .order_by(table.id)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    ).one_or_none()
+    return subscription_of(row) if row is not None else None
 
 
 # --- orders -----------------------------------------------------------------------------------------
 
 
-def add_order(connection: Connection, *, id: str, m2me_id: str, dpf_url: str, reason: str, now: datetime) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What an order is to do to the device's MCIMs."""
+
+    operation: Operation = Operation.INSTALL
+    mcim_id: str | None = None  # the target of all but install and replace
+    replaces: str | None = None  # the MCIM that a replace gives up
+    release_token: bytes | None = field(default=None, repr=False)  # of that MCIM's home operator
+
+
+def add_order(
+    connection: Connection,
+    *,
+    id: str,
+    m2me_id: str,
+    dpf_url: str,
+    reason: str,
+    now: datetime,
+    terms: Terms | None = None,
+) -> None:
     """Record an order before the DPF is asked to open it."""
+    terms = terms or Terms()
     connection.execute(
         insert(orders).values(
-            id=id, m2me_id=m2me_id, dpf_url=dpf_url, reason=reason, state="requested", created_at=naive(now)
+            id=id,
+            m2me_id=m2me_id,
+            dpf_url=dpf_url,
+            reason=reason,
+            state="requested",
+            created_at=naive(now),
+            operation=terms.operation.label,
+            mcim_id=terms.mcim_id,
+            replaces=terms.replaces,
+            release_token=terms.release_token,
         )
+    )
+
+
+def terms_of(connection: Connection, order_id: str) -> Terms | None:
+    """What the order with the DPF's id is to do; None when it is not ours."""
+    row = connection.execute(select(orders).where(orders.c.order_id == order_id)).one_or_none()
+    if row is None:
+        return None
+    return Terms(
+        operation=Operation[row.operation.upper()],
+        mcim_id=row.mcim_id,
+        replaces=row.replaces,
+        release_token=row.release_token,
     )
 
 
@@ -216,7 +262,7 @@ def set_order_state(connection: Connection, order_id: str, state: str) -> None:
 
 def refuse_order(connection: Connection, order_id: str) -> bool:
     """End an order that the DPF refused; False when it is none that is still going on."""
-    going_on = orders.c.state.in_(("open", "handed-over"))
+    going_on = orders.c.state.in_(GOING_ON)
     done = connection.execute(update(orders).where(orders.c.order_id == order_id, going_on).values(state="refused"))
     return done.rowcount == 1
 
@@ -263,132 +309,43 @@ def find_reported_handover(connection: Connection, order_id: str, req_id: str) -
 
 
 def find_handover_of_mcim(connection: Connection, mcim_id: str) -> HandoverRow | None:
-    """The hand-over that made an MCIM."""
-    return _one_handover(connection, handovers.c.mcim_id == mcim_id)
-
-
-def allocate(connection: Connection, new: NewHandover, *, sqn_ahead: int, now: datetime) -> HandoverRow | None:
-    """Give a subscription and a sequence number to a request, once; None when no subscription is free.
-
-    A request that has them already gets the same. A device that asks again under a new request before it confirmed
-    the last one keeps its subscription, and the older hand-over is superseded; so does one that failed to install.
-    """
-    known = find_handover(connection, new.m2me_id, new.req_id)
-    if known is not None:
-        return known
-    chosen = _choose_subscription(connection, new, now)
-    if chosen is None:
-        return None
-    connection.execute(
-        update(handovers)
-        .where(
-            handovers.c.m2me_id == new.m2me_id,
-            handovers.c.subscription_id == chosen.id,
-            handovers.c.state.in_((ALLOCATED, PACKAGED)),
-        )
-        .values(state=SUPERSEDED)
-    )
-    connection.execute(
-        update(subscriptions)
-        .where(subscriptions.c.id == chosen.id)
-        .values(state=ALLOCATED, m2me_id=new.m2me_id, tre_id=new.tre_id, mcim_id=new.mcim_id, available_from=None)
-    )
-    sequence = _next_sequence(connection, new.tre_id, new.next_sequence)
-    connection.execute(
-        insert(handovers).values(
-            m2me_id=new.m2me_id,
-            req_id=new.req_id,
-            order_id=new.order_id,
-            dpf_id=new.dpf_id,
-            tre_id=new.tre_id,
-            platform_key_id=new.platform_key_id,
-            attest_key_id=new.attest_key_id,
-            nonce=new.nonce,
-            suite=int(new.suite),
-            subscription_id=chosen.id,
-            mcim_id=new.mcim_id,
-            transaction_id=new.transaction_id,
-            sequence=sequence,
-            not_before=naive(new.not_before),
-            not_after=naive(new.not_after),
-            ticket_digest=new.ticket_digest,
-            sqn_init=chosen.sqn + sqn_ahead,
-            state=ALLOCATED,
-            created_at=naive(now),
-        )
-    )
-    set_order_state(connection, new.order_id, "handed-over")
-    return find_handover(connection, new.m2me_id, new.req_id)
-
-
-def keep_package(connection: Connection, handover_id: int, *, sealed: bytes, digest: bytes) -> HandoverRow:
-    """Store the package of a hand-over unless there is one; return what is stored now. The first one stays."""
-    connection.execute(
-        update(handovers)
-        .where(handovers.c.id == handover_id, handovers.c.package_sealed.is_(None))
-        .values(package_sealed=sealed, package_hash=digest, state=PACKAGED)
-    )
-    stored = _one_handover(connection, handovers.c.id == handover_id)
-    if stored is None:
-        raise LookupError("the hand-over is gone")
-    return stored
-
-
-def take_receipt_counter(connection: Connection, tre_id: str, counter: int) -> bool:
-    """Raise the TRE's receipt counter; False when it would not rise: then the receipt is an old one."""
-    done = connection.execute(
-        update(tres).where(tres.c.tre_id == tre_id, tres.c.receipt_counter < counter).values(receipt_counter=counter)
-    )
-    return done.rowcount == 1
-
-
-def set_outcome(connection: Connection, handover: HandoverRow, *, state: str, result: int, receipt: bytes) -> None:
-    """Record a verified receipt."""
-    connection.execute(
-        update(handovers).where(handovers.c.id == handover.id).values(state=state, result=result, receipt=receipt)
-    )
-
-
-def _choose_subscription(connection: Connection, new: NewHandover, now: datetime) -> SubscriptionRow | None:
-    table = subscriptions.c
-    own = connection.execute(
-        select(subscriptions)
-        .where(table.m2me_id == new.m2me_id, table.tre_id == new.tre_id, table.state.in_((ALLOCATED, FREE)))
-        .order_by(table.id)
-        .limit(1)
-    ).one_or_none()
-    if own is not None and _went_to_same_key(connection, own.id, new):
-        return _subscription(own)
+    """The last hand-over about an MCIM."""
     row = connection.execute(
-        select(subscriptions)
-        .where(
-            table.state == FREE,
-            or_(table.available_from.is_(None), table.available_from <= naive(now)),
-        )
-        .order_by(table.id)
-        .limit(1)
-        .with_for_update(skip_locked=True)
+        select(handovers).where(handovers.c.mcim_id == mcim_id).order_by(handovers.c.id.desc()).limit(1)
     ).one_or_none()
-    return _subscription(row) if row is not None else None
+    return _handover(row) if row is not None else None
 
 
-def _went_to_same_key(connection: Connection, subscription_id: int, new: NewHandover) -> bool:
-    """Only a TRE with the same platform key gets the same credential again: nobody else can have opened it."""
-    others = connection.execute(
-        select(func.count())
-        .select_from(handovers)
-        .where(
-            and_(
-                handovers.c.subscription_id == subscription_id,
-                handovers.c.m2me_id == new.m2me_id,
-                handovers.c.platform_key_id != new.platform_key_id,
-            )
-        )
-    ).scalar_one()
-    return int(others) == 0
+def get_handover(connection: Connection, handover_id: int) -> HandoverRow:
+    """The hand-over with that id, which must exist."""
+    return _handover(connection.execute(select(handovers).where(handovers.c.id == handover_id)).one())
 
 
-def _next_sequence(connection: Connection, tre_id: str, lowest: int) -> int:
+def list_handovers(connection: Connection, *, limit: int, handover_id: int | None = None) -> list[dict[str, object]]:
+    """Packages as lists show them, newest first."""
+    query = select(handovers).order_by(handovers.c.id.desc()).limit(limit)
+    if handover_id is not None:
+        query = query.where(handovers.c.id == handover_id)
+    return [
+        {
+            "id": row.id,
+            "orderId": row.order_id,
+            "m2meId": row.m2me_id,
+            "operation": Operation(row.operation).label,
+            "mcimId": row.mcim_id,
+            "sequence": row.sequence,
+            "suite": Suite(row.suite).label,
+            "container": row.container,
+            "prepared": row.prepared_id is not None,
+            "state": row.state,
+            "result": row.result,
+        }
+        for row in connection.execute(query)
+    ]
+
+
+def next_sequence(connection: Connection, tre_id: str, lowest: int) -> int:
+    """A sequence number for a package to this TRE, never given before."""
     last = connection.execute(select(tres.c.sequence).where(tres.c.tre_id == tre_id)).scalar_one_or_none()
     value = max((last or 0) + 1, lowest)
     if last is None:
@@ -400,26 +357,53 @@ def _next_sequence(connection: Connection, tre_id: str, lowest: int) -> int:
 
 def _one_handover(connection: Connection, *conditions: Any) -> HandoverRow | None:  # noqa: ANN401 (SQL expressions)
     row = connection.execute(select(handovers).where(*conditions)).one_or_none()
-    if row is None:
-        return None
+    return _handover(row) if row is not None else None
+
+
+_CONVERTED: Final = frozenset(("created_at", "suite", "operation", "container", "not_before", "not_after"))
+
+
+def _handover(row: Row[Any]) -> HandoverRow:
     values = row._asdict()
     return HandoverRow(
-        **{name: values[name] for name in values if name not in ("created_at", "suite", "not_before", "not_after")},
+        **{name: values[name] for name in values if name not in _CONVERTED},
         suite=Suite(row.suite),
+        operation=Operation(row.operation),
+        container=Container(row.container),
         not_before=row.not_before.replace(tzinfo=UTC),
         not_after=row.not_after.replace(tzinfo=UTC),
     )
 
 
-def _subscription(row: Row[Any]) -> SubscriptionRow:
+def sealed_columns(sealed: SealedCredential) -> dict[str, object]:
+    """A sealed credential as column values, of a subscription and of an update."""
+    return {
+        "imsi_index": sealed.imsi_index,
+        "imsi_sealed": sealed.imsi_sealed,
+        "k_sealed": sealed.k_sealed,
+        "opc_sealed": sealed.opc_sealed,
+        "constants_sealed": sealed.constants_sealed,
+        "algorithm": sealed.algorithm,
+    }
+
+
+def sealed_of(row: Row[Any]) -> SealedCredential:
+    """The sealed credential in a row of a subscription or of an update."""
+    return SealedCredential(
+        imsi_index=row.imsi_index,
+        imsi_sealed=row.imsi_sealed,
+        k_sealed=row.k_sealed,
+        opc_sealed=row.opc_sealed,
+        constants_sealed=row.constants_sealed,
+        algorithm=row.algorithm,
+    )
+
+
+def subscription_of(row: Row[Any]) -> SubscriptionRow:
+    """One row as a value."""
     return SubscriptionRow(
         id=row.id,
-        sealed=SealedCredential(
-            imsi_index=row.imsi_index,
-            imsi_sealed=row.imsi_sealed,
-            k_sealed=row.k_sealed,
-            opc_sealed=row.opc_sealed,
-        ),
+        sealed=sealed_of(row),
         imsi_mask=row.imsi_mask,
         amf=row.amf,
         sqn=row.sqn,
@@ -428,6 +412,8 @@ def _subscription(row: Row[Any]) -> SubscriptionRow:
         mcim_id=row.mcim_id,
         available_from=row.available_from.replace(tzinfo=UTC) if row.available_from is not None else None,
         attached_at=row.attached_at.replace(tzinfo=UTC) if row.attached_at is not None else None,
+        tre_id=row.tre_id,
+        policy=McimPolicy(row.policy) if row.policy is not None else None,
     )
 
 
@@ -437,6 +423,9 @@ def _order(row: Row[Any]) -> dict[str, object]:
         "orderId": row.order_id,
         "m2meId": row.m2me_id,
         "dpf": row.dpf_url,
+        "operation": row.operation,
+        "mcimId": row.mcim_id,
+        "replaces": row.replaces,
         "reason": row.reason,
         "state": row.state,
         "created": _text(row.created_at),

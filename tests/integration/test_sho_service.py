@@ -14,29 +14,17 @@ import pytest
 from sqlalchemy import text
 
 from actor_runtime.http import PartnerRefused, PartnerUnavailable, to_base64
-from mcim.aka import Accepted, SyncFailure, UsimState
-from mcim.certificates import Role, TrustAnchors
-from mcim.content import parse_content
-from mcim.data import decode_data
-from mcim.key_id import key_id_of
-from mcim.mcim_object import open_mcim
-from mcim.milenage import Milenage
-from mcim.package import open_package, verify_package
-from mcim.platform_key import SoftwarePlatformKey
-from mcim.ticket import Ticket, issue_ticket, ticket_digest
-from mcim.vocabulary import ResultCode, Suite, ValidationMode
+from mcim.aka import UsimState
+from mcim.certificates import Role
+from mcim.ticket import ticket_digest
+from mcim.vocabulary import ResultCode, Suite
 from sho.app import build, network_application, partner_application
-from sho.config import ShoSettings
 from sho.store import repository
-from sho.subscriptions import Credential
 from tests.support_operators import (
     DPF_ID,
     M2ME_ID,
-    PVA_ID,
     SHO_ID,
     TRE_ID,
-    TRE_TYPE,
-    TRE_VERSION,
     Device,
     Pki,
     calling,
@@ -44,12 +32,7 @@ from tests.support_operators import (
     ec_key,
     running,
 )
-
-CREDENTIALS = [
-    Credential(imsi=f"00101000000{number:04}", k=bytes([number]) * 15 + b"k", opc=bytes([number]) * 15 + b"o")
-    for number in (1, 2)
-]
-ORDER = "0b5f7bd2-9a04-4b53-9d3c-2f6f0a8f5a11"
+from tests.support_sho import CREDENTIALS, OFFER, ORDER, Exchange, Usim, fill, sho_settings, states
 
 
 @pytest.fixture(scope="module")
@@ -64,35 +47,7 @@ def device(pki):
 
 @pytest.fixture
 def settings(pki, tmp_path):
-    return ShoSettings(
-        sho_id=SHO_ID,
-        database_url=f"sqlite:///{tmp_path / 'sho.sqlite'}",
-        seal_key=tmp_path / "seal.key",
-        trace_file=tmp_path / "trace.jsonl",
-        tls_cert=pki.path(f"{SHO_ID}.tls.crt"),
-        tls_key=pki.path(f"{SHO_ID}.tls.key"),
-        tls_ca=pki.path("tls-anchors.pem"),
-        allowed_clients=frozenset({DPF_ID}),
-        signing_cert=pki.path("sho-signing.crt"),
-        signing_key=pki.path("sho-signing.key"),
-        manufacturer_anchors=pki.path("manufacturer-anchors.pem"),
-        pva_anchors=pki.path("pva-anchors.pem"),
-        pva_id=PVA_ID,
-    )
-
-
-async def fill(sho):
-    now = datetime.now(UTC)
-
-    def add(connection):
-        for credential in CREDENTIALS:
-            repository.add_subscription(
-                connection, sho.vault.seal(credential), imsi_mask=credential.imsi_mask, amf=b"\x80\x00", now=now
-            )
-        repository.add_order(connection, id="own", m2me_id=M2ME_ID, dpf_url="https://d", reason="initial", now=now)
-        repository.set_order_opened(connection, "own", ORDER)
-
-    await sho.store.write(add)
+    return sho_settings(pki, tmp_path)
 
 
 @pytest.fixture
@@ -119,102 +74,6 @@ async def network(sho, pki):
         calling(url, pki.client(None)) as client,
     ):
         yield client
-
-
-async def states(sho):
-    rows = await sho.store.read(lambda c: repository.list_subscriptions(c, state=None, limit=10))
-    return [row["state"] for row in rows]
-
-
-class Exchange:
-    """One provisioning as the DPF and the device see it; a test may spoil it at any place."""
-
-    def __init__(self, pki, device, **ticket):
-        self.pki, self.device = pki, device
-        self.req_id, self.nonce = uuid.uuid4(), os.urandom(32)
-        self.ticket = self.make_ticket(**ticket)
-
-    def make_ticket(self, *, key=None, chain=None, **changes):
-        now = datetime.now(UTC).replace(microsecond=0)
-        values = {
-            "issuer": PVA_ID,
-            "audience": (DPF_ID, SHO_ID),
-            "tre_id": self.device.tre_id,
-            "m2me_id": self.device.m2me_id,
-            "req_id": str(self.req_id),
-            "nonce": self.nonce,
-            "platform_key_id": self.device.platform_key_id,
-            "attest_key_id": self.attest_key_id,
-            "mode": ValidationMode.SEMI_AUTONOMOUS,
-            "tre_type": TRE_TYPE,
-            "tre_version": TRE_VERSION,
-            "issued_at": now,
-            "expires_at": now + timedelta(hours=1),
-            "ticket_id": "1",
-        }
-        return issue_ticket(Ticket(**values | changes), key or self.pki.pva_key, chain or [self.pki.pva_cert])
-
-    @property
-    def attest_key_id(self):
-        return key_id_of(self.device.attest_key.public_key())
-
-    def body(self, **changes):
-        return {
-            "reqId": str(self.req_id),
-            "orderId": ORDER,
-            "m2meId": self.device.m2me_id,
-            "treId": self.device.tre_id,
-            "treType": TRE_TYPE,
-            "suites": ["MCIM-LEGACY-1", "X-NEW", "MCIM-EC-GCM-256", "MCIM-RSA-GCM-256", "MCIM-RSA-CBC-256"],
-            "containers": ["xml"],
-            "algorithms": ["milenage"],
-            "trustAnchors": [self.pki.sho.key_id],
-            "platformCert": der(self.device.platform_cert),
-            "chain": [],
-            "nonce": to_base64(self.nonce),
-            "nextSequence": 5,
-            "ticket": self.ticket,
-            "dpfId": DPF_ID,
-        } | changes
-
-    async def hand_over(self, dpf, **changes):
-        body = self.body(**changes)
-        answer = await dpf.post("/v1/handover", body, idempotency_key=f"{self.req_id}:handover")
-        self.answer = answer
-        self.package = base64.b64decode(answer["package"])
-        return answer
-
-    def open(self):
-        """What the TRE does: verify, open, parse."""
-        anchors = TrustAnchors((self.pki.sho.certificate,), "sho")
-        verified = verify_package(self.package, anchors=anchors, now=datetime.now(UTC), expected_sho_id=SHO_ID)
-        key = SoftwarePlatformKey(self.device.platform_key)
-        opened = open_mcim(open_package(verified, key), key, accepted=frozenset(Suite), random=os.urandom)
-        data = decode_data(opened)
-        return verified.header, parse_content(data.tag, data.payload)
-
-    def receipt(self, **changes):
-        values = {
-            "mcim_id": uuid.UUID(self.answer["mcimId"]),
-            "sequence": self.answer["sequence"],
-            "nonce": self.nonce,
-            "package_hash": hashlib.sha256(self.package).digest(),
-        }
-        return self.device.receipt(**values | changes)
-
-    async def report(self, dpf, octets, result=1200, **changes):
-        return await dpf.post(
-            "/v1/report",
-            {
-                "orderId": ORDER,
-                "reqId": str(self.req_id),
-                "receipt": to_base64(octets),
-                "attestCert": der(self.device.attest_cert),
-                "chain": [],
-                "result": result,
-            }
-            | changes,
-        )
 
 
 # --- hand-over --------------------------------------------------------------------------------------
@@ -302,6 +161,16 @@ def member(**changes):
     return lambda exchange, pki: changes
 
 
+def offer(**changes):
+    """Another offer, attested by the TRE."""
+
+    def spoil(exchange, pki):
+        exchange.offer |= changes
+        return {"ticket": exchange.make_ticket()}
+
+    return spoil
+
+
 def platform(make):
     return lambda exchange, pki: {"platformCert": der(make(pki, exchange.device))}
 
@@ -339,10 +208,18 @@ REFUSED = {
     "our own id of the order": (member(orderId="own"), "order-unknown"),
     "order of another device": (member(m2meId="urn:imei:1"), "order-unknown"),
     "another DPF's id": (member(dpfId="dpf2.example"), "client-not-allowed"),
-    "no suite in common": (member(suites=["MCIM-LEGACY-1", "X"]), "suite-not-acceptable"),
-    "suites for another type of key": (member(suites=["MCIM-EC-GCM-256"]), "suite-not-acceptable"),
-    "no container in common": (member(containers=["cms", "raw"]), "container-not-acceptable"),
-    "no algorithm in common": (member(algorithms=["tuak128"]), "algorithm-not-acceptable"),
+    "no suite in common": (offer(suites=["MCIM-LEGACY-1", "X"]), "suite-not-acceptable"),
+    "suites for another type of key": (offer(suites=["MCIM-EC-GCM-256"]), "suite-not-acceptable"),
+    "no container in common": (offer(containers=["raw", "X"]), "container-not-acceptable"),
+    "no algorithm in common": (offer(algorithms=["tuak128"]), "algorithm-not-acceptable"),
+    "no algorithm of ours": (offer(algorithms=["xor"]), "algorithm-not-acceptable"),
+    "offer without the better suites": (member(suites=["MCIM-RSA-CBC-256"]), "offer-altered"),
+    "offer with another container": (member(containers=["xml-mgf1p"]), "offer-altered"),
+    "offer in another order": (member(suites=[*reversed(OFFER["suites"])]), "offer-altered"),
+    "offer that nobody attested": (ticket(capabilities=b""), "ticket-refused"),
+    "operation that nobody ordered": (member(operation="delete"), "operation-not-ordered"),
+    "operation that is none": (member(operation="release"), "malformed-request"),
+    "offer without end": (offer(suites=["X"] * 33), "malformed-request"),
     "TRE does not know our root": (member(trustAnchors=["00" * 20]), "no-common-trust-anchor"),
     "short nonce": (member(nonce="AAAA"), "malformed-request"),
     "request id is no UUID": (member(reqId="r"), "malformed-request"),
@@ -352,7 +229,7 @@ REFUSED = {
 
 @pytest.mark.parametrize(("spoil", "code"), REFUSED.values(), ids=REFUSED)
 async def test_what_does_not_hold_together_gets_nothing(sho, dpf, pki, device, spoil, code):
-    """REQ-19, REQ-20, REQ-24, REQ-27, REQ-43, REQ-46: and nothing is allocated."""
+    """REQ-19, REQ-20, REQ-24, REQ-27, REQ-39, REQ-43, REQ-46, T16: and nothing is allocated."""
     exchange = Exchange(pki, device)
     with pytest.raises(PartnerRefused) as refused:
         await exchange.hand_over(dpf, **spoil(exchange, pki))
@@ -502,31 +379,6 @@ async def armed(dpf, pki, device):
     await exchange.hand_over(dpf)
     await exchange.report(dpf, exchange.receipt())
     return Usim(exchange.open()[1])
-
-
-class Usim:
-    """The device's side of AKA, with what came in the package."""
-
-    def __init__(self, content):
-        self.imsi, self.functions = content.imsi, Milenage(content.k, content.opc)
-        self.state = UsimState.initial(content.sqn_init)
-
-    def judge(self, challenge):
-        rand, autn = base64.b64decode(challenge["rand"]), base64.b64decode(challenge["autn"])
-        self.state, result = self.state.verify(self.functions, rand=rand, autn=autn)
-        return result
-
-    async def attach(self, network):
-        """Attach; returns the final answer and the number of resynchronisations."""
-        challenge, resyncs = await network.post("/v1/attach", {"imsi": self.imsi}), 0
-        while True:
-            result, path = self.judge(challenge), f"/v1/attach/{challenge['session']}"
-            if isinstance(result, Accepted):
-                return await network.post(path, {"res": to_base64(result.res)}), resyncs
-            assert isinstance(result, SyncFailure)
-            resyncs += 1
-            challenge = await network.post(path, {"auts": to_base64(result.auts)})
-            assert challenge["result"] == "challenge"
 
 
 async def test_the_first_attach_resynchronises_and_the_next_does_not(sho, network, armed):

@@ -53,7 +53,9 @@ async def test_open_order(tmp_path, answer, state, error):
                 await call()
         await partner.close()
     body, key, recorded = seen[0]
-    assert body == {"m2meId": "urn:imei:1", "shoId": "sho.example", "reason": "initial", "expiresIn": 60}
+    assert body == {
+        "m2meId": "urn:imei:1", "shoId": "sho.example", "reason": "initial", "operation": "install", "expiresIn": 60,
+    }  # fmt: skip
     assert key == f"{recorded['id']}:order"
     assert recorded["state"] == "requested"
     assert (await store.read(repository.list_orders))[0]["state"] == state

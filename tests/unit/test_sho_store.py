@@ -8,19 +8,21 @@ import uuid
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 
 from actor_runtime.sealing import SealingKey
 from actor_runtime.store import Store
 from actor_runtime.trail import Trail
 from home_network.sessions import MAX_PER_IDENTITY, AttachBusy, AttachRefused
-from mcim.vocabulary import Suite
+from mcim.vocabulary import Container, Operation, Suite
 from sho import cli
 from sho.app import MIGRATIONS
 from sho.auc import AuthenticationCentre
-from sho.store import repository, tables
-from sho.store.repository import NewHandover
+from sho.store import effects, handovers, jobs, repository, tables
+from sho.store.handovers import NewHandover
 from sho.subscriptions import Vault, generate
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -38,6 +40,39 @@ def store(tmp_path):
 def test_migrations_make_what_the_tables_say(store):
     differences = store.read_sync(lambda c: compare_metadata(MigrationContext.configure(c), tables.metadata))
     assert differences == []
+
+
+def test_a_database_of_the_first_release_keeps_what_is_in_it(tmp_path):
+    """REQ-16: subscriptions, hand-overs and orders are as they were, and are installs."""
+    store = Store(f"sqlite:///{tmp_path / 'sho.sqlite'}", MIGRATIONS)
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+
+    def first_release(connection):
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        text = (
+            "INSERT INTO subscription VALUES (1, x'01', x'02', x'03', x'04', 'mask', x'8000', 7, 'armed', 'm', 't', "
+            "'c', NULL, NULL, '2026-01-01'); "
+            "INSERT INTO sho_order VALUES ('own', 'o', 'm', 'https://d', 'initial', 'fulfilled', '2026-01-01'); "
+            "INSERT INTO handover VALUES (1, 'm', 'r', 'o', 'd', 't', x'05', x'06', x'07', 3, 1, 'c', 'x', 9, "
+            "'2026-01-01 00:00:00', '2027-01-01 00:00:00', 'digest', 1024, x'08', x'09', 'confirmed', 1200, x'0a', "
+            "'2026-01-01')"
+        )
+        for statement in text.split("; "):
+            connection.exec_driver_sql(statement)
+
+    with store._writer_engine.begin() as connection:
+        first_release(connection)
+    store.upgrade()
+    row = store.read_sync(lambda c: repository.find_handover_of_mcim(c, "c"))
+    assert (row.operation, row.container, row.revision, row.package_sealed) == (
+        Operation.INSTALL, Container.XML, 1, b"\x08",
+    )  # fmt: skip
+    subscription = store.read_sync(lambda c: repository.get_subscription(c, 1))
+    assert (subscription.state, subscription.sealed.algorithm, subscription.policy) == ("armed", "milenage", None)
+    assert store.read_sync(lambda c: repository.terms_of(c, "o")) == repository.Terms()
+    store.close()
 
 
 def fill(store, count):
@@ -74,7 +109,7 @@ def new(m2me="m1", req="r1", *, tre=None, key=b"k" * 16, lowest=1):
 
 
 def allocate(store, wanted, now=NOW):
-    return store.write_sync(lambda c: repository.allocate(c, wanted, sqn_ahead=1024, now=now))
+    return store.write_sync(lambda c: handovers.allocate(c, wanted, sqn_ahead=1024, now=now))
 
 
 def test_one_subscription_for_one_request_until_there_is_none(store):
@@ -106,11 +141,11 @@ def test_a_failed_subscription_waits_before_another_device_gets_it(store):
     fill(store, 1)
     first = allocate(store, new())
     later = NOW + timedelta(hours=24)
-    assert store.write_sync(lambda c: repository.release(c, first, available_from=later))
-    assert not store.write_sync(lambda c: repository.release(c, first, available_from=later))
+    assert store.write_sync(lambda c: effects.release(c, first, available_from=later))
+    assert not store.write_sync(lambda c: effects.release(c, first, available_from=later))
     assert allocate(store, new("m2"), NOW + timedelta(hours=23)) is None
     assert allocate(store, new("m2"), later).subscription_id == first.subscription_id
-    assert not store.write_sync(lambda c: repository.arm(c, first))  # too late for the first device
+    assert not store.write_sync(lambda c: effects.arm(c, first))  # too late for the first device
 
 
 def test_the_first_package_stays(store):
@@ -118,7 +153,7 @@ def test_the_first_package_stays(store):
     row = allocate(store, new())
     for octets in (b"one", b"two"):
         kept = store.write_sync(
-            lambda c, octets=octets: repository.keep_package(c, row.id, sealed=octets, digest=octets * 8)
+            lambda c, octets=octets: handovers.keep_package(c, row.id, sealed=octets, digest=octets * 8)
         )
     assert (kept.package_sealed, kept.state) == (b"one", "packaged")
 
@@ -130,7 +165,7 @@ def test_the_first_package_stays(store):
 def armed(store):
     credential = fill(store, 1)[0]
     row = allocate(store, new())
-    assert store.write_sync(lambda c: repository.arm(c, row))
+    assert store.write_sync(lambda c: effects.arm(c, row))
     return credential
 
 
@@ -214,6 +249,78 @@ def test_subscriptions_by_command_line(run, tmp_path):
     (tmp_path / "seal.key").unlink()
     code, _, err = run("subscription", "generate")
     assert (code, "sealing key" in err) == (1, True)
+
+
+def test_updates_by_command_line(run, tmp_path):
+    """REQ-36, REQ-70: a subscription without a device has its new values at once; nothing secret is shown."""
+    run("subscription", "generate", "--count", "2", "--algorithm", "tuak256")
+    assert "applied: keys" in run("subscription", "update", "1", "--new-keys")[1]
+    assert "applied: policy" in run("subscription", "update", "1", "--policy", "signed-lifecycle,release-required")[1]
+    line = tmp_path / "new.csv"
+    line.write_text("imsi,amf\n001019999999999,9000\n")
+    assert "applied: amf, imsi" in run("subscription", "update", "1", "--file", str(line))[1]
+    code, _, err = run("subscription", "update", "2", "--file", str(line))
+    assert (code, "another subscription" in err) == (1, True)
+    line.write_text(f"k\n{'0a' * 16}\n")
+    code, _, err = run("subscription", "update", "1", "--file", str(line))
+    assert (code, "0a0a" in err) == (1, False)
+    for arguments in (["9"], ["1"], ["1", "--policy", "x"], ["1", "--file", "/nowhere"]):
+        assert run("subscription", "update", *arguments)[0] == 1
+    rows = json.loads(run("subscription", "list", "--json")[1])
+    assert (rows[0]["imsi"], rows[0]["algorithm"]) == ("00101********99", "tuak256")
+
+
+def test_tokens_by_command_line(run, tmp_path):
+    """REQ-62: from a file or standard input; lists show a reference, never the token."""
+    file = tmp_path / "token"
+    for length, code in ((0, 1), (1, 0), (64, 0), (65, 1)):
+        file.write_bytes(b"t" * length + b"\n")
+        assert run("token", "set", "--m2me-id", "urn:imei:1", "--file", str(file))[0] == code
+    (row,) = json.loads(run("token", "list", "--json")[1])
+    assert (row["m2meId"], "tttt" in json.dumps(row)) == ("urn:imei:1", False)
+    dumps = b"".join(path.read_bytes() for path in tmp_path.iterdir() if path != file)
+    assert b"t" * 64 not in dumps
+    assert run("token", "drop", "--m2me-id", "urn:imei:1")[0] == 0
+    assert run("token", "drop", "--m2me-id", "urn:imei:1")[0] == 1
+
+
+def test_packages_by_command_line(run, tmp_path):
+    """REQ-26: lists are there before anything is; what is not there is said."""
+    for words in (["package", "list"], ["package", "jobs"], ["platform", "list"], ["prepare", "status"]):
+        assert json.loads(run(*words, "--json")[1]) == []
+    for words in (["package", "show", "1"], ["package", "approve", "x"], ["package", "refuse", "x"]):
+        assert run(*words)[0] == 1
+    store = Store(f"sqlite:///{tmp_path}/sho.sqlite", MIGRATIONS)
+    fill(store, 1)
+    row = allocate(store, new())
+    certificates = ("AAAA",)
+    store.write_sync(
+        lambda c: jobs.add(
+            c, handover_id=row.id, dpf_id="d", certificates=certificates, state=jobs.APPROVAL, due_at=NOW, now=NOW
+        )
+    )
+    store.close()
+    (job,) = json.loads(run("package", "jobs", "--json")[1])
+    shown = json.loads(run("package", "show", "1", "--json")[1])
+    assert (shown["operation"], shown["job"], shown["jobState"]) == ("install", job["job"], "approval")
+    assert run("package", "approve", job["job"])[1] == "approved\n"
+    assert run("package", "refuse", job["job"])[1] == "refused\n"
+    assert run("package", "refuse", job["job"])[0] == 1
+    assert json.loads(run("subscription", "list", "--json")[1])[0]["state"] == "free"
+
+
+def test_orders_of_operations_by_command_line(run):
+    """REQ-70: what cannot be ordered is refused before the DPF is asked."""
+    address = ["--m2me-id", "urn:imei:1", "--dpf", "https://127.0.0.1:1"]
+    for words in (
+        ["--operation", "explode"],
+        ["--operation", "suspend"],
+        ["--operation", "replace"],
+        ["--operation", "replace", "--replaces", str(uuid.uuid4()), "--release-token", "/nowhere/token"],
+        ["--mcim", str(uuid.uuid4())],
+    ):
+        assert run("order", "open", *address, *words)[0] == 1
+    assert json.loads(run("order", "list", "--json")[1]) == []
 
 
 def test_orders_by_command_line(run):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -10,8 +11,12 @@ from hypothesis import strategies as st
 
 from actor_runtime.errors import UnsealError
 from actor_runtime.sealing import SealingKey
-from mcim.milenage import opc_from_op
-from sho.subscriptions import Credential, SealedCredential, SubscriptionError, Vault, generate, mask_imsi, read_csv
+from mcim.milenage import MilenageConstants, opc_from_op
+from mcim.network_keys import NetworkKeys
+from mcim.tuak import topc_from_top
+from mcim.vocabulary import AlgorithmId
+from sho.subscription_csv import Line, read_csv
+from sho.subscriptions import Credential, SealedCredential, SubscriptionError, Vault, generate, mask_imsi
 
 K, OPC = bytes(range(16)), bytes(range(16, 32))
 IMSI = "001010123456789"
@@ -88,11 +93,68 @@ def test_csv_with_opc_or_op():
     op = bytes(range(32, 48))
     lines = ["IMSI, k ,opc,op,amf", f"{IMSI},{K.hex()},{OPC.hex()},,", f"001010123456780,{K.hex()},,{op.hex()},0000"]
     first, second = read_csv(lines)
-    assert first == (Credential(imsi=IMSI, k=K, opc=OPC), b"\x80\x00")
-    assert second == (Credential(imsi="001010123456780", k=K, opc=opc_from_op(K, op)), b"\x00\x00")
+    assert first == Line(credential=Credential(imsi=IMSI, k=K, opc=OPC), amf=b"\x80\x00")
+    derived = Credential(imsi="001010123456780", k=K, opc=opc_from_op(K, op))
+    assert second == Line(credential=derived, amf=b"\x00\x00")
+
+
+def test_csv_with_tuak_and_constants():
+    """REQ-30: TOPc or TOP, TUAK parameters, MILENAGE constants; OP and TOP are stored nowhere."""
+    top, k256, constants = bytes(range(64, 96)), bytes(range(32)), MilenageConstants(rotations=(64, 0, 32, 64, 95))
+    lines = [
+        "imsi,k,algorithm,opc,topc,top,constants,tuak",
+        f"001010000000001,{K.hex()},tuak128,,{top.hex()},,,",
+        f"001010000000002,{k256.hex()},TUAK256,,,{top.hex()},,0210101010",
+        f"001010000000003,{K.hex()},milenage,{OPC.hex()},,,{constants.encode().hex()},",
+        f"001010000000004,{K.hex()},,{OPC.hex()},,,,",
+    ]
+    first, second, third, fourth = (line.credential for line in read_csv(lines))
+    assert first.keys == NetworkKeys(algorithm=AlgorithmId.TUAK, k=K, opc=top)
+    parameters = bytes((2, 16, 16, 16, 16))
+    derived = topc_from_top(k256, top, 2)
+    assert second.keys == NetworkKeys(algorithm=AlgorithmId.TUAK, k=k256, opc=derived, constants=parameters)
+    assert (second.keys.label, second.functions().mac_length) == ("tuak256", 16)
+    assert third.constants == constants.encode()
+    assert fourth == Credential(imsi="001010000000004", k=K, opc=OPC)
+    for credential in (first, second, third, fourth):
+        sealed = VAULT.seal(credential)
+        assert VAULT.open(sealed) == credential
+        assert sealed.algorithm == credential.keys.label
+
+
+def test_sealed_constants_belong_to_their_algorithm():
+    """REQ-30: the algorithm of a row cannot be exchanged under its constants."""
+    sealed = VAULT.seal(Credential(imsi=IMSI, k=K, opc=OPC, constants=MilenageConstants().encode()))
+    with pytest.raises(UnsealError):
+        VAULT.open(replace(sealed, algorithm="tuak128"))
+
+
+def test_generated_keys_fit_their_algorithm():
+    """REQ-30."""
+    for algorithm in ("milenage", "tuak128", "tuak256"):
+        (credential,) = generate(1, "00101", algorithm)
+        assert credential.keys.label == algorithm
+        assert credential.functions()
+    with pytest.raises(SubscriptionError):
+        list(generate(1, "00101", "xor"))
+
+
+def test_a_token_opens_under_its_own_reference_only():
+    """REQ-62."""
+    sealed = VAULT.seal_token(b"token", "ref-1")
+    assert VAULT.open_token(sealed, "ref-1") == b"token"
+    with pytest.raises(UnsealError):
+        VAULT.open_token(sealed, "ref-2")
 
 
 BAD_CSV = {
+    "no such algorithm": ["imsi,k,opc,algorithm", f"{IMSI},{K.hex()},{OPC.hex()},xor"],
+    "TUAK with OPc": ["imsi,k,opc,algorithm", f"{IMSI},{K.hex()},{OPC.hex()},tuak128"],
+    "MILENAGE with TOPc": ["imsi,k,topc", f"{IMSI},{K.hex()},{(OPC * 2).hex()}"],
+    "K of the other TUAK": ["imsi,k,topc,algorithm", f"{IMSI},{K.hex()},{(OPC * 2).hex()},tuak256"],
+    "TOP short": ["imsi,k,top,algorithm", f"{IMSI},{K.hex()},00,tuak128"],
+    "TUAK parameters out of range": ["imsi,k,topc,algorithm,tuak", f"{IMSI},{K.hex()},{(OPC * 2).hex()},tuak128,00"],
+    "constants short": ["imsi,k,opc,constants", f"{IMSI},{K.hex()},{OPC.hex()},00"],
     "no header": [f"{IMSI},{K.hex()},{OPC.hex()}"],
     "empty": [],
     "not hexadecimal": ["imsi,k,opc", f"{IMSI},{'g' * 32},{OPC.hex()}"],
