@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from actor_runtime.trail_store import append_record
 from dmserver.admission import Admission
 from dmserver.app import dm_application, partner_application
 from dmserver.bootstrap_pull import add_pull_route
+from dmserver.callback import CallBack
 from dmserver.conductor import Conductor
 from dmserver.config import DmServerSettings, ProvisioningSettings
 from dmserver.conversation import Conversation
@@ -87,6 +88,7 @@ def load_rules(settings: DmServerSettings) -> Rules | None:
         pva_id=settings.pva_id,
         crls=tuple(crl for path in settings.crl_files for crl in _crls(path)),
         ddf=load("M2MMobj"),
+        ticket_margin=timedelta(seconds=settings.limits.ticket_margin_s),
     )
 
 
@@ -116,7 +118,14 @@ async def run(settings: DmServerSettings, *, stop: asyncio.Event | None = None) 
             },
             trail=trail,
         )
-    conductor = Conductor(store=store, trail=trail, partners=partners, rules=rules)
+    call_back = CallBack(
+        store=store,
+        seal_key=seal_key,
+        trail=trail,
+        server_id=settings.server_id,
+        per_hour=limits.notifications_per_hour,
+    )
+    conductor = Conductor(store=store, trail=trail, partners=partners, rules=rules, call_back=call_back)
     registry = SessionRegistry(
         max_sessions=limits.max_sessions, idle_s=limits.session_idle_s, dead_s=limits.session_dead_s
     )
@@ -157,7 +166,7 @@ async def run(settings: DmServerSettings, *, stop: asyncio.Event | None = None) 
     if partner_tls is None:
         _log.info("provisioning.off", reason="no pva_url: devices are managed, orders cannot be opened")
     else:
-        listeners.append(_partner_listener(settings, partner_tls, store, trail))
+        listeners.append(_partner_listener(settings, partner_tls, store, trail, conductor))
     if token is not None:
         listeners.append(operator_listener(settings, store, seal_key, token))
     await serve(
@@ -174,16 +183,18 @@ def _partner_tls(provisioning: ProvisioningSettings) -> tuple[ssl.SSLContext, ss
     return client_context(ca, cert=cert, key=key), server_context(cert, key, client_ca=ca)
 
 
-def _partner_listener(settings: DmServerSettings, tls: ssl.SSLContext, store: Store, trail: Trail) -> Listener:
-    """Where home operators open orders."""
+def _partner_listener(
+    settings: DmServerSettings, tls: ssl.SSLContext, store: Store, trail: Trail, conductor: Conductor
+) -> Listener:
+    """Where home operators open orders and deliver packages."""
     return Listener(
         name="partner",
         app=partner_application(
             store=store,
             trail=trail,
+            conductor=conductor,
             shos=settings.shos,
-            order_lifetime_s=settings.limits.order_lifetime_s,
-            now=lambda: datetime.now(UTC),
+            limits=settings.limits,
         ),
         host=settings.partner.host,
         port=settings.partner.port,
