@@ -23,7 +23,7 @@ from dmserver.snapshot import Snapshot
 from mcim.certificates import ValidatedCertificate
 from mcim.errors import StatementInvalid
 from mcim.measurement_log import MAX_LOG
-from mcim.ticket import verify_ticket
+from mcim.ticket import Ticket, verify_ticket
 from mcim.vocabulary import ValidationMode
 from mo_definitions import AlertType
 from mo_definitions.m2m import M2MNode
@@ -194,33 +194,49 @@ class PlatformValidation(LifeCycle):
             ),
         )
 
+    def _read_ticket(self, token: str, now: datetime) -> Ticket:
+        """A ticket of the PVA about this platform as it was just read.
+
+        Raises:
+            StatementInvalid
+        """
+        order, platform, attest = self._order, self._platform, self._attest
+        if platform is None or attest is None or order.nonce is None:
+            raise TypeError("no platform that a ticket could be about")
+        ticket = verify_ticket(token, self._rules.pvas, now, audience=self._rules.server_id, pva_id=self._rules.pva_id)
+        ticket.check_binding(
+            tre_id=order.tre_id or "",
+            req_id=order.req_id or "",
+            nonce=order.nonce,
+            platform_key_id=platform.key_id,
+            attest_key_id=attest.key_id,
+            mode=self._rules.mode,
+        )
+        if ticket.m2me_id != order.device_id or order.sho_id not in ticket.audience:
+            raise StatementInvalid("the ticket names another M2ME or another home operator")
+        return ticket
+
+    def _ticket_holds(self, now: datetime) -> bool:
+        """Whether the kept ticket speaks of the platform that was just read, for long enough (T4, T17)."""
+        if not self._ticket_fresh(now):
+            return False
+        try:
+            self._read_ticket(self._order.ticket or "", now)
+        except StatementInvalid as exc:
+            self._entries.append(note("the kept ticket does not hold any more", step="11", detail=str(exc)[:200]))
+            return False
+        return True
+
     def _take_ticket(self, outcome: Outcome, now: datetime) -> Then:
         if isinstance(outcome, PartnerDown):
             return self._wait_for_pva(outcome, now, step="11")
         if isinstance(outcome, PartnerSaidNo):
             self._entries.append(check("pva-decision", False, req=("REQ-17", "REQ-23"), step="11", detail=outcome.code))
             return self._refuse(f"pva: {outcome.code}", now, step="11")
-        platform, attest = self._platform, self._attest
-        if not isinstance(outcome, TicketGiven) or platform is None or attest is None or self._order.nonce is None:
+        if not isinstance(outcome, TicketGiven):
             raise TypeError(f"{type(outcome).__name__} is no answer to a validation request")
         try:
-            ticket = verify_ticket(
-                outcome.ticket,
-                self._rules.pvas,
-                now,
-                audience=self._rules.server_id,
-                pva_id=self._rules.pva_id,
-            )
-            ticket.check_binding(
-                tre_id=self._order.tre_id or "",
-                req_id=self._order.req_id or "",
-                nonce=self._order.nonce,
-                platform_key_id=platform.key_id,
-                attest_key_id=attest.key_id,
-                mode=self._rules.mode,
-            )
-            if ticket.m2me_id != self._order.device_id or self._order.sho_id not in ticket.audience:
-                raise StatementInvalid("the ticket names another M2ME or another home operator")
+            ticket = self._read_ticket(outcome.ticket, now)
         except StatementInvalid as exc:
             self._entries.append(check("pva-ticket", False, req=("REQ-19",), step="11", detail=str(exc)[:200]))
             return self._refuse("pva: the ticket is not acceptable", now, step="11")

@@ -159,7 +159,7 @@ class Provisioning(PlatformValidation):
         """The platform is acceptable: take up the order where it was, if that is still good (REQ-22, REQ-25)."""
         order = self._order
         same_request = (order.req_id, order.nonce) == (snapshot.req_id, snapshot.nonce)
-        if same_request and self._ticket_fresh(now):
+        if same_request and self._ticket_holds(now):
             if order.state is OrderState.PACKAGE_READY and self._package is not None:
                 return self._push_kept(now)
             if order.state in (OrderState.VALIDATED, OrderState.HANDED_OVER):
