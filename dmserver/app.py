@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import datetime
-from typing import Final
+from typing import Annotated, Final
 
 from aiohttp import web
+from pydantic import StringConstraints
 
-from actor_runtime.http import Body, ProblemError, new_application, peer_identity, problem, read_body
+from actor_runtime.http import Body, OrderId, ProblemError, new_application, peer_identity, problem, read_body
 from actor_runtime.store import Store
 from actor_runtime.trail import Trail
-from dmserver.config import DM_PATH
+from dmserver.conductor import Conductor
+from dmserver.config import DM_PATH, Limits
 from dmserver.endpoint import SESSION_PARAMETER, DmEndpoint, Request
+from dmserver.late_packages import LatePackage, PackageNotTaken
 from dmserver.media import coding_refused
-from dmserver.registration import OrderRejected, register_order
+from dmserver.partners import PackageBody
+from dmserver.registration import OrderRejected, OrderRequest, register_order
+from mcim.vocabulary import Operation
 
-_STATUS = {"device-unknown": 404, "order-ongoing": 409, "reason-unknown": 400, "lifetime-out-of-range": 400}
+_STATUS: Final = {
+    "device-unknown": 404,
+    "order-ongoing": 409,
+    "too-many-orders": 429,
+    "order-unknown": 404,
+    "order-not-waiting": 409,
+}
 MAX_KEY = 128  # characters of an Idempotency-Key
 HMAC_HEADER: Final = "x-syncml-hmac"  # OMA-TS-DM_Security-V1_2 §5.3.3
 
@@ -27,7 +37,16 @@ class OrderBody(Body):
     m2me_id: str
     sho_id: str
     reason: str = "initial"
+    operation: str = Operation.INSTALL.label
+    mcim_id: str | None = None  # the MCIM that the operation is about
     expires_in: int | None = None  # seconds
+
+
+class LatePackageBody(PackageBody):
+    """`POST /v1/packages`."""
+
+    order_id: OrderId
+    req_id: Annotated[str, StringConstraints(max_length=64)]
 
 
 def dm_application(endpoint: DmEndpoint, *, dm_url: Callable[[int], str]) -> web.Application:
@@ -67,7 +86,7 @@ def dm_application(endpoint: DmEndpoint, *, dm_url: Callable[[int], str]) -> web
 
 
 def partner_application(
-    *, store: Store, trail: Trail, shos: Mapping[str, str], order_lifetime_s: int, now: Callable[[], datetime]
+    *, store: Store, trail: Trail, conductor: Conductor, shos: Mapping[str, str], limits: Limits
 ) -> web.Application:
     """The application home operators talk to, over mutual TLS."""
     app = new_application()
@@ -85,19 +104,42 @@ def partner_application(
             order = await store.write(
                 lambda connection: register_order(
                     connection,
-                    device_id=body.m2me_id,
-                    sho_id=body.sho_id,
-                    purpose=body.reason,
-                    lifetime_s=body.expires_in if body.expires_in is not None else order_lifetime_s,
-                    now=now(),
+                    OrderRequest(
+                        device_id=body.m2me_id,
+                        sho_id=body.sho_id,
+                        purpose=body.reason,
+                        operation=body.operation,
+                        mcim_id=body.mcim_id,
+                    ),
+                    lifetime_s=body.expires_in if body.expires_in is not None else limits.order_lifetime_s,
+                    now=conductor.now(),
                     idempotency_key=key or None,
+                    per_day=limits.orders_per_day,
                 )
             )
         except OrderRejected as exc:
-            raise ProblemError(_STATUS[exc.code], exc.code, str(exc)) from exc
+            raise ProblemError(_STATUS.get(exc.code, 400), exc.code, str(exc)) from exc
         trail.check("order-from-its-sho", True, req=("REQ-13",), step="8", detail=body.sho_id, order=order.order_id)
         trail.state("order", "", order.state, step="8", order=order.order_id, detail=f"for {order.device_id}")
+        conductor.wake()
         return web.json_response({"orderId": order.order_id}, status=201)
 
+    async def take_package(request: web.Request) -> web.Response:
+        body = await read_body(request, LatePackageBody)
+        sho_id = peer_identity(request) or ""
+        try:
+            if sho_id not in shos:
+                raise PackageNotTaken("order-unknown")
+            order = await conductor.take_late_package(
+                LatePackage(order_id=body.order_id, req_id=body.req_id, sho_id=sho_id, given=body.given())
+            )
+        except PackageNotTaken as exc:
+            order_id = None if exc.order is None else exc.order.order_id
+            trail.check("late-package", False, req=("REQ-25", "REQ-26"), step="12", detail=exc.code, order=order_id)
+            raise ProblemError(_STATUS.get(exc.code, 400), exc.code, exc.detail) from exc
+        trail.check("late-package", True, req=("REQ-25", "REQ-26"), step="12", order=order.order_id)
+        return web.json_response({"accepted": True})
+
     app.router.add_post("/v1/orders", open_order)
+    app.router.add_post("/v1/packages", take_package)
     return app

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeAlias
 
-from mcim.vocabulary import ValidationMode
+from mcim.vocabulary import Container, Operation, ValidationMode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +32,10 @@ class AskTicket:
     platform_cert: bytes = field(repr=False)
     attest_cert: bytes = field(repr=False)
     chain: tuple[bytes, ...] = field(repr=False)
+    tre_type: str
+    tre_version: str
     evidence: bytes = field(repr=False)  # empty in autonomous mode
+    log: bytes = field(default=b"", repr=False)  # measurement log, in remote mode
     nonce: bytes = field(repr=False)
     challenge: bytes = field(repr=False)  # empty in autonomous mode
     mode: ValidationMode
@@ -50,6 +53,9 @@ class AskPackage:
     m2me_id: str
     tre_id: str
     tre_type: str
+    tre_version: str
+    operation: Operation
+    mcim_id: str | None  # what the operation is about; None: a new MCIM
     suites: tuple[str, ...]
     containers: tuple[str, ...]
     algorithms: tuple[str, ...]
@@ -60,6 +66,15 @@ class AskPackage:
     next_sequence: int
     ticket: str = field(repr=False)
     dpf_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskJob:
+    """Ask the home operator whether the package is made that it takes its time for (REQ-26)."""
+
+    sho_id: str
+    order_id: str
+    job: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +91,7 @@ class TellSho:
     result: int
 
 
-Ask: TypeAlias = AskChallenge | AskTicket | AskPackage | TellSho
+Ask: TypeAlias = AskChallenge | AskTicket | AskPackage | AskJob | TellSho
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +117,17 @@ class PackageGiven:
     mcim_id: str
     sequence: int
     package_hash: str  # hex SHA-256
+    container: str = Container.XML.value
+    operation: str = Operation.INSTALL.label
+    token_ref: str | None = None  # name of the device token inside; no secret
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackageLater:
+    """The home operator takes its time."""
+
+    job: str
+    retry_after_s: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,4 +152,6 @@ class PartnerSaidNo:
     detail: str = ""
 
 
-Outcome: TypeAlias = ChallengeGiven | TicketGiven | PackageGiven | ReportAcknowledged | PartnerDown | PartnerSaidNo
+Outcome: TypeAlias = (
+    ChallengeGiven | TicketGiven | PackageGiven | PackageLater | ReportAcknowledged | PartnerDown | PartnerSaidNo
+)

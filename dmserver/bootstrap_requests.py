@@ -15,7 +15,7 @@ from typing import Annotated, Final
 import structlog
 from aiohttp import web
 from pydantic import StringConstraints
-from sqlalchemy import Connection, Row, insert, select
+from sqlalchemy import Connection, Row, insert, select, update
 
 from actor_runtime.errors import ActorError, ConfigError
 from actor_runtime.http import Body, Name, ProblemError, peer_identities, read_body
@@ -32,7 +32,7 @@ from dmserver.config import DmServerSettings
 from dmserver.push import PushFailed, destination_of, send
 from dmserver.store.accounts import bootstrap_secret, bootstraps_since, find_account, is_known, naive
 from dmserver.store.orders import ongoing_order
-from dmserver.store.tables import bootstrap_requests
+from dmserver.store.tables import bootstrap_requests, devices
 
 PATH: Final = "/v1/bootstraps"
 STEP: Final = "7"
@@ -144,6 +144,7 @@ class BootstrapRequests:
                 created_at=naive(now),
             )
         )
+        connection.execute(update(devices).where(devices.c.device_id == body.m2me_id).values(push=body.push))
 
 
 def add_bootstrap_route(app: web.Application, requests: BootstrapRequests) -> None:

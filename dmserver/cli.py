@@ -11,7 +11,7 @@ import typer
 from sqlalchemy import Connection
 
 from actor_runtime import cli as habits
-from actor_runtime.errors import ActorError, ConfigError
+from actor_runtime.errors import ActorError
 from actor_runtime.trail_store import records_of
 from dmserver.bootstrap import BootstrapForm, MacKey, PreparedBootstrap, Profile, prepare_bootstrap
 from dmserver.bootstrap_pull import LIFETIME_S, MAX_LIFETIME_S, offer, pull_url
@@ -20,19 +20,18 @@ from dmserver.cli_context import open_sealed_database as _sealed_database
 from dmserver.cli_context import settings_of as _settings
 from dmserver.cli_devices import devices_app
 from dmserver.cli_operator import device_app
+from dmserver.cli_orders import order_app
 from dmserver.notification import Call
 from dmserver.notification import notify as call_device
-from dmserver.orders import Order
 from dmserver.push import destination_of, send
 from dmserver.push_options import AuthName, InitiatorName, UiModeName, read_imsi, session_number
-from dmserver.registration import register_order
 from dmserver.server import open_trail, run
 from dmserver.store import tables
-from dmserver.store.orders import find_order, list_orders
+from dmserver.store.accounts import learn_push, note_notification
+from dmserver.store.orders import find_order
 from syncml.errors import LocalProtocolError
 
 app = typer.Typer(help="DPF: OMA DM server that provisions M2M devices.", no_args_is_help=True)
-order_app = typer.Typer(help="Provisioning orders.", no_args_is_help=True)
 app.add_typer(devices_app, name="devices")
 app.add_typer(device_app, name="device")
 app.add_typer(order_app, name="order")
@@ -52,83 +51,6 @@ def options(
 def serve(context: typer.Context) -> None:
     """Run the DPF until SIGTERM or SIGINT."""
     asyncio.run(run(_settings(context)))
-
-
-@order_app.command("open")
-def order_open(
-    context: typer.Context,
-    m2me_id: Annotated[str, typer.Argument(help="The device.")],
-    sho: Annotated[str, typer.Option(help="Id of the home operator.")],
-    reason: Annotated[str, typer.Option(help="initial, change-of-sho, update or recovery.")] = "initial",
-    expires_in_s: Annotated[int | None, typer.Option(help="Life of the order in seconds.")] = None,
-) -> None:
-    """Open an order by hand; usually the home operator does it."""
-    settings = _settings(context)
-    if settings.provisioning() is None:
-        raise ConfigError(
-            "this server provisions no devices, so there are no orders",
-            hint="pva_url and what goes with it make it a DPF; devices add --managed needs no order",
-        )
-    if sho not in settings.shos:
-        raise ConfigError(f"{sho} is no partner", hint="add its URL to [shos] in the settings")
-    with _database(settings) as store:
-        order = store.write_sync(
-            lambda c: register_order(
-                c,
-                device_id=m2me_id,
-                sho_id=sho,
-                purpose=reason,
-                lifetime_s=expires_in_s if expires_in_s is not None else settings.limits.order_lifetime_s,
-                now=datetime.now(UTC),
-            )
-        )
-        trail = open_trail(settings, store)
-        trail.state("order", "", order.state, step="8", order=order.order_id, detail=f"for {order.device_id}")
-        trail.close()
-    habits.show({"orderId": order.order_id}, as_json=context.obj[1])
-
-
-@order_app.command("list")
-def order_list(context: typer.Context) -> None:
-    """Show all orders, oldest first."""
-    with _database(_settings(context)) as store:
-        orders = store.read_sync(list_orders)
-    habits.show_rows([_order_row(order) for order in orders], as_json=context.obj[1])
-
-
-@order_app.command("show")
-def order_show(context: typer.Context, order_id: Annotated[str, typer.Argument(help="The order.")]) -> None:
-    """Show one order."""
-    with _database(_settings(context)) as store:
-        order = store.read_sync(lambda c: find_order(c, order_id))
-    if order is None:
-        raise ActorError(f"no order {order_id}", hint="dmserver order list")
-    habits.show(
-        _order_row(order)
-        | {
-            "reqId": order.req_id,
-            "treId": order.tre_id,
-            "mcimId": order.mcim_id,
-            "sequence": order.sequence,
-            "packageHash": order.package_hash,
-            "pushes": order.pushes,
-            "result": order.result,
-            "expiresAt": order.expires_at.isoformat(),
-        },
-        as_json=context.obj[1],
-    )
-
-
-def _order_row(order: Order) -> dict[str, object]:
-    return {
-        "orderId": order.order_id,
-        "m2meId": order.device_id,
-        "shoId": order.sho_id,
-        "reason": order.purpose,
-        "state": order.state.value,
-        "detail": order.detail,
-        "updatedAt": order.updated_at.isoformat(),
-    }
 
 
 @app.command()
@@ -179,6 +101,8 @@ def bootstrap(
                 now=now,
                 form=form,
             )
+            if udp is not None:
+                learn_push(connection, m2me_id, f"udp:{udp}")
             if pull:
                 token = offer(connection, key, m2me_id, made.push, lifetime_s=pull_lifetime_s, now=now)
                 shown["pullUrl"] = pull_url(dm_url, token)
@@ -229,6 +153,7 @@ def notify(
             made = asyncio.run(call_device(store, key, m2me_id, destination, server_id=settings.server_id, call=call))
         except LocalProtocolError as exc:
             raise ActorError(f"no notification can be made: {exc}", hint="--session-id, server_id") from exc
+        store.write_sync(lambda c: note_notification(c, m2me_id, datetime.now(UTC)))
         trail = open_trail(settings, store)
         trail.message(
             step="7",

@@ -16,6 +16,7 @@ from actor_runtime.errors import ActorError
 from dmserver.bootstrap import new_nonce
 from dmserver.cli_context import as_json, open_database, open_sealed_database, read_secret, settings_of
 from dmserver.operator_service import device_of, show_device
+from dmserver.push import push_address
 from dmserver.store.accounts import (
     Account,
     DeviceExists,
@@ -48,6 +49,7 @@ class Auth(StrEnum):
 _TYPES = {Auth.BASIC: AuthType.BASIC, Auth.MD5: AuthType.MD5, Auth.HMAC: AuthType.MAC}
 
 Device = Annotated[str, typer.Argument(help="Identity of the device, as it stands in Source of its messages.")]
+Push = Annotated[str | None, typer.Option(help="Where package 0 goes when the device is called: udp:HOST:PORT.")]
 Profile = Annotated[str | None, typer.Option(help="Habits this kind of device needs: default, windows, small, …")]
 
 
@@ -62,8 +64,11 @@ def add(
         bool, typer.Option("--managed/--no-managed", help="It may have sessions without a provisioning order.")
     ] = False,
     peer_profile: Profile = None,
+    push: Push = None,
 ) -> None:
     """Make a device known."""
+    if push is not None:
+        push_address(push)
     if not 1 <= len(m2me_id) <= 255 or not m2me_id.isascii() or not m2me_id.isprintable() or " " in m2me_id:
         raise ActorError("--m2me-id is no identity", hint="a URN such as urn:imei:490154203237518")
     if bootstrap_secret_file is None and not managed:
@@ -75,7 +80,9 @@ def add(
     with open_sealed_database(settings_of(context)) as (store, key):
         try:
             store.write_sync(
-                lambda c: add_device(c, key, m2me_id, secret, datetime.now(UTC), managed=managed, peer_profile=profile)
+                lambda c: add_device(
+                    c, key, m2me_id, secret, datetime.now(UTC), managed=managed, peer_profile=profile, push=push
+                )
             )
         except DeviceExists as exc:
             raise ActorError(f"{m2me_id} is known already", hint=f"dmserver devices show {m2me_id}") from exc
@@ -119,13 +126,16 @@ def change(
         bool | None, typer.Option("--managed/--no-managed", help="Whether it may have sessions without an order.")
     ] = None,
     peer_profile: Profile = None,
+    push: Push = None,
 ) -> None:
-    """Change what a device may do, and how we speak to it from the next session on."""
-    if managed is None and peer_profile is None:
-        raise ActorError("nothing to change", hint="--managed, --no-managed, --peer-profile NAME")
+    """Change what a device may do, how we speak to it from the next session on, and where it is called."""
+    if managed is None and peer_profile is None and push is None:
+        raise ActorError("nothing to change", hint="--managed, --no-managed, --peer-profile NAME, --push ADDRESS")
+    if push is not None:
+        push_address(push)
     profile = _profile(peer_profile)
     with open_database(settings_of(context)) as store:
-        found = store.write_sync(lambda c: change_device(c, device, managed=managed, peer_profile=profile))
+        found = store.write_sync(lambda c: change_device(c, device, managed=managed, peer_profile=profile, push=push))
     if not found:
         raise _unknown(device)
     habits.show({"m2meId": device}, as_json=as_json(context))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Final
@@ -13,8 +14,9 @@ from sqlalchemy import Connection
 from actor_runtime.store import Store
 from actor_runtime.trail import Trail
 from dmserver.answers import Answers, read_answers
-from dmserver.asks import TellSho
 from dmserver.audit import Entry, EntryKind
+from dmserver.callback import CallBack
+from dmserver.late_packages import LatePackage, PackageNotTaken, ask_for, settle_job, take_late_package
 from dmserver.orders import Order, OrderState
 from dmserver.partners import Partners
 from dmserver.policy import DeviceAlert, Move, Rules
@@ -25,9 +27,11 @@ from dmserver.store.operator_commands import expire_requests
 from dmserver.store.orders import (
     OrderConflict,
     expire_orders,
+    find_order,
     find_package,
     former_requests,
     ongoing_order,
+    orders_with_jobs,
     put_package,
     put_snapshot,
     unreported_orders,
@@ -70,12 +74,15 @@ class Conductor:
         trail: Trail,
         partners: Partners,
         rules: Rules | None,
+        call_back: CallBack | None = None,
         now: Callable[[], datetime] = _utc_now,
     ) -> None:
         self._store = store
         self._trail = trail
         self._partners = partners
         self._rules = rules  # None: nobody is provisioned
+        self._call_back = call_back  # None: devices come by themselves
+        self._due = asyncio.Event()
         self.now = now
 
     async def policy_for(self, device_id: str) -> Provisioning | None:
@@ -84,17 +91,19 @@ class Conductor:
         if rules is None:
             return None
 
-        def load(connection: Connection) -> tuple[Order, bytes | None, frozenset[str]] | None:
+        def load(connection: Connection) -> Provisioning | None:
             order = ongoing_order(connection, device_id, now)
             if order is None:
                 return None
-            return order, find_package(connection, order.order_id), former_requests(connection, order.order_id)
+            return Provisioning(
+                rules,
+                order,
+                package=find_package(connection, order.order_id),
+                former_requests=former_requests(connection, order.order_id),
+                brought_by=_brought_by(connection, order),
+            )
 
-        found = await self._store.read(load)
-        if found is None:
-            return None
-        order, package, former = found
-        return Provisioning(rules, order, package=package, former_requests=former)
+        return await self._store.read(load)
 
     async def begin(
         self, policy: Provisioning, alerts: tuple[DeviceAlert, ...]
@@ -162,20 +171,67 @@ class Conductor:
             else:
                 self._trail.note(entry.text, step=entry.step, order=order_id)
 
+    async def take_late_package(self, late: LatePackage) -> Order:
+        """Take a package that comes between two sessions, and have its device called.
+
+        Raises:
+            PackageNotTaken: nothing was changed, or the order was ended by it.
+        """
+        rules = self._rules
+        if rules is None:
+            raise PackageNotTaken("order-unknown")
+        now = self.now()
+        try:
+            taken = await self._store.write(
+                lambda connection: take_late_package(connection, late, dpf_id=rules.server_id, now=now)
+            )
+        except OrderConflict as exc:
+            raise PackageNotTaken("order-not-waiting", "the device has come meanwhile") from exc
+        self.record(taken.order.order_id, taken.entries)
+        self.wake()
+        if taken.refused:
+            raise PackageNotTaken("package-refused", taken.refused, order=taken.order)
+        return taken.order
+
+    def wake(self) -> None:
+        """Something is due: do not wait for the next round."""
+        self._due.set()
+
     async def tidy(self) -> None:
-        """Expire what is over, and repeat reports nobody acknowledged (step 15: until acknowledged)."""
+        """One round: expire what is over, ask for packages, repeat reports nobody acknowledged, call devices."""
         now = self.now()
         await self._store.write(lambda connection: expire_requests(connection, now))
         for before, order in await self._store.write(lambda connection: expire_orders(connection, now)):
             self._trail.state("order", before, order.state, step="9", order=order.order_id)
-        for order in await self._store.read(unreported_orders):
-            await self._repeat_report(order)
+        for order in await self._store.read(lambda connection: orders_with_jobs(connection, now)):
+            await self._ask_for_package(order)
+        for order, brought_by in await self._store.read(_unreported):
+            await self._repeat_report(order, brought_by)
+        if self._call_back is not None:
+            await self._call_back.call_due(self.now)
 
-    async def _repeat_report(self, order: Order) -> None:
-        ask: TellSho = tell_sho(order, order.receipt, order.result or 0)
-        outcome = await self._partners.ask(ask)
+    async def _ask_for_package(self, order: Order) -> None:
+        rules = self._rules
+        if rules is None:
+            return
+        outcome = await self._partners.ask(ask_for(order))
+        now = self.now()
+        try:
+            taken = await self._store.write(
+                lambda connection: settle_job(connection, order, outcome, dpf_id=rules.server_id, now=now)
+            )
+        except OrderConflict:
+            return  # it was delivered meanwhile, or the device is here
+        except PackageNotTaken as exc:
+            _log.warning("job.not_taken", order=order.order_id, reason=str(exc))
+            return
+        self.record(order.order_id, taken.entries)
+
+    async def _repeat_report(self, order: Order, brought_by: Order | None) -> None:
+        """Step 15, until acknowledged."""
+        outcome = await self._partners.ask(tell_sho(order, brought_by=brought_by))
         after, entries = settle_report(order, outcome, self.now())
-        if after.state is order.state:
+        if (after.state, after.report_owed) == (order.state, order.report_owed):
             return  # still no answer: the next round comes
         try:
             await self._store.write(lambda connection: write_order(connection, after))
@@ -184,13 +240,23 @@ class Conductor:
         self.record(order.order_id, entries)
 
     async def tidy_for_ever(self, pause_s: float) -> None:
-        """`tidy` again and again; a failure is logged and does not end it."""
+        """`tidy` again and again, at once when something is due; a failure is logged and does not end it."""
         while True:
-            await asyncio.sleep(pause_s)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._due.wait(), pause_s)
+            self._due.clear()
             try:
                 await self.tidy()
             except Exception:  # the loop of a server outlives any single failure
                 _log.exception("tidy.failed")
+
+
+def _brought_by(connection: Connection, order: Order) -> Order | None:
+    return None if order.brought_by is None else find_order(connection, order.brought_by)
+
+
+def _unreported(connection: Connection) -> list[tuple[Order, Order | None]]:
+    return [(order, _brought_by(connection, order)) for order in unreported_orders(connection)]
 
 
 class ProvisioningRun:

@@ -49,7 +49,10 @@ class Limits(Section):
     order_lifetime_s: int = Field(default=7 * 24 * 3600, ge=1)  # when the home operator gives none
     bootstraps_per_hour: int = Field(default=6, ge=1)  # for one device
     partner_timeout_s: float = Field(default=15.0, gt=0)  # one call to PVA or SHO
-    report_retry_s: float = Field(default=30.0, gt=0)  # pause between repetitions of unacknowledged reports
+    report_retry_s: float = Field(default=30.0, gt=0)  # pause between rounds: reports, jobs, calls that are due
+    ticket_margin_s: float = Field(default=30.0, ge=0, le=1800)  # a ticket that ends within it counts as aged
+    orders_per_day: int = Field(default=24, ge=1)  # for one device
+    notifications_per_hour: int = Field(default=12, ge=1)  # package 0 for one device, when an order calls for it
 
 
 class AlertSettings(Section):

@@ -86,6 +86,7 @@ def show_device(row: DeviceRow) -> dict[str, Any]:
         "knownSince": row.known_since.isoformat(),
         "managed": row.managed,
         "peerProfile": row.peer_profile,
+        "push": row.push,
         "bootstraps": row.profile,
         "clientAuth": row.client_auth,
         "serverAuth": row.server_auth,

@@ -13,6 +13,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
+from mcim.vocabulary import Container, ContainerState, Operation
+
 
 class OrderState(StrEnum):
     """How far an order is."""
@@ -46,12 +48,17 @@ class OrderEvent(StrEnum):
     PUSHED = "pushed"
     REPORT_ACKNOWLEDGED = "report acknowledged"
     ATTACHED = "attached"
+    STILL_GOOD = "the kept package is still good"
+    SUPERSEDE = "another order took its place"
+    NOTHING_TO_WAIT_FOR = "no attach to wait for"
+    FALL_BACK = "fall-back"
     RESTART = "restart"
     PUSH_LOST = "push lost"
     REFUSE = "refuse"
     EXPIRE = "expire"
     SUSPEND = "suspend"
     RESUME = "resume"
+    CANCEL = "cancel"
 
 
 _BEFORE_DELIVERY: Final = (
@@ -76,6 +83,14 @@ NEXT: Final[dict[tuple[OrderState, OrderEvent], OrderState]] = {
     (OrderState.DELIVERING, OrderEvent.PUSHED): OrderState.DELIVERED,
     (OrderState.DELIVERED, OrderEvent.REPORT_ACKNOWLEDGED): OrderState.REPORTED,
     (OrderState.REPORTED, OrderEvent.ATTACHED): OrderState.CLOSED,
+    # What it left is not in use, so no attach proves it: a provisioned, suspended or deleted MCIM.
+    (OrderState.REPORTED, OrderEvent.NOTHING_TO_WAIT_FOR): OrderState.CLOSED,
+    # The home operator wants something else of the device; an attach was not heard of.
+    (OrderState.REPORTED, OrderEvent.SUPERSEDE): OrderState.CLOSED,
+    # The network did not take the new MCIM, the TRE uses the one before again, and its home operator knows.
+    (OrderState.REPORTED, OrderEvent.FALL_BACK): OrderState.REFUSED,
+    # Only the ticket had aged: validated again, the registration is the same, the package need not be made again.
+    (OrderState.VALIDATED, OrderEvent.STILL_GOOD): OrderState.PACKAGE_READY,
     # The registration changed, or what the PVA said is too old: phase 1 again (REQ-15, REQ-22, REQ-25).
     **{(state, OrderEvent.RESTART): OrderState.CONTACTED for state in _BEFORE_DELIVERY[2:]},
     # The device was asked, and has nothing of the package.
@@ -89,7 +104,13 @@ NEXT: Final[dict[tuple[OrderState, OrderEvent], OrderState]] = {
     (OrderState.SUSPENDED, OrderEvent.EXPIRE): OrderState.EXPIRED,
     **{(state, OrderEvent.SUSPEND): OrderState.SUSPENDED for state in _BEFORE_DELIVERY},
     (OrderState.SUSPENDED, OrderEvent.RESUME): OrderState.OPEN,
+    **{(state, OrderEvent.CANCEL): OrderState.REFUSED for state in (*_BEFORE_DELIVERY, OrderState.SUSPENDED)},
 }  # what is not listed is not legal
+
+ORDERABLE: Final = frozenset(Operation) - {Operation.RELEASE}
+"""Operations an order may ask for; a release is only ever a token inside a package."""
+TARGETED: Final = ORDERABLE - {Operation.INSTALL, Operation.REPLACE}
+"""Operations on an MCIM that the device has."""
 
 ENDED: Final = frozenset({OrderState.CLOSED, OrderState.REFUSED, OrderState.EXPIRED})
 ONGOING: Final = frozenset(OrderState) - ENDED - {OrderState.SUSPENDED}
@@ -108,6 +129,8 @@ class Order:
     device_id: str  # M2MEId
     sho_id: str  # FQDN of the home operator that asked
     purpose: str = "initial"  # initial, change-of-sho, update, recovery
+    operation: Operation = Operation.INSTALL  # what the TRE is to do; `mcim_id` is its target, if it has one
+    brought_by: str | None = None  # order that brought the target to the device, where this DPF knows it
     state: OrderState = OrderState.OPEN
     detail: str = ""  # why it was refused, or what it waits for
     version: int = 0  # of the row: raised by every write, a write from an older version fails (REQ-15)
@@ -126,15 +149,48 @@ class Order:
     ticket_exp: datetime | None = None
     mcim_id: str | None = None  # UUID
     sequence: int | None = None
-    package_hash: str | None = None  # hex SHA-256 of the package
+    package_hash: str | None = None  # hex SHA-256 of the package or command
+    packaging: Container = Container.XML  # form of the package
+    token_ref: str | None = None  # name the home operator gives the device's token; no secret
+    node: str | None = None  # container on the device when its name is not the one we would give it
     pushes: int = 0  # of the present package
     receipt: bytes | None = field(default=None, repr=False)  # verified, not yet acknowledged or acknowledged
     result: int | None = None  # result code inside that receipt
+    left_state: int | None = None  # of the container when that receipt was read
+    attach: int | None = None  # what the last NetworkAttach alert said
+    report_owed: bool = False  # a refusal the home operator has not acknowledged
+    job: str | None = None  # at the home operator, which takes its time with the package (REQ-26)
+    job_at: datetime | None = None  # when to ask for it next
+    calls: int = 0  # package 0 sent since the device was here last
+    call_at: datetime | None = None  # when to send the next; None: there is nothing to call it for
+
+    @property
+    def has_target(self) -> bool:
+        """Whether the order is about an MCIM that the device has."""
+        return self.operation in TARGETED
+
+    @property
+    def is_command(self) -> bool:
+        """Whether what is delivered is a signed command instead of a package with an MCIM object (mo-design §6.5)."""
+        return not self.operation.carries_object
+
+    @property
+    def may_reopen(self) -> bool:
+        """Whether the device may be asked for a new registration after one that ended well, and for this SHO.
+
+        A first installation asks nobody to give up what was provisioned for another order.
+        """
+        return self.operation is not Operation.INSTALL or self.purpose != "initial"
+
+    @property
+    def waits_for_attach(self) -> bool:
+        """Whether an attach is to follow the report: only an MCIM in use can prove itself to the network."""
+        return self.left_state in (None, ContainerState.ACTIVATED)
 
     @property
     def container(self) -> str | None:
-        """Name of the M2MSIMMobj container: the first eight hex digits of the MCIM id."""
-        return self.mcim_id[:8] if self.mcim_id else None
+        """Name of the M2MSIMMobj container: that on the device, or the first eight hex digits of the MCIM id."""
+        return self.node or (self.mcim_id[:8] if self.mcim_id else None)
 
     @property
     def nonce_digest(self) -> str:

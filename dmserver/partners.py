@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Protocol
+from typing import Annotated, Any, Final, Literal, Protocol
 
 from pydantic import AwareDatetime, StringConstraints, ValidationError
 
@@ -14,17 +14,22 @@ from actor_runtime.trail import Trail
 from dmserver.asks import (
     Ask,
     AskChallenge,
+    AskJob,
     AskPackage,
     AskTicket,
     ChallengeGiven,
     Outcome,
     PackageGiven,
+    PackageLater,
     PartnerDown,
     PartnerSaidNo,
     ReportAcknowledged,
     TellSho,
     TicketGiven,
 )
+from mcim.vocabulary import Container, Operation
+
+RETRY_S: Final = range(1, 3601)  # what a home operator may ask us to wait before the next question
 
 
 class _Challenge(Body):
@@ -36,11 +41,39 @@ class _Ticket(Body):
     ticket: Annotated[str, StringConstraints(max_length=64 * 1024)]  # JWS with the signer's chain inside
 
 
-class _Package(Body):
+class PackageBody(Body):
+    """A package and what its home operator says about it, as an answer or as a late delivery."""
+
     package: Base64
-    mcim_id: str
+    mcim_id: Annotated[str, StringConstraints(max_length=64)]
     sequence: int
-    package_hash: str
+    package_hash: Annotated[str, StringConstraints(max_length=128)]
+    container: Annotated[str, StringConstraints(max_length=32)] = Container.XML.value
+    operation: Annotated[str, StringConstraints(max_length=32)] = Operation.INSTALL.label
+    token_ref: Annotated[str, StringConstraints(pattern=r"^[!-~]{1,64}$")] | None = None
+
+    def given(self) -> PackageGiven:
+        """As the checks take it."""
+        return PackageGiven(
+            package=self.package,
+            mcim_id=self.mcim_id,
+            sequence=self.sequence,
+            package_hash=self.package_hash,
+            container=self.container,
+            operation=self.operation,
+            token_ref=self.token_ref,
+        )
+
+
+class _Later(Body):
+    job: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]  # stands in a path
+    retry_after: int = 30  # seconds
+
+
+class _Job(Body):
+    state: Literal["waiting", "done", "refused"]
+    code: Annotated[str, StringConstraints(max_length=64)] = "refused"
+    retry_after: int = 30
 
 
 class _Acknowledgement(Body):
@@ -52,6 +85,7 @@ _PARTNER_AND_STEP: Final[dict[type[Ask], tuple[str, str]]] = {
     AskChallenge: ("PVA", "9"),
     AskTicket: ("PVA", "10"),
     AskPackage: ("SHO", "12"),
+    AskJob: ("SHO", "12"),
     TellSho: ("SHO", "15"),
 }
 
@@ -112,9 +146,17 @@ class HttpPartners:
             return PartnerDown(reason=f"no address is configured for {ask.sho_id}")
         if isinstance(ask, AskPackage):
             return await self._hand_over(sho, ask)
+        if isinstance(ask, AskJob):
+            return await self._job(sho, ask)
         return await self._report(sho, ask)
 
-    async def _post(self, client: PartnerClient, ask: Ask, path: str, body: Mapping[str, object]) -> dict[str, Any]:
+    async def _post(
+        self,
+        client: PartnerClient,
+        ask: AskChallenge | AskTicket | AskPackage | TellSho,
+        path: str,
+        body: Mapping[str, object],
+    ) -> dict[str, Any]:
         partner, step = _PARTNER_AND_STEP[type(ask)]
         order = ask.order_id
         self._trail.message(
@@ -157,6 +199,9 @@ class HttpPartners:
                     "evidence": to_base64(ask.evidence),
                     "nonce": to_base64(ask.nonce),
                     "challenge": to_base64(ask.challenge),
+                    "treType": ask.tre_type,
+                    "treVersion": ask.tre_version,
+                    **({"log": to_base64(ask.log)} if ask.log else {}),
                     "mode": ask.mode.value,
                     "audience": list(ask.audience),
                 },
@@ -165,36 +210,53 @@ class HttpPartners:
         return TicketGiven(ticket=answer.ticket)
 
     async def _hand_over(self, sho: PartnerClient, ask: AskPackage) -> Outcome:
-        answer = _Package.model_validate(
-            await self._post(
-                sho,
-                ask,
-                "/v1/handover",
-                {
-                    "reqId": ask.req_id,
-                    "orderId": ask.order_id,
-                    "m2meId": ask.m2me_id,
-                    "treId": ask.tre_id,
-                    "treType": ask.tre_type,
-                    "suites": list(ask.suites),
-                    "containers": list(ask.containers),
-                    "algorithms": list(ask.algorithms),
-                    "trustAnchors": list(ask.trust_anchors),
-                    "platformCert": to_base64(ask.platform_cert),
-                    "chain": [to_base64(certificate) for certificate in ask.chain],
-                    "nonce": to_base64(ask.nonce),
-                    "nextSequence": ask.next_sequence,
-                    "ticket": ask.ticket,
-                    "dpfId": ask.dpf_id,
-                },
-            )
+        answer = await self._post(
+            sho,
+            ask,
+            "/v1/handover",
+            {
+                "reqId": ask.req_id,
+                "orderId": ask.order_id,
+                "m2meId": ask.m2me_id,
+                "treId": ask.tre_id,
+                "treType": ask.tre_type,
+                "treVersion": ask.tre_version,
+                "operation": ask.operation.label,
+                **({"mcimId": ask.mcim_id} if ask.mcim_id is not None else {}),
+                "suites": list(ask.suites),
+                "containers": list(ask.containers),
+                "algorithms": list(ask.algorithms),
+                "trustAnchors": list(ask.trust_anchors),
+                "platformCert": to_base64(ask.platform_cert),
+                "chain": [to_base64(certificate) for certificate in ask.chain],
+                "nonce": to_base64(ask.nonce),
+                "nextSequence": ask.next_sequence,
+                "ticket": ask.ticket,
+                "dpfId": ask.dpf_id,
+            },
         )
-        return PackageGiven(
-            package=answer.package,
-            mcim_id=answer.mcim_id,
-            sequence=answer.sequence,
-            package_hash=answer.package_hash,
+        if "job" in answer and "package" not in answer:
+            later = _Later.model_validate(answer)
+            return PackageLater(job=later.job, retry_after_s=_bounded(later.retry_after))
+        return PackageBody.model_validate(answer).given()
+
+    async def _job(self, sho: PartnerClient, ask: AskJob) -> Outcome:
+        path = f"/v1/jobs/{ask.job}"
+        self._trail.message(step="12", direction="DPF→SHO", summary=f"GET {path}", octets=0, order=ask.order_id)
+        answer = await sho.get(path)
+        job = _Job.model_validate(answer)
+        self._trail.message(
+            step="12",
+            direction="SHO→DPF",
+            summary=f"answer to {path}: {job.state}",
+            octets=len(json.dumps(answer)),
+            order=ask.order_id,
         )
+        if job.state == "waiting":
+            return PackageLater(job=ask.job, retry_after_s=_bounded(job.retry_after))
+        if job.state == "refused":
+            return PartnerSaidNo(code=job.code)
+        return PackageBody.model_validate(answer).given()
 
     async def _report(self, sho: PartnerClient, ask: TellSho) -> Outcome:
         body: dict[str, Any] = {
@@ -209,3 +271,7 @@ class HttpPartners:
         if not answer.acknowledged:
             return PartnerDown(reason="it did not acknowledge the report")
         return ReportAcknowledged(subscription=answer.subscription)
+
+
+def _bounded(seconds: int) -> int:
+    return min(max(seconds, RETRY_S.start), RETRY_S.stop - 1)

@@ -10,9 +10,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum, auto
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from cryptography import x509
 
@@ -24,7 +24,7 @@ from dmserver.orders import Order, OrderEvent, advance
 from dmserver.settlement import tell_sho
 from dmserver.snapshot import Snapshot
 from mcim.certificates import TrustAnchors
-from mcim.vocabulary import ResultCode, ValidationMode
+from mcim.vocabulary import ValidationMode
 from mo_definitions import M2M_OBJECT, M2MSIM_OBJECT, AlertType, Ddf
 from syncml.model import Command
 from syncml.policy import Continue, Finish
@@ -52,6 +52,7 @@ class Rules:
     crls: Callable[[], tuple[x509.CertificateRevocationList, ...]]  # those at hand when it is called
     ddf: Ddf  # of M2MMobj
     crl_required: bool = False
+    ticket_margin: timedelta = timedelta(seconds=30)  # a ticket that ends within it counts as aged (T17)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +70,7 @@ class Step(StrEnum):
     """What the policy waits for."""
 
     DISCOVERY = auto()
+    LOCATE = auto()
     READ = auto()
     READ_CHAIN = auto()
     RENEW = auto()
@@ -78,11 +80,21 @@ class Step(StrEnum):
     PACKAGE = auto()
     CLEAR = auto()
     PUSH = auto()
+    OPERATE = auto()
     NUDGE = auto()
     OUTCOME = auto()
     REPORT = auto()
-    REFUSAL_REPORT = auto()
+    ATTACH = auto()
     OVER = auto()
+
+
+FIRST_PAUSE: Final = timedelta(minutes=1)  # before a device is called again
+LONGEST_PAUSE: Final = timedelta(hours=6)
+
+
+def call_pause(calls: int) -> timedelta:
+    """Pause after that many calls in a row: twice as long each time."""
+    return min(FIRST_PAUSE * (1 << min(calls, 20)), LONGEST_PAUSE)
 
 
 Then: TypeAlias = Continue | Finish | Ask
@@ -115,11 +127,14 @@ class PolicyBase:
     def begin(self, alerts: tuple[DeviceAlert, ...], now: datetime) -> Move:
         """The device is authenticated and its order is ongoing; `alerts` came with package 1."""
         self._alerts = alerts
+        self._set(calls=0, call_at=None)  # it is here
+        self._hear(alerts)
         return self._move(self._begin(now))
 
     def answered(self, answers: Answers, alerts: tuple[DeviceAlert, ...], now: datetime) -> Move:
         """The device answered the commands of the last move."""
         self._alerts += alerts
+        self._hear(alerts)
         handler = self._on_answers.get(self._step)
         if handler is None:
             return self._move(Finish())
@@ -132,6 +147,10 @@ class PolicyBase:
         return self._move(self._on_outcome[self._step](outcome, now))
 
     def _begin(self, now: datetime) -> Then:
+        raise NotImplementedError
+
+    def _hear(self, alerts: tuple[DeviceAlert, ...]) -> None:
+        """Keep what alerts say of the order."""
         raise NotImplementedError
 
     def _move(self, then: Then) -> Move:
@@ -169,6 +188,11 @@ class PolicyBase:
         self._step = step
         return ask
 
+    def _hold_and_call(self, why: str, now: datetime, *, step: str) -> Finish:
+        """End the session because somebody is not ready; the device is called when he may be."""
+        self._set(call_at=now + call_pause(self._order.calls))
+        return self._hold(why, now, step=step)
+
     def _hold(self, why: str, now: datetime, *, step: str) -> Finish:
         """End the session; the order waits as it is."""
         self._entries.append(note(why, step=step))
@@ -178,9 +202,8 @@ class PolicyBase:
     def _refuse(self, why: str, now: datetime, *, step: str) -> Then:
         """End the order (REQ-23): the device is left as it is, the home operator is told."""
         self._advance(OrderEvent.REFUSE, now, step=step, detail=why)
-        if self._order.req_id is None:
-            return Finish()  # the home operator has not heard of any request yet
-        return self._ask_partner(Step.REFUSAL_REPORT, tell_sho(self._order, None, ResultCode.REFUSED))
+        self._set(report_owed=True, call_at=None, job=None, job_at=None)
+        return self._ask_partner(Step.REPORT, tell_sho(self._order))
 
     @property
     def _m2m_root(self) -> str:

@@ -1,72 +1,63 @@
-"""The provisioning policy: contact, discovery, validation, hand-over (steps 7 to 12), then what `delivery` adds."""
+"""The provisioning policy: contact, discovery, M2MMobj, hand-over (steps 7 to 9 and 12), around what the others add.
+
+Its parts stand on one another: `reporting`, `delivery`, `life_cycle`, `platform_validation`, and this one on top.
+"""
 
 from __future__ import annotations
 
-import hashlib
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 
 from dmserver import commands
 from dmserver.answers import Answers
-from dmserver.asks import (
-    AskChallenge,
-    AskPackage,
-    AskTicket,
-    ChallengeGiven,
-    Outcome,
-    PackageGiven,
-    PartnerDown,
-    PartnerSaidNo,
-    TicketGiven,
-)
+from dmserver.asks import AskPackage, Outcome, PackageGiven, PackageLater, PartnerDown, PartnerSaidNo
 from dmserver.audit import check, note
-from dmserver.delivery import Delivery
 from dmserver.orders import Order, OrderEvent, OrderState
 from dmserver.platform_checks import Expectation, check_platform
+from dmserver.platform_validation import PlatformValidation
 from dmserver.policy import Rules, Step, Then
-from dmserver.reception import check_package
+from dmserver.reception import PackageFacts, check_package, keep_package, kept_package
 from dmserver.snapshot import (
     Snapshot,
     SnapshotIncomplete,
     read_chain,
     read_object,
+    registration_open,
     registration_over,
+    selected_sho,
     selects_nobody,
     take_snapshot,
 )
-from mcim.certificates import ValidatedCertificate
-from mcim.errors import StatementInvalid
-from mcim.ticket import verify_ticket
-from mcim.vocabulary import ValidationMode
-from mo_definitions import AlertType
-from mo_definitions.m2m import M2MNode
+
+MAX_VALIDATIONS: Final = 2  # in one session: the ticket may age once while the home operator works
 
 
-class Provisioning(Delivery):
+class Provisioning(PlatformValidation):
     """Policy of one session with one device that has an ongoing order.
 
     `begin`, then `answered` after each package of the device and `resumed` after each partner call, as the last
     `Move` asked.
     """
 
-    def __init__(self, rules: Rules, order: Order, *, package: bytes | None, former_requests: frozenset[str]) -> None:
-        super().__init__(rules, order, package=package, former_requests=former_requests)
+    def __init__(
+        self,
+        rules: Rules,
+        order: Order,
+        *,
+        package: bytes | None,
+        former_requests: frozenset[str],
+        brought_by: Order | None = None,
+    ) -> None:
+        super().__init__(rules, order, package=package, former_requests=former_requests, brought_by=brought_by)
         self._object_answers = Answers()
-        self._snapshot: Snapshot | None = None
-        self._platform: ValidatedCertificate | None = None
-        self._attest: ValidatedCertificate | None = None
         self._renewed = False
         self._on_answers |= {
             Step.DISCOVERY: self._discover,
             Step.READ: self._take_object,
             Step.READ_CHAIN: self._take_chain,
             Step.RENEW: self._take_renewal,
-            Step.EVIDENCE: self._take_evidence,
         }
-        self._on_outcome |= {
-            Step.CHALLENGE: self._take_challenge,
-            Step.TICKET: self._take_ticket,
-            Step.PACKAGE: self._take_package,
-        }
+        self._on_outcome |= {Step.PACKAGE: self._take_package}
 
     # --- contact and discovery (step 7) -------------------------------------------------------------------------------
 
@@ -95,10 +86,12 @@ class Provisioning(Delivery):
         )
         if not self._discovery.complete:
             return self._hold("incomplete: the device has no M2MMobj or no M2MSIMMobj", now, step="9")
+        if self._order.state is OrderState.REPORTED:
+            return self._ask_for_fall_back()
         if self._order.state in (OrderState.DELIVERING, OrderState.DELIVERED):
             # It may have the package: what it says decides, nothing is pushed before (REQ-16).
-            return self._ask_device(Step.OUTCOME, commands.ask_outcome(self._container))
-        return self._read()
+            return self._ask_outcome()
+        return self._look()
 
     # --- reading M2MMobj (step 9) -------------------------------------------------------------------------------------
 
@@ -106,18 +99,30 @@ class Provisioning(Delivery):
         return self._ask_device(Step.READ, read_object(self._m2m_root))
 
     def _take_object(self, answers: Answers, now: datetime) -> Then:
-        undecided = selects_nobody(self._m2m_root, answers)
-        if not self._renewed and (undecided or registration_over(self._m2m_root, answers, now)):
+        why = None if self._renewed else self._why_renew(answers, now)
+        if why is not None:
             self._renewed = True
-            why = "the registration names no home operator" if undecided else "the registration was over"
             self._entries.append(note(f"{why}; asked the TRE for a new one", step="9"))
-            select = self._order.sho_id if undecided else None
+            selected = selected_sho(self._m2m_root, answers)
+            name_it = selected is None or (self._order.may_reopen and selected != self._order.sho_id)
+            select = self._order.sho_id if name_it else None
             return self._ask_device(Step.RENEW, commands.renew_registration(self._m2m_root, select))
         self._object_answers = answers
         chain = read_chain(self._m2m_root, answers)
         if chain:
             return self._ask_device(Step.READ_CHAIN, chain)
         return self._judge_object(None, now)
+
+    def _why_renew(self, answers: Answers, now: datetime) -> str | None:
+        """Why the registration cannot serve this order and another one may be asked for (mo-design §6.4, §6.6)."""
+        order, root = self._order, self._m2m_root
+        if selects_nobody(root, answers):
+            return "the registration names no home operator"
+        if registration_over(root, answers, now, reopen=order.may_reopen):
+            return "the registration was over"
+        if order.may_reopen and selected_sho(root, answers) != order.sho_id and registration_open(root, answers):
+            return "the registration names another home operator"
+        return None
 
     def _take_chain(self, answers: Answers, now: datetime) -> Then:
         return self._judge_object(answers, now)
@@ -142,6 +147,8 @@ class Provisioning(Delivery):
         verdict = check_platform(snapshot, expected, now)
         self._entries.extend(verdict.entries)
         if verdict.refusal:
+            if self._order.req_id is None:
+                self._set(req_id=snapshot.req_id)  # for the report: the home operator is told which request it was
             return self._refuse(verdict.refusal, now, step="9")
         self._platform, self._attest = verdict.platform, verdict.attest
         return self._go_on_with(snapshot, now)
@@ -153,164 +160,40 @@ class Provisioning(Delivery):
         """The platform is acceptable: take up the order where it was, if that is still good (REQ-22, REQ-25)."""
         order = self._order
         same_request = (order.req_id, order.nonce) == (snapshot.req_id, snapshot.nonce)
-        ticket_good = order.ticket is not None and order.ticket_exp is not None and now < order.ticket_exp
-        if same_request and ticket_good and order.state is OrderState.PACKAGE_READY and self._package is not None:
-            self._entries.append(note("registration unchanged, ticket in time: the kept package is good", step="13"))
-            return self._push(now)
-        if same_request and ticket_good and order.state in (OrderState.VALIDATED, OrderState.HANDED_OVER):
-            return self._hand_over(now)
+        if same_request and self._ticket_holds(now):
+            if order.state is OrderState.PACKAGE_READY and self._package is not None:
+                return self._push_kept(now)
+            if order.state in (OrderState.VALIDATED, OrderState.HANDED_OVER):
+                return self._validated(now)
         if same_request and order.state is OrderState.CHALLENGED and self._evidence_announced(now):
-            return self._ask_device(Step.EVIDENCE, commands.read_evidence(self._m2m_root))
+            return self._ask_device(Step.EVIDENCE, commands.read_evidence(self._m2m_root, with_log=self._with_log))
         return self._new_validation(snapshot, now)
 
-    def _evidence_announced(self, now: datetime) -> bool:
-        order = self._order
-        in_time = order.challenge is not None and order.challenge_exp is not None and now < order.challenge_exp
-        return in_time and any(alert.type == AlertType.ATTESTATION_READY for alert in self._alerts)
+    # --- hand-over (step 12) ------------------------------------------------------------------------------------------
 
-    # --- validation (steps 9 to 11) -----------------------------------------------------------------------------------
-
-    def _new_validation(self, snapshot: Snapshot, now: datetime) -> Then:
-        order = self._order
-        if order.req_id is not None and order.req_id != snapshot.req_id:
-            self._entries.append(note("a new request of the device closes the one before", step="9"))
-            self._former |= {order.req_id}
-        if order.state is not OrderState.CONTACTED:
-            self._advance(OrderEvent.RESTART, now, step="9")
-        self._package = None
-        self._set(
-            req_id=snapshot.req_id,
-            nonce=snapshot.nonce,
-            tre_id=snapshot.tre_id,
-            attest_cert=snapshot.attest_cert,
-            cert_chain=snapshot.cert_chain,
-            attempt=order.attempt + 1,
-            challenge=None,
-            challenge_exp=None,
-            ticket=None,
-            ticket_exp=None,
-            mcim_id=None,
-            sequence=None,
-            package_hash=None,
-            pushes=0,
-            receipt=None,
-            result=None,
-        )
-        self._advance(OrderEvent.TREE_ACCEPTED, now, step="9")
-        if self._rules.mode is ValidationMode.AUTONOMOUS:
-            return self._ask_ticket(b"")
-        return self._ask_partner(
-            Step.CHALLENGE,
-            AskChallenge(
-                key=f"{snapshot.req_id}:challenge:{self._order.attempt}",
-                order_id=order.order_id,
-                req_id=snapshot.req_id,
-                tre_id=snapshot.tre_id,
-                mode=self._rules.mode,
-            ),
-        )
-
-    def _take_challenge(self, outcome: Outcome, now: datetime) -> Then:
-        if isinstance(outcome, PartnerDown):
-            return self._wait_for_pva(outcome, now, step="9")
-        if isinstance(outcome, PartnerSaidNo):
-            return self._refuse(f"pva: {outcome.code}", now, step="9")
-        snapshot = self._snapshot
-        if not isinstance(outcome, ChallengeGiven) or snapshot is None:
-            raise TypeError(f"{type(outcome).__name__} is no answer to a challenge request")
-        fit = 16 <= len(outcome.challenge) <= 64 and now < outcome.expires_at
-        self._entries.append(check("pva-challenge-usable", fit, req=("REQ-18",), step="10"))
-        if not fit:
-            return self._wait_for_pva(PartnerDown(reason="its challenge is unusable"), now, step="10")
-        self._set(challenge=outcome.challenge, challenge_exp=outcome.expires_at)
-        self._advance(OrderEvent.CHALLENGE_ISSUED, now, step="10")
-        return self._ask_device(Step.EVIDENCE, commands.make_evidence(self._m2m_root, outcome.challenge))
-
-    def _wait_for_pva(self, outcome: PartnerDown, now: datetime, *, step: str) -> Then:
-        self._entries.append(check("pva-available", False, req=("REQ-17",), step=step, detail=outcome.reason[:200]))
-        return self._hold("the PVA gives no answer; the order waits", now, step=step)
-
-    def _take_evidence(self, answers: Answers, now: datetime) -> Then:
-        generate = answers.code(f"{self._m2m_root}/{M2MNode.ATTESTATION_GENERATE}")
-        evidence = answers.octets(f"{self._m2m_root}/{M2MNode.ATTESTATION_EVIDENCE}")
-        if generate == 202 and evidence is None:
-            return self._hold("the TRE makes its evidence; the device will announce it", now, step="10")
-        self._entries.append(
-            check(
-                "evidence-received",
-                evidence is not None,
-                req=("REQ-18",),
-                step="10",
-                detail="" if evidence is not None else f"Generate {generate}",
-            )
-        )
-        if evidence is None:
-            return self._hold("incomplete: the device gave no evidence", now, step="10")
-        return self._ask_ticket(evidence)
-
-    def _ask_ticket(self, evidence: bytes) -> Then:
-        order, snapshot = self._order, self._snapshot
-        if snapshot is None:
-            raise TypeError("no snapshot to validate")
-        return self._ask_partner(
-            Step.TICKET,
-            AskTicket(
-                key=f"{snapshot.req_id}:validate:{order.attempt}",
-                order_id=order.order_id,
-                req_id=snapshot.req_id,
-                m2me_id=snapshot.m2me_id,
-                tre_id=snapshot.tre_id,
-                platform_cert=snapshot.platform_cert,
-                attest_cert=snapshot.attest_cert,
-                chain=snapshot.cert_chain,
-                evidence=evidence,
-                nonce=snapshot.nonce,
-                challenge=order.challenge or b"",
-                mode=self._rules.mode,
-                audience=(self._rules.server_id, order.sho_id),
-            ),
-        )
-
-    def _take_ticket(self, outcome: Outcome, now: datetime) -> Then:
-        if isinstance(outcome, PartnerDown):
-            return self._wait_for_pva(outcome, now, step="11")
-        if isinstance(outcome, PartnerSaidNo):
-            self._entries.append(check("pva-decision", False, req=("REQ-17", "REQ-23"), step="11", detail=outcome.code))
-            return self._refuse(f"pva: {outcome.code}", now, step="11")
-        platform, attest = self._platform, self._attest
-        if not isinstance(outcome, TicketGiven) or platform is None or attest is None or self._order.nonce is None:
-            raise TypeError(f"{type(outcome).__name__} is no answer to a validation request")
-        try:
-            ticket = verify_ticket(
-                outcome.ticket,
-                self._rules.pvas,
-                now,
-                audience=self._rules.server_id,
-                pva_id=self._rules.pva_id,
-                crls=self._rules.crls(),
-                require_crl=self._rules.crl_required,
-            )
-            ticket.check_binding(
-                tre_id=self._order.tre_id or "",
-                req_id=self._order.req_id or "",
-                nonce=self._order.nonce,
-                platform_key_id=platform.key_id,
-                attest_key_id=attest.key_id,
-                mode=self._rules.mode,
-            )
-            if ticket.m2me_id != self._order.device_id or self._order.sho_id not in ticket.audience:
-                raise StatementInvalid("the ticket names another M2ME or another home operator")
-        except StatementInvalid as exc:
-            self._entries.append(check("pva-ticket", False, req=("REQ-19",), step="11", detail=str(exc)[:200]))
-            return self._refuse("pva: the ticket is not acceptable", now, step="11")
-        self._entries.append(
-            check("pva-ticket", True, req=("REQ-17", "REQ-19"), step="11", detail=f"signed by {ticket.issuer}")
-        )
-        self._set(ticket=outcome.ticket, ticket_exp=ticket.expires_at)
-        self._advance(OrderEvent.TICKET_VERIFIED, now, step="11")
+    def _validated(self, now: datetime) -> Then:
+        """With a package kept from before, only the ticket had aged: no second hand-over, no second issue (T17)."""
+        if self._order.state is OrderState.VALIDATED and self._package is not None:
+            self._advance(OrderEvent.STILL_GOOD, now, step="12")
+            return self._push_kept(now)
         return self._hand_over(now)
 
-    # --- hand-over (step 12) ------------------------------------------------------------------------------------------
+    def _push_kept(self, now: datetime) -> Then:
+        """Push a package that was kept in another session, or came between two: it is looked at once more."""
+        given = None if self._package is None else kept_package(self._order, self._package)
+        if given is None or self._snapshot is None:
+            raise TypeError("no package is kept")
+        if (refusal := self._inspect(given, self._snapshot, now)) is not None:
+            return refusal
+        self._entries.append(note("registration unchanged, ticket in time: the kept package is good", step="13"))
+        return self._push(now)
+
+    def _inspect(self, given: PackageGiven, snapshot: Snapshot, now: datetime) -> Then | None:
+        facts = PackageFacts.of(snapshot)
+        entries = check_package(given, self._order, facts, dpf_id=self._rules.server_id, now=now)
+        self._entries.extend(entries)
+        failed = next((entry for entry in entries if entry.passed is False), None)
+        return None if failed is None else self._refuse(f"sho: {failed.text}", now, step="12")
 
     def _hand_over(self, now: datetime) -> Then:
         snapshot = self._snapshot
@@ -322,13 +205,16 @@ class Provisioning(Delivery):
         return self._ask_partner(
             Step.PACKAGE,
             AskPackage(
-                key=f"{snapshot.req_id}:handover:{order.nonce_digest}",
+                key=f"{snapshot.req_id}:handover:{order.order_id}:{order.nonce_digest}",
                 sho_id=order.sho_id,
                 req_id=snapshot.req_id,
                 order_id=order.order_id,
                 m2me_id=snapshot.m2me_id,
                 tre_id=snapshot.tre_id,
                 tre_type=snapshot.tre_type,
+                tre_version=snapshot.tre_version,
+                operation=order.operation,
+                mcim_id=order.mcim_id if order.has_target else None,
                 suites=snapshot.suites,
                 containers=snapshot.containers,
                 algorithms=snapshot.algorithms,
@@ -345,25 +231,23 @@ class Provisioning(Delivery):
     def _take_package(self, outcome: Outcome, now: datetime) -> Then:
         if isinstance(outcome, PartnerDown):
             self._entries.append(check("sho-available", False, req=("REQ-26",), step="12", detail=outcome.reason[:200]))
-            return self._hold("the home operator gives no answer; the order waits", now, step="12")
+            return self._hold_and_call("the home operator gives no answer; the order waits", now, step="12")
         if isinstance(outcome, PartnerSaidNo):
             return self._refuse(f"sho: {outcome.code}", now, step="12")
-        snapshot, platform = self._snapshot, self._platform
-        if not isinstance(outcome, PackageGiven) or snapshot is None or platform is None:
+        if isinstance(outcome, PackageLater):
+            self._set(job=outcome.job, job_at=now + timedelta(seconds=outcome.retry_after_s))
+            return self._hold(
+                "the home operator makes the package in its own time; the device is called", now, step="12"
+            )
+        snapshot = self._snapshot
+        if not isinstance(outcome, PackageGiven) or snapshot is None:
             raise TypeError(f"{type(outcome).__name__} is no answer to a hand-over")
-        entries = check_package(
-            outcome, self._order, snapshot, platform_key_id=platform.key_id, dpf_id=self._rules.server_id, now=now
-        )
-        self._entries.extend(entries)
-        failed = next((entry for entry in entries if not entry.passed), None)
-        if failed is not None:
-            return self._refuse(f"sho: {failed.text}", now, step="12")
+        if (refusal := self._inspect(outcome, snapshot, now)) is not None:
+            return refusal
         self._package = self._kept_package = outcome.package
-        self._set(
-            mcim_id=outcome.mcim_id.lower(),
-            sequence=outcome.sequence,
-            package_hash=hashlib.sha256(outcome.package).hexdigest(),
-            pushes=0,
-        )
+        self._order = keep_package(self._order, outcome)
         self._advance(OrderEvent.PACKAGE_KEPT, now, step="12")
-        return self._push(now)
+        if self._ticket_fresh(now) or self._validations > MAX_VALIDATIONS - 1:
+            return self._push(now)
+        self._entries.append(note("the ticket aged while the package was made; validated again", step="12"))
+        return self._new_validation(snapshot, now)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from syncml.wap_push import APPLICATION_SYNCML_DM_NAME, WapPush, build_push, htt
 
 TIMEOUT_S: Final = 10.0  # of one push over HTTP
 MAX_URL: Final = 2048  # characters
+MAX_PUSH_ADDRESS: Final = 255  # characters
 
 
 class PushFailed(ActorError):
@@ -59,10 +61,10 @@ def destination_of(*, udp: str | None, http: str | None, file: Path | None, nest
     if sum(each is not None for each in (udp, http, file)) != 1:
         raise ActorError("say where it goes", hint="one of --udp HOST:PORT, --http URL, --file PATH")
     if udp is not None:
-        host, _, port = udp.rpartition(":")
-        if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        destination = _udp(udp)
+        if destination is None:
             raise ActorError("--udp is no address", hint="HOST:PORT, such as 127.0.0.1:2948")
-        return UdpDestination(host=host.strip("[]"), port=int(port))
+        return destination
     if http is not None:
         try:
             parts = urlsplit(http)
@@ -73,6 +75,27 @@ def destination_of(*, udp: str | None, http: str | None, file: Path | None, nest
             raise ActorError("--http is no address", hint="a URL such as http://127.0.0.1:8080/wappush")
         return HttpDestination(url=http, nested=nested)
     return FileDestination(path=file or Path())
+
+
+def push_address(text: str) -> UdpDestination:
+    """The push address of a device as it is kept, udp:HOST:PORT.
+
+    Raises:
+        ActorError: it is none.
+    """
+    kind, _, place = text.partition(":")
+    destination = _udp(place) if kind == "udp" and len(text) <= MAX_PUSH_ADDRESS else None
+    if destination is None:
+        raise ActorError("no push address", hint="udp:HOST:PORT, such as udp:127.0.0.1:2948")
+    return destination
+
+
+def _udp(text: str) -> UdpDestination | None:
+    host, _, port = text.rpartition(":")
+    host = host.strip("[]")
+    if not re.fullmatch(r"[A-Za-z0-9._:%-]{1,253}", host) or not re.fullmatch(r"[0-9]{1,5}", port):
+        return None
+    return UdpDestination(host=host, port=int(port)) if 0 < int(port) < 65536 else None
 
 
 async def send(push: WapPush, destination: Destination) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from dmserver.admission import Admission
 from dmserver.app import dm_application, partner_application
 from dmserver.bootstrap_pull import add_pull_route
 from dmserver.bootstrap_requests import BootstrapRequests, add_bootstrap_route
+from dmserver.callback import CallBack
 from dmserver.conductor import Conductor
 from dmserver.config import DmServerSettings, ProvisioningSettings
 from dmserver.conversation import Conversation
@@ -106,6 +107,7 @@ def load_rules(settings: DmServerSettings, crls: CrlSource | None) -> Rules | No
         crls=tuple if crls is None else crls.current,
         crl_required=settings.crl_required,
         ddf=load("M2MMobj"),
+        ticket_margin=timedelta(seconds=settings.limits.ticket_margin_s),
     )
 
 
@@ -136,7 +138,14 @@ async def run(settings: DmServerSettings, *, stop: asyncio.Event | None = None) 
             },
             trail=trail,
         )
-    conductor = Conductor(store=store, trail=trail, partners=partners, rules=rules)
+    call_back = CallBack(
+        store=store,
+        seal_key=seal_key,
+        trail=trail,
+        server_id=settings.server_id,
+        per_hour=limits.notifications_per_hour,
+    )
+    conductor = Conductor(store=store, trail=trail, partners=partners, rules=rules, call_back=call_back)
     registry = SessionRegistry(
         max_sessions=limits.max_sessions, idle_s=limits.session_idle_s, dead_s=limits.session_dead_s
     )
@@ -179,7 +188,7 @@ async def run(settings: DmServerSettings, *, stop: asyncio.Event | None = None) 
     if partner_tls is None:
         _log.info("provisioning.off", reason="no pva_url: devices are managed, orders cannot be opened")
     else:
-        listener = _partner_listener(settings, partner_tls, store, trail)
+        listener = _partner_listener(settings, partner_tls, store, trail, conductor)
         if settings.allowed_registrars:
             add_bootstrap_route(listener.app, BootstrapRequests(settings, store, seal_key, trail))
         listeners.append(listener)
@@ -201,16 +210,18 @@ def _partner_tls(provisioning: ProvisioningSettings) -> tuple[ssl.SSLContext, ss
     return client_context(ca, cert=cert, key=key), server_context(cert, key, client_ca=ca)
 
 
-def _partner_listener(settings: DmServerSettings, tls: ssl.SSLContext, store: Store, trail: Trail) -> Listener:
-    """Where home operators open orders, and registration operators ask for bootstraps."""
+def _partner_listener(
+    settings: DmServerSettings, tls: ssl.SSLContext, store: Store, trail: Trail, conductor: Conductor
+) -> Listener:
+    """Where home operators open orders and deliver packages, and registration operators ask for bootstraps."""
     return Listener(
         name="partner",
         app=partner_application(
             store=store,
             trail=trail,
+            conductor=conductor,
             shos=settings.shos,
-            order_lifetime_s=settings.limits.order_lifetime_s,
-            now=lambda: datetime.now(UTC),
+            limits=settings.limits,
         ),
         host=settings.partner.host,
         port=settings.partner.port,

@@ -82,6 +82,7 @@ class Snapshot:
                     "type": self.tre_type,
                     "version": self.tre_version,
                     "state": self.tre_state,
+                    "maxPackage": self.max_package,
                     "suites": self.suites,
                     "containers": self.containers,
                     "algorithms": self.algorithms,
@@ -113,12 +114,15 @@ def read_chain(root: str, answers: Answers) -> tuple[Command, ...]:
     return get_nodes(tuple(f"{root}/{M2MNode.TRE_CERT_CHAIN}/{name}" for name in _chain_order(names)))
 
 
-def registration_over(root: str, answers: Answers, now: datetime) -> bool:
+def registration_over(root: str, answers: Answers, now: datetime, *, reopen: bool = False) -> bool:
     """Whether the registration ended on the device and a new one may be asked for; in 2 and 3 it is in use or done.
 
-    An ended registration may have no nonce any more, so this is asked before completeness.
+    With `reopen`, one that is done may be followed by another. An ended registration may have no nonce any more, so
+    this is asked before completeness.
     """
     state = answers.number(_below(root, M2MNode.REGISTRATION_STATE))
+    if reopen and state == RegistrationState.PROVISIONED:
+        return True
     expiry = _time(answers.text(_below(root, M2MNode.REGISTRATION_NONCE_EXPIRY)))
     stale = expiry is not None and expiry <= now
     return state in _OVER or (state == RegistrationState.REQUESTED and stale)
@@ -128,6 +132,16 @@ def selects_nobody(root: str, answers: Answers) -> bool:
     """Whether a registration is open that names no home operator; its TRE would accept nobody's package (REQ-50)."""
     state = answers.number(_below(root, M2MNode.REGISTRATION_STATE))
     return state == RegistrationState.REQUESTED and not answers.text(_below(root, M2MNode.REGISTRATION_SHO))
+
+
+def registration_open(root: str, answers: Answers) -> bool:
+    """Whether a registration waits for a package."""
+    return answers.number(_below(root, M2MNode.REGISTRATION_STATE)) == RegistrationState.REQUESTED
+
+
+def selected_sho(root: str, answers: Answers) -> str | None:
+    """The home operator that the registration names, open or not."""
+    return answers.text(_below(root, M2MNode.REGISTRATION_SHO)) or None
 
 
 def take_snapshot(root: str, answers: Answers, chain_answers: Answers | None) -> Snapshot:

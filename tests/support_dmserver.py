@@ -27,23 +27,27 @@ from dmserver.admission import Admission
 from dmserver.asks import (
     Ask,
     AskChallenge,
+    AskJob,
     AskPackage,
     AskTicket,
     ChallengeGiven,
     Outcome,
     PackageGiven,
+    PackageLater,
     ReportAcknowledged,
     TellSho,
     TicketGiven,
 )
 from dmserver.bootstrap import new_account
+from dmserver.callback import CallBack
 from dmserver.conductor import Conductor
 from dmserver.conversation import Conversation
 from dmserver.endpoint import Announced, DmEndpoint, Request
 from dmserver.news import AlertRules
 from dmserver.orders import Order
 from dmserver.policy import Rules
-from dmserver.registration import register_order
+from dmserver.push import Destination, PushFailed
+from dmserver.registration import OrderRequest, register_order
 from dmserver.sessions import SessionRegistry
 from dmserver.store import MIGRATIONS, tables
 from dmserver.store.accounts import Account, add_device, find_account, put_account
@@ -51,14 +55,13 @@ from dmserver.store.orders import find_order
 from mcim.authority import Authority
 from mcim.certificates import Role, TrustAnchors
 from mcim.key_id import key_id_of
-from mcim.package_header import PackageHeader
+from mcim.package_header import PackageHeader, peek_header
 from mcim.receipt import Receipt, sign_receipt
 from mcim.statements import raw_signature
 from mcim.ticket import Ticket, issue_ticket, ticket_digest
 from mcim.vocabulary import (
     MCIM_NAMESPACE,
     ContainerState,
-    Operation,
     RegistrationState,
     ResultCode,
     Suite,
@@ -73,11 +76,15 @@ from syncml.codes import AlertCode, Format
 from syncml.model import Add, Alert, Command, Delete, Exec, Get, Item, Meta, Replace, Sequence
 from syncml.session import CommandReceived, NonceChanged
 from syncml.values import item_value, leaf_item
+from syncml.wap_push import WapPush
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 DPF_ID, SHO_ID, PVA_ID = "dpf.example", "sho.example", "urn:m2m:pva:example"
 M2ME_ID, TRE_ID = "urn:imei:490154203237518", "urn:m2m:tre:0001"
 DM_URL = "https://dpf.example/dm"
+PUSH = "udp:127.0.0.1:2948"
+HOLDS_MCIM = ("30", "40", "50")
+OPERATIONS = {"Activate": ("30", "50"), "Suspend": ("40",), "Delete": HOLDS_MCIM}  # → states they are legal in
 
 
 # --- certificates -----------------------------------------------------------------------------------------------------
@@ -197,8 +204,8 @@ def package_for(ask: AskPackage, now: datetime = NOW, *, filling: int = 2000, **
         platform_key_id=key_id_of(pki().platform_key.public_key()),
         sho_id=ask.sho_id,
         dpf_id=ask.dpf_id,
-        operation=Operation.INSTALL,
-        mcim_id=uuid.uuid4(),
+        operation=ask.operation,
+        mcim_id=uuid.UUID(ask.mcim_id) if ask.mcim_id else uuid.uuid4(),
         suite=Suite.RSA_GCM_256,
         not_before=now,
         not_after=now + timedelta(days=1),
@@ -214,6 +221,7 @@ def package_for(ask: AskPackage, now: datetime = NOW, *, filling: int = 2000, **
         mcim_id=str(header.mcim_id),
         sequence=header.sequence,
         package_hash=hashlib.sha256(package).hexdigest(),
+        operation=header.operation.label,
     )
 
 
@@ -239,6 +247,8 @@ class FakePartners:
                 return TicketGiven(ticket=ticket_for(ask, self.clock()))
             case AskPackage():
                 return package_for(ask, self.clock())
+            case AskJob():
+                return PackageLater(job=ask.job, retry_after_s=30)
             case TellSho():
                 return ReportAcknowledged(subscription="armed" if ask.receipt else "none")
 
@@ -266,6 +276,11 @@ class StubDevice:
     install: ResultCode | None = ResultCode.SUCCESS  # None: the package stays received
     seen: list[Command] = field(default_factory=list)
     refuse: dict[str, int] = field(default_factory=dict)  # end of a node's path → Status to any command on it
+    log: bytes = b""  # measurement log, made with the evidence
+    at_once: bool = False  # life-cycle operations are done when the Exec is answered
+    states: dict[str, str] = field(default_factory=dict)  # container → state before an update came
+    pending: list[tuple[str, str, str | None]] = field(default_factory=list)  # container, operation, correlator
+    correlator: str | None = None  # of the last Exec
     m2m: str = "M2MMobj"
     sim: str = "M2MSIMMobj"
 
@@ -354,6 +369,7 @@ class StubDevice:
                     code = 200 if path in self.nodes else 404
                     self.nodes = {k: v for k, v in self.nodes.items() if k != path and not k.startswith(f"{path}/")}
                 case Exec():
+                    self.correlator = command.correlator
                     code = self._exec(path)
         return CommandResult(cmd_id=command.cmd_id, code=code, target=item.target, item=found)
 
@@ -366,7 +382,7 @@ class StubDevice:
             return 404, None
         if query == "prop=Type":
             return 200, self._results(target, node.type, Format.CHR)
-        if node.format == Format.NULL or path.endswith("/Package"):
+        if node.format == Format.NULL or path.endswith(("/Package", "/Command")):
             return 405, None
         if node.format == Format.NODE:
             below = [key[len(path) + 1 :] for key in self.nodes if key.startswith(f"{path}/")]
@@ -387,25 +403,49 @@ class StubDevice:
         if item.meta is not None and item.meta.format == Format.NODE:
             self.put(f"{path}/State", "0", Format.INT)
             self.put(f"{path}/Result", "0", Format.INT)
-            self.put(f"{path}/Operations/Provision", "", Format.NULL)
+            for name in ("Provision", *OPERATIONS):
+                self.put(f"{path}/Operations/{name}", "", Format.NULL)
             return 200
         self.put(path, item_value(item, meta), item.meta.format if item.meta else None)
-        if path.endswith("/Package"):
-            self.nodes[f"{path.rpartition('/')[0]}/State"].value = str(int(ContainerState.RECEIVED))
+        self._arrived(path)
         return 200
+
+    def _arrived(self, path: str) -> None:
+        if path.endswith("/Package"):
+            container = path.rpartition("/")[0]
+            state = self.nodes[f"{container}/State"]
+            if str(state.value) in HOLDS_MCIM:
+                self.states[container] = str(state.value)
+            state.value = str(int(ContainerState.RECEIVED))
 
     def _replace(self, path: str, item: Item, meta: Meta | None) -> int:
         if path not in self.nodes:
             return 404
         self.nodes[path].value = item_value(item, meta)
+        self._arrived(path)
         return 200
 
     def _exec(self, path: str) -> int:
+        container, _, operation = path.partition("/Operations/")
+        if operation in OPERATIONS:
+            if path not in self.nodes:
+                return 404
+            if str(self.nodes[f"{container}/State"].value) not in OPERATIONS[operation]:
+                self.nodes[f"{container}/Result"].value = str(int(ResultCode.WRONG_STATE))
+                return 405
+            self.nodes[f"{container}/Result"].value = str(int(ResultCode.RUNNING))
+            self.pending.append((container, operation, self.correlator))
+            if self.at_once:
+                self.operate()
+                return 200
+            return 202
         if path.endswith("/Renew"):
             self.renewals += 1
             self.new_request()
         elif path.endswith("/Generate") and self.generate_code == 200:
             self.put(f"{self.m2m}/Attestation/Evidence", b"evidence")
+            if self.log:
+                self.put(f"{self.m2m}/Attestation/Log", self.log)
         elif path.endswith("/Provision"):
             self.provision()
             return 202
@@ -420,34 +460,85 @@ class StubDevice:
             if self.install is None or self.nodes[f"{container}/State"].value != str(int(ContainerState.RECEIVED)):
                 continue
             success = self.install in (ResultCode.SUCCESS, ResultCode.ALREADY_DONE)
-            state = ContainerState.ACTIVATED if success else ContainerState.FAILED
-            self.nodes[f"{container}/State"].value = str(int(state))
+            before = self.states.pop(container, str(int(ContainerState.ACTIVATED)))
+            self.nodes[f"{container}/State"].value = before if success else str(int(ContainerState.FAILED))
             self.nodes[f"{container}/Result"].value = str(int(self.install))
             self.put(f"{container}/Receipt", self.receipt(name, **({"result": self.install} | changes)))
             if success:
-                del self.nodes[f"{container}/Package"]
+                self._consumed(container, "Package")
             return alert("ProvisioningComplete", str(int(self.install)), f"./{container}/Operations/Provision")
         return None
 
-    def receipt(self, name: str, **changes: object) -> bytes:
+    def operate(self, **changes: object) -> Alert | None:
+        """Life-cycle operations that were accepted, as they are done after a session; the last alert."""
+        told = None
+        while self.pending:
+            container, operation, correlator = self.pending.pop(0)
+            result = self.install or ResultCode.SUCCESS
+            done = {"Activate": ContainerState.ACTIVATED, "Suspend": ContainerState.SUSPENDED}
+            made = self.receipt(container.rpartition("/")[2], "Command", **({"result": result} | changes))
+            self.put(f"{container}/Receipt", made)
+            self.nodes[f"{container}/Result"].value = str(int(result))
+            if result in (ResultCode.SUCCESS, ResultCode.ALREADY_DONE):
+                self.nodes[f"{container}/State"].value = str(int(done.get(operation, ContainerState.DELETED)))
+                self._consumed(container, "Command")
+            told = alert("LifecycleComplete", str(int(result)), f"./{container}/Operations/{operation}")
+            told = dataclasses.replace(told, correlator=correlator)
+        return told
+
+    def _consumed(self, container: str, leaf: str) -> None:
+        """The TRE took it: its nonce and sequence number are used up, the registration has served."""
+        sequence = header_of(self.nodes[f"{container}/{leaf}"].value).sequence
+        self.put(f"{self.m2m}/Registration/NextSequence", str(sequence + 1), Format.INT)
+        self.put(f"{self.m2m}/Registration/State", str(int(RegistrationState.PROVISIONED)), Format.INT)
+        del self.nodes[f"{container}/{leaf}"]
+
+    def receipt(self, name: str, leaf: str = "Package", **changes: object) -> bytes:
         container = f"{self.sim}/{name}"
-        package = self.nodes[f"{container}/Package"].value
+        package = self.nodes[f"{container}/{leaf}"].value
+        header = header_of(package)
         assert isinstance(package, bytes)
-        header = etree.fromstring(package)[0]
         made = Receipt(
             tre_id=TRE_ID,
-            operation=Operation.INSTALL,
-            mcim_id=uuid.UUID(str(self.nodes[f"{container}/MCIMId"].value)),
-            sho_id=str(self.nodes[f"{container}/SHOId"].value),
-            sequence=int(header[1].text or "0"),
-            nonce=bytes(self.nodes[f"{container}/NonceEcho"].value),  # type: ignore[arg-type]  # a bin leaf
+            operation=header.operation,
+            mcim_id=header.mcim_id,
+            sho_id=header.sho_id,
+            sequence=header.sequence,
+            nonce=header.registration_nonce,
             revision=1,
             package_hash=hashlib.sha256(package).digest(),
             result=ResultCode.SUCCESS,
             counter=1,
             time=NOW,
         )
-        return sign_receipt(dataclasses.replace(made, **changes), functools.partial(raw_signature, pki().attest_key))
+        return signed_receipt(dataclasses.replace(made, **changes))
+
+
+def header_of(package: str | bytes) -> PackageHeader:
+    assert isinstance(package, bytes)
+    return peek_header(package)
+
+
+def signed_receipt(receipt: Receipt) -> bytes:
+    return sign_receipt(receipt, functools.partial(raw_signature, pki().attest_key))
+
+
+def fall_back_receipt(order: Order, **changes: object) -> bytes:
+    """What the TRE says of the package of an order when the network did not take the MCIM in it."""
+    made = Receipt(
+        tre_id=TRE_ID,
+        operation=order.operation,
+        mcim_id=uuid.UUID(order.mcim_id),
+        sho_id=order.sho_id,
+        sequence=order.sequence,
+        nonce=order.nonce,
+        revision=1,
+        package_hash=bytes.fromhex(order.package_hash or ""),
+        result=ResultCode.FELL_BACK,
+        counter=9,
+        time=NOW,
+    )
+    return signed_receipt(dataclasses.replace(made, **changes))
 
 
 def alert(name: str, data: str, source: str) -> Alert:
@@ -460,8 +551,10 @@ def registration_alert(device: StubDevice) -> Alert:
     return alert("RegistrationRequest", str(device.value("Registration/ReqId")), "./M2MMobj/Registration")
 
 
-def attach_alert(code: int = 1200) -> Alert:
-    return alert("NetworkAttach", str(code), "./M2MSIMMobj/x")
+def attach_alert(device: StubDevice, code: int = 1200, container: str | None = None) -> Alert:
+    """About the newest container, when no other is named."""
+    name = container or (device.containers() or ["none"])[-1]
+    return alert("NetworkAttach", str(code), f"./{device.sim}/{name}")
 
 
 # --- the DPF ----------------------------------------------------------------------------------------------------------
@@ -504,6 +597,9 @@ class Dpf:
     max_message: int = 64 * 1024  # octets announced
     max_object: int = 256 * 1024  # octets announced
     records: list[TrailRecord] = field(default_factory=list)
+    pushed: list[tuple[WapPush, Destination]] = field(default_factory=list)  # package 0 and where it went
+    push_fails: bool = False
+    notifications_per_hour: int = 100
 
     def __post_init__(self) -> None:
         self.partners.clock = self.clock
@@ -520,8 +616,21 @@ class Dpf:
             self.store.post(lambda connection: append_record(connection, tables.trail, record))
 
         self.trail = Trail("DPF", sink=keep, now=self.clock)
+        call_back = CallBack(
+            store=self.store,
+            seal_key=self.key,
+            trail=self.trail,
+            server_id=DPF_ID,
+            per_hour=self.notifications_per_hour,
+            send=self._push,
+        )
         self.conductor = Conductor(
-            store=self.store, trail=self.trail, partners=self.partners, rules=self.rules, now=self.clock
+            store=self.store,
+            trail=self.trail,
+            partners=self.partners,
+            rules=self.rules,
+            call_back=call_back,
+            now=self.clock,
         )
         self.registry = SessionRegistry(
             max_sessions=self.max_sessions, idle_s=300, dead_s=10, clock=lambda: self.clock.monotonic
@@ -542,23 +651,35 @@ class Dpf:
             seal_key=self.key,
         )
 
+    async def _push(self, push: WapPush, destination: Destination) -> int:
+        if self.push_fails:
+            raise PushFailed("no route")
+        self.pushed.append((push, destination))
+        return len(push.body)
+
     def restart(self) -> None:
         """The process died and came back: nothing of the memory is left."""
+        self.store.close()
+        self.store = Store(f"sqlite:///{self.directory / 'dpf.sqlite'}", MIGRATIONS)
         self._start()
 
     def close(self) -> None:
         self.store.close()
 
-    def add_device(self, device_id: str = M2ME_ID, *, with_account: bool = True) -> None:
-        self.store.write_sync(lambda c: add_device(c, self.key, device_id, b"supplier-secret", self.clock()))
+    def add_device(self, device_id: str = M2ME_ID, *, with_account: bool = True, push: str | None = None) -> None:
+        self.store.write_sync(lambda c: add_device(c, self.key, device_id, b"supplier-secret", self.clock(), push=push))
         if with_account:
             account = new_account(device_id, DPF_ID, 1)
             self.store.write_sync(lambda c: put_account(c, self.key, account, self.clock()))
 
-    def open_order(self, device_id: str = M2ME_ID, *, lifetime_s: int = 86400) -> str:
+    def open_order(self, device_id: str = M2ME_ID, *, lifetime_s: int = 86400, **wanted: str) -> str:
+        """`wanted`: what of an `OrderRequest` is not as in a first installation."""
         return self.store.write_sync(
             lambda c: register_order(
-                c, device_id=device_id, sho_id=SHO_ID, purpose="initial", lifetime_s=lifetime_s, now=self.clock()
+                c,
+                OrderRequest(device_id=device_id, **{"sho_id": SHO_ID} | wanted),
+                lifetime_s=lifetime_s,
+                now=self.clock(),
             )
         ).order_id
 

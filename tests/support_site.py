@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from dmclient.dm_device import DeviceSetup
 from dmclient.http_transport import HttpTransport
 from dmclient.management_session import SessionReport, SessionSettings, run_session
 from dmserver.app import dm_application
+from dmserver.endpoint import Answer, DmEndpoint, Request
 from dmserver.operator_commands import parse_request
 from dmserver.operator_outcomes import show_request
 from dmserver.operator_service import queue_request, request_of
@@ -26,7 +27,7 @@ from syncml.bootstrap import DmBootstrap, DmCredentials
 from syncml.codec import Encoding, decode
 from syncml.codes import AuthType
 from syncml.model import Alert, Command, Message, Replace, Results, Status, walk
-from tests.support_dmclient import DEVICE_ID, make_device
+from tests.support_dmclient import DEVICE_ID, FakeTre, make_device
 from tests.support_dmserver import DPF_ID, Dpf
 
 AnyCommand = TypeVar("AnyCommand", bound=Command)
@@ -58,9 +59,11 @@ class Site:
     encoding: Encoding
     port: int = 0  # of the DPF
     message_size: int = MESSAGE_SIZE  # octets the device announces
+    object_size: int = 524288  # octets of one large object it announces
     wire: list[Exchanged] = field(default_factory=list)
     loses: set[int] = field(default_factory=set)  # exchanges (from 1, of all sessions) whose answer gets lost
     exchanges: int = 0
+    loses_answer: Callable[[Message], bool] = lambda _: False  # whether an answer of the server gets lost
 
     def queue(self, *commands: dict[str, Any], **options: object) -> str:
         request = parse_request({"commands": list(commands), **options})
@@ -73,7 +76,9 @@ class Site:
         return show_request(self.dpf.store.read_sync(lambda c: request_of(c, self.dpf.key, DEVICE_ID, request_id)))
 
     async def session(self) -> SessionReport:
-        settings = SessionSettings(encoding=self.encoding, max_msg_size=self.message_size)
+        settings = SessionSettings(
+            encoding=self.encoding, max_msg_size=self.message_size, max_obj_size=self.object_size
+        )
         async with HttpTransport(
             ssl_context=ssl.create_default_context(), timeout_s=20, max_answer=self.message_size, allow_plain_http=True
         ) as transport:
@@ -120,6 +125,17 @@ class Site:
         ]
 
 
+class _Present(DmEndpoint):
+    """The endpoint that the DPF has now: a restart gives it another one."""
+
+    def __init__(self, dpf: Dpf) -> None:
+        self._dpf = dpf
+        self.announced = dpf.endpoint.announced
+
+    async def handle(self, request: Request) -> Answer:
+        return await self._dpf.endpoint.handle(request)
+
+
 @asynccontextmanager
 async def site(
     directory: Path,
@@ -130,6 +146,7 @@ async def site(
     profile: str | None = None,
     message_size: int = MESSAGE_SIZE,
     server_size: int = MESSAGE_SIZE,
+    tre: FakeTre | None = None,
 ) -> AsyncIterator[Site]:
     dpf = Dpf(directory, max_message=server_size, max_object=512 * 1024)
     dpf.add_device(DEVICE_ID, with_account=False)
@@ -148,7 +165,7 @@ async def site(
     dpf.store.write_sync(lambda c: put_account(c, dpf.key, account, dpf.clock()))
     if profile is not None:
         dpf.store.write_sync(lambda c: change_device(c, DEVICE_ID, peer_profile=profile))
-    device, _ = make_device(directory, setup=setup or DeviceSetup(scratch_node="Scratch"))
+    device, _ = make_device(directory, tre=tre, setup=setup or DeviceSetup(scratch_node="Scratch"))
     made = Site(dpf, device, encoding, message_size=message_size)
 
     @web.middleware
@@ -159,11 +176,12 @@ async def site(
         answer = await handler(request)
         mac = answer.headers.get("x-syncml-hmac")
         made.wire.append(Exchanged("server", answer.content_type, mac, answer.body))
-        if made.exchanges in made.loses and request.transport is not None:
+        lost = made.exchanges in made.loses or made.loses_answer(made.wire[-1].message)
+        if lost and request.transport is not None:
             request.transport.abort()
         return answer
 
-    app = dm_application(dpf.endpoint, dm_url=lambda port: f"http://127.0.0.1:{port}/dm")
+    app = dm_application(_Present(dpf), dm_url=lambda port: f"http://127.0.0.1:{port}/dm")
     app.middlewares.append(record)
     async with TestServer(app, host="127.0.0.1") as server:
         known = DmBootstrap(

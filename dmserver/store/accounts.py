@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal
 
 from sqlalchemy import Connection, Row, Select, delete, func, insert, select, update
@@ -16,6 +16,7 @@ from dmserver.store.tables import (
     bootstrap_requests,
     bootstraps,
     devices,
+    notifications,
     operator_commands,
     operator_requests,
     orders,
@@ -76,6 +77,7 @@ def add_device(
     *,
     managed: bool = False,
     peer_profile: str = DEFAULT_PROFILE.name,
+    push: str | None = None,
 ) -> None:
     """Make a device known, with the secret its supplier shares with us; without one it gets its account by hand.
 
@@ -90,6 +92,7 @@ def add_device(
             bootstrap_secret=key.seal(secret, _place("devices", "bootstrap_secret", device_id)) if secret else b"",
             managed=managed,
             peer_profile=peer_profile,
+            push=push,
             created_at=naive(now),
         )
     )
@@ -116,10 +119,15 @@ def is_managed(connection: Connection, device_id: str) -> bool:
 
 
 def change_device(
-    connection: Connection, device_id: str, *, managed: bool | None = None, peer_profile: str | None = None
+    connection: Connection,
+    device_id: str,
+    *,
+    managed: bool | None = None,
+    peer_profile: str | None = None,
+    push: str | None = None,
 ) -> bool:
-    """Change what is not None; whether there is such a device."""
-    changes = {"managed": managed, "peer_profile": peer_profile}
+    """Change what is not None; whether there is such a device. `push` is its push address, udp:HOST:PORT."""
+    changes = {"managed": managed, "peer_profile": peer_profile, "push": push}
     values = {name: value for name, value in changes.items() if value is not None}
     if values:
         connection.execute(update(devices).where(devices.c.device_id == device_id).values(values))
@@ -140,7 +148,8 @@ def remove_device(connection: Connection, device_id: str) -> bool:
         raise DeviceHasOrders(device_id)
     of_device = select(operator_requests.c.request_id).where(operator_requests.c.device_id == device_id)
     connection.execute(delete(operator_commands).where(operator_commands.c.request_id.in_(of_device)))
-    for table in (operator_requests, sightings, bootstrap_pulls, bootstrap_requests, bootstraps, accounts):
+    tables = (operator_requests, sightings, bootstrap_pulls, bootstrap_requests, bootstraps, notifications, accounts)
+    for table in tables:
         connection.execute(delete(table).where(table.c.device_id == device_id))
     return connection.execute(delete(devices).where(devices.c.device_id == device_id)).rowcount == 1
 
@@ -154,6 +163,7 @@ class DeviceRow:
     profile: int  # of the last bootstrap; 0: none yet
     managed: bool
     peer_profile: str
+    push: str | None  # where its package 0 goes
     client_auth: str | None  # None: no account yet
     server_auth: str | None
     seen_at: datetime | None  # start of its last session; None: never
@@ -178,6 +188,7 @@ def _device_rows() -> Select[Any]:
         devices.c.created_at,
         devices.c.managed,
         devices.c.peer_profile,
+        devices.c.push,
         accounts.c.profile,
         accounts.c.client_auth,
         accounts.c.server_auth,
@@ -197,6 +208,7 @@ def _device_row(row: Row[Any]) -> DeviceRow:
         profile=row.profile or 0,
         managed=row.managed,
         peer_profile=row.peer_profile,
+        push=row.push,
         client_auth=row.client_auth,
         server_auth=row.server_auth,
         seen_at=None if row.seen_at is None else aware(row.seen_at),
@@ -218,6 +230,37 @@ def note_sighting(connection: Connection, device_id: str, dev_info: dict[str, st
         .where(sightings.c.device_id == device_id)
         .values(seen_at=naive(now), dev_info=json.dumps(said) if said else former)
     )
+
+
+def push_of(connection: Connection, device_id: str) -> str | None:
+    """Where the package 0 of a device goes; None when that is not known."""
+    return connection.execute(select(devices.c.push).where(devices.c.device_id == device_id)).scalar_one_or_none()
+
+
+def learn_push(connection: Connection, device_id: str, push: str) -> None:
+    """Where a push was sent that the device was meant to get; an address that is known already stays."""
+    connection.execute(
+        update(devices).where(devices.c.device_id == device_id, devices.c.push.is_(None)).values(push=push)
+    )
+
+
+def note_notification(connection: Connection, device_id: str, now: datetime) -> None:
+    """Count a package 0. Those of days ago are forgotten."""
+    connection.execute(
+        delete(notifications).where(
+            notifications.c.device_id == device_id, notifications.c.sent_at < naive(now - timedelta(days=1))
+        )
+    )
+    connection.execute(insert(notifications).values(device_id=device_id, sent_at=naive(now)))
+
+
+def notifications_since(connection: Connection, device_id: str, since: datetime) -> int:
+    """How many of them the device was sent since then, by us or at an operator's wish."""
+    return connection.execute(
+        select(func.count())
+        .select_from(notifications)
+        .where(notifications.c.device_id == device_id, notifications.c.sent_at >= naive(since))
+    ).scalar_one()
 
 
 def bootstraps_since(connection: Connection, device_id: str, since: datetime) -> int:

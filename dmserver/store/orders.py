@@ -5,16 +5,19 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, delete, func, insert, or_, select, update
 
 from dmserver.orders import ENDED, EXPIRABLE, ONGOING, Order, OrderEvent, OrderState, advance
 from dmserver.store.accounts import aware, naive
-from dmserver.store.tables import orders, packages, requests, snapshots
+from dmserver.store.tables import devices, orders, packages, requests, snapshots
+from mcim.vocabulary import Container, Operation, ResultCode
 
-_TIMES: Final = ("created_at", "updated_at", "expires_at", "challenge_exp", "ticket_exp")
+_TIMES: Final = ("created_at", "updated_at", "expires_at", "challenge_exp", "ticket_exp", "job_at", "call_at")
+_OPERATIONS: Final = {operation.label: operation for operation in Operation}
+MAX_ROUND: Final = 100  # orders taken up in one round of tidying; the others come in the next
 
 
 class OrderConflict(Exception):
@@ -25,11 +28,20 @@ class OrderOngoing(Exception):
     """The device has an ongoing order already; the text is its id."""
 
 
-def open_order(connection: Connection, order: Order, *, idempotency_key: str | None = None) -> Order:
+class TooManyOrders(Exception):
+    """The device had its share of orders for one day; the text is their number."""
+
+
+def open_order(
+    connection: Connection, order: Order, *, idempotency_key: str | None = None, per_day: int | None = None
+) -> Order:
     """Write a new order; a repeated idempotency key of the same home operator gives the order it made.
+
+    An order that only waits to hear of an attach gives way: nothing of it is at stake any more.
 
     Raises:
         OrderOngoing: one order per device at a time.
+        TooManyOrders: more than `per_day` within the last 24 hours (T12).
     """
     if idempotency_key is not None:
         row = connection.execute(
@@ -38,13 +50,26 @@ def open_order(connection: Connection, order: Order, *, idempotency_key: str | N
         if row is not None:
             return _order(row)
     expire_orders(connection, order.created_at)
-    ongoing = connection.execute(
-        select(orders.c.order_id).where(
+    row = connection.execute(
+        select(orders).where(
             orders.c.device_id == order.device_id, orders.c.state.not_in([state.value for state in ENDED])
         )
-    ).scalar_one_or_none()
+    ).first()
+    ongoing = None if row is None else _order(row)
+    waits = ongoing is not None and ongoing.state is OrderState.REPORTED and not fell_back(ongoing)
+    if ongoing is not None and not waits:
+        raise OrderOngoing(ongoing.order_id)
+    since = naive(order.created_at - timedelta(days=1))
+    made = connection.execute(
+        select(func.count())
+        .select_from(orders)
+        .where(orders.c.device_id == order.device_id, orders.c.created_at > since)
+    ).scalar_one()
+    if per_day is not None and made >= per_day:
+        raise TooManyOrders(str(made))
     if ongoing is not None:
-        raise OrderOngoing(ongoing)
+        detail = "another order took its place before an attach was heard of"
+        write_order(connection, advance(ongoing, OrderEvent.SUPERSEDE, order.created_at, detail=detail))
     connection.execute(insert(orders).values(idempotency_key=idempotency_key, **_row(order)))
     return order
 
@@ -83,12 +108,66 @@ def expire_orders(connection: Connection, now: datetime) -> list[tuple[OrderStat
     ]
 
 
+def fell_back(order: Order) -> bool:
+    """Whether the device went back to the MCIM before, by a receipt its home operator has not acknowledged."""
+    return order.state is OrderState.REPORTED and order.result == ResultCode.FELL_BACK
+
+
 def unreported_orders(connection: Connection) -> list[Order]:
-    """Orders with a verified receipt that the home operator has not acknowledged."""
+    """Orders whose outcome the home operator has not acknowledged: a verified receipt, or a refusal without one."""
+    has_receipt = (orders.c.state == OrderState.DELIVERED.value) & orders.c.receipt.is_not(None)
+    fallen = (orders.c.state == OrderState.REPORTED.value) & (orders.c.result == int(ResultCode.FELL_BACK))
     rows = connection.execute(
-        select(orders).where(orders.c.state == OrderState.DELIVERED.value, orders.c.receipt.is_not(None))
+        select(orders)
+        .where(or_(has_receipt, fallen, orders.c.report_owed.is_(True)))
+        .order_by(orders.c.updated_at)
+        .limit(MAX_ROUND)
     )
     return [_order(row) for row in rows]
+
+
+def orders_with_jobs(connection: Connection, now: datetime) -> list[Order]:
+    """Orders whose package the home operator makes in its own time, and that are to be asked for now."""
+    rows = connection.execute(
+        select(orders)
+        .where(orders.c.state == OrderState.HANDED_OVER.value, orders.c.job.is_not(None), orders.c.job_at <= naive(now))
+        .order_by(orders.c.job_at)
+        .limit(MAX_ROUND)
+    )
+    return [_order(row) for row in rows]
+
+
+def orders_to_call_for(connection: Connection, now: datetime) -> list[Order]:
+    """Ongoing orders whose device is to be called now, and where it can be reached is known."""
+    rows = connection.execute(
+        select(orders)
+        .join(devices, devices.c.device_id == orders.c.device_id)
+        .where(
+            devices.c.push.is_not(None),
+            orders.c.state.in_([state.value for state in ONGOING]),
+            orders.c.call_at <= naive(now),
+            orders.c.expires_at > naive(now),
+        )
+        .order_by(orders.c.call_at)
+        .limit(MAX_ROUND)
+    )
+    return [_order(row) for row in rows]
+
+
+def order_that_brought(connection: Connection, device_id: str, sho_id: str, mcim_id: str) -> Order | None:
+    """The newest order by which this home operator brought that MCIM to the device."""
+    row = connection.execute(
+        select(orders)
+        .where(
+            orders.c.device_id == device_id,
+            orders.c.sho_id == sho_id,
+            orders.c.mcim_id == mcim_id,
+            orders.c.operation.in_([Operation.INSTALL.label, Operation.REPLACE.label]),
+            orders.c.state.in_([OrderState.REPORTED.value, OrderState.CLOSED.value]),
+        )
+        .order_by(orders.c.created_at.desc())
+    ).first()
+    return None if row is None else _order(row)
 
 
 def write_order(connection: Connection, order: Order) -> Order:
@@ -125,6 +204,13 @@ def put_snapshot(connection: Connection, order_id: str, document: str, now: date
     connection.execute(insert(snapshots).values(order_id=order_id, taken_at=naive(now), document=document))
 
 
+def last_snapshot(connection: Connection, order_id: str) -> str | None:
+    """What was read of M2MMobj last."""
+    return connection.execute(
+        select(snapshots.c.document).where(snapshots.c.order_id == order_id).order_by(snapshots.c.id.desc()).limit(1)
+    ).scalar_one_or_none()
+
+
 def put_package(connection: Connection, order_id: str, package: bytes) -> None:
     """Keep a package until the order ends; a new one takes the place of the old."""
     connection.execute(delete(packages).where(packages.c.order_id == order_id))
@@ -152,6 +238,8 @@ def _note_request(connection: Connection, order_id: str, req_id: str, now: datet
 def _row(order: Order) -> dict[str, Any]:
     values: dict[str, Any] = {name: getattr(order, name) for name in Order.__slots__}
     values["state"] = order.state.value
+    values["operation"] = order.operation.label
+    values["packaging"] = order.packaging.value
     values["cert_chain"] = json.dumps([base64.b64encode(cert).decode() for cert in order.cert_chain])
     for name in _TIMES:
         values[name] = None if values[name] is None else naive(values[name])
@@ -161,6 +249,8 @@ def _row(order: Order) -> dict[str, Any]:
 def _order(row: Row[Any]) -> Order:
     values = {name: getattr(row, name) for name in Order.__slots__}
     values["state"] = OrderState(row.state)
+    values["operation"] = _OPERATIONS[row.operation]
+    values["packaging"] = Container(row.packaging)
     values["cert_chain"] = tuple(base64.b64decode(cert) for cert in json.loads(row.cert_chain))
     for name in _TIMES:
         values[name] = None if values[name] is None else aware(values[name])

@@ -29,6 +29,7 @@ devices = Table(
     Column("bootstrap_secret", LargeBinary, nullable=False),  # sealed; the supplier's shared secret; empty: none
     Column("managed", Boolean, nullable=False),  # may have sessions without an order, for operator commands and tests
     Column("peer_profile", String(32), nullable=False),  # name in `syncml.peer_profile`
+    Column("push", String(255), nullable=True),  # where its package 0 goes, such as udp:HOST:PORT
     Column("created_at", DateTime, nullable=False),
 )
 
@@ -81,6 +82,15 @@ bootstrap_pulls = Table(
     Column("expires_at", DateTime, nullable=False),
 )
 
+notifications = Table(
+    "notifications",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("device_id", String(255), ForeignKey("devices.device_id"), nullable=False),
+    Column("sent_at", DateTime, nullable=False),
+    Index("ix_notifications_device_sent", "device_id", "sent_at"),
+)
+
 orders = Table(
     "orders",
     metadata,
@@ -88,6 +98,8 @@ orders = Table(
     Column("device_id", String(255), ForeignKey("devices.device_id"), nullable=False),
     Column("sho_id", String(255), nullable=False),
     Column("purpose", String(32), nullable=False),
+    Column("operation", String(16), nullable=False),  # label of `mcim.vocabulary.Operation`
+    Column("brought_by", String(36), nullable=True),  # order that brought the MCIM this one is about
     Column("state", String(16), nullable=False),
     Column("detail", Text, nullable=False),
     Column("version", Integer, nullable=False),
@@ -108,9 +120,19 @@ orders = Table(
     Column("mcim_id", String(36), nullable=True),
     Column("sequence", BigInteger, nullable=True),
     Column("package_hash", String(64), nullable=True),
+    Column("packaging", String(16), nullable=False),  # `mcim.vocabulary.Container`
+    Column("token_ref", String(64), nullable=True),
+    Column("node", String(255), nullable=True),  # name of the container on the device, where it is not ours
     Column("pushes", Integer, nullable=False),
     Column("receipt", LargeBinary, nullable=True),
     Column("result", Integer, nullable=True),
+    Column("left_state", Integer, nullable=True),  # of the container when the receipt was read
+    Column("attach", Integer, nullable=True),  # what the last NetworkAttach alert said
+    Column("report_owed", Boolean, nullable=False),  # a refusal the home operator has not acknowledged
+    Column("job", String(64), nullable=True),  # at the home operator
+    Column("job_at", DateTime, nullable=True),
+    Column("calls", Integer, nullable=False),
+    Column("call_at", DateTime, nullable=True),
     Index("ix_orders_device_state", "device_id", "state"),
     UniqueConstraint("sho_id", "idempotency_key", name="uq_orders_idempotency"),
 )

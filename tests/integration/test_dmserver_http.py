@@ -28,18 +28,19 @@ from dmserver.asks import (
     AskTicket,
     ChallengeGiven,
     PackageGiven,
+    PackageLater,
     PartnerDown,
     PartnerSaidNo,
     ReportAcknowledged,
     TellSho,
     TicketGiven,
 )
-from dmserver.config import DmServerSettings
+from dmserver.config import DmServerSettings, Limits
 from dmserver.orders import OrderState
 from dmserver.partners import HttpPartners
 from dmserver.store.accounts import add_device
 from mcim.authority import Authority
-from mcim.vocabulary import ValidationMode
+from mcim.vocabulary import Operation, ValidationMode
 from syncml.codec import Encoding, decode
 from syncml.model import Status
 from tests.support_dmserver import (
@@ -178,14 +179,15 @@ async def partner(dpf: Dpf, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Te
     app = partner_application(
         store=dpf.store,
         trail=dpf.trail,
+        conductor=dpf.conductor,
         shos={SHO_ID: "https://sho.example", "sho2.example": "https://sho2.example"},
-        order_lifetime_s=60,
-        now=dpf.clock,
+        limits=Limits(order_lifetime_s=60, orders_per_day=2),
     )
     async with TestClient(TestServer(app)) as client:
         yield client
 
 
+MCIM_ID = "00112233-4455-6677-8899-aabbccddeeff"
 ORDER = {"m2meId": M2ME_ID, "shoId": SHO_ID, "reason": "initial"}
 REFUSED_ORDERS = {
     "another SHO's": (ORDER, "sho2.example", 403, "not-your-order"),
@@ -194,6 +196,9 @@ REFUSED_ORDERS = {
     "unknown device": (ORDER | {"m2meId": "urn:imei:0"}, SHO_ID, 404, "device-unknown"),
     "unknown reason": (ORDER | {"reason": "fun"}, SHO_ID, 400, "reason-unknown"),
     "no lifetime": (ORDER | {"expiresIn": 0}, SHO_ID, 400, "lifetime-out-of-range"),
+    "unknown operation": (ORDER | {"operation": "release"}, SHO_ID, 400, "operation-unknown"),
+    "no target": (ORDER | {"operation": "delete"}, SHO_ID, 400, "target-missing"),
+    "a target for an installation": (ORDER | {"mcimId": MCIM_ID}, SHO_ID, 400, "target-not-wanted"),
     "member missing": ({"shoId": SHO_ID}, SHO_ID, 400, "malformed-request"),
     "not an object": ([1, 2], SHO_ID, 400, "malformed-request"),
 }
@@ -224,12 +229,14 @@ async def test_req13_an_order_is_opened_once(dpf: Dpf, partner: TestClient[web.R
 CHALLENGE = AskChallenge(key="k1", order_id="o", req_id="r", tre_id=TRE_ID, mode=ValidationMode.SEMI_AUTONOMOUS)
 TICKET = AskTicket(
     key="k2", order_id="o", req_id="r", m2me_id=M2ME_ID, tre_id=TRE_ID, platform_cert=b"p", attest_cert=b"a",
-    chain=(b"c",), evidence=b"e", nonce=b"n", challenge=b"ch", mode=ValidationMode.SEMI_AUTONOMOUS,
+    chain=(b"c",), tre_type="software", tre_version="1.0", evidence=b"e", log=b"lg", nonce=b"n",
+    challenge=b"ch", mode=ValidationMode.SEMI_AUTONOMOUS,
     audience=(DPF_ID, SHO_ID),
 )  # fmt: skip
 PACKAGE = AskPackage(
     key="k3", sho_id=SHO_ID, req_id="r", order_id="o", m2me_id=M2ME_ID, tre_id=TRE_ID, tre_type="software",
-    suites=("S",), containers=("xml",), algorithms=("milenage",), trust_anchors=("aa",), platform_cert=b"p",
+    tre_version="1.0", operation=Operation.UPDATE, mcim_id="m", suites=("S",),
+    containers=("xml",), algorithms=("milenage",), trust_anchors=("aa",), platform_cert=b"p",
     chain=(b"c",), nonce=b"n", next_sequence=1, ticket="t", dpf_id=DPF_ID,
 )  # fmt: skip
 REPORT = TellSho(
@@ -262,6 +269,24 @@ ANSWERS: dict[str, tuple[Ask, int, object, object]] = {
         {"package": "UEs=", "mcimId": "m", "sequence": 7, "packageHash": "00"},
         PackageGiven(package=b"PK", mcim_id="m", sequence=7, package_hash="00"),
     ),
+    "package in another form": (
+        PACKAGE,
+        200,
+        {"package": "UEs=", "mcimId": "m", "sequence": 7, "packageHash": "00"}
+        | {"container": "cms", "operation": "update", "tokenRef": "label"},
+        PackageGiven(
+            package=b"PK",
+            mcim_id="m",
+            sequence=7,
+            package_hash="00",
+            container="cms",
+            operation="update",
+            token_ref="label",
+        ),
+    ),
+    "package later": (PACKAGE, 202, {"job": "j-1", "retryAfter": 5}, PackageLater(job="j-1", retry_after_s=5)),
+    "package much later": (PACKAGE, 202, {"job": "j", "retryAfter": 10**9}, PackageLater(job="j", retry_after_s=3600)),
+    "a job with a path for a name": (PACKAGE, 202, {"job": "../x", "retryAfter": 5}, PartnerDown),
     "package refused": (PACKAGE, 409, {"code": "no-subscription"}, PartnerSaidNo(code="no-subscription")),
     "report": (
         REPORT,

@@ -22,7 +22,7 @@ from dmserver.orders import OrderState
 from dmserver.sessions import MAX_RECORDED_FAILURES
 from dmserver.store import tables
 from dmserver.store.orders import find_package, former_requests
-from mcim.vocabulary import RegistrationState, ResultCode, ValidationMode
+from mcim.vocabulary import Operation, RegistrationState, ResultCode, ValidationMode
 from syncml.codec import Encoding, decode
 from syncml.model import Exec, Status
 from syncml.session import CommandReceived, StatusReceived
@@ -60,7 +60,7 @@ async def test_req13_to_req69_three_sessions_close_an_order(dpf: Dpf):
     assert done is not None
     await dpf.session(device, done, session_id="2")
     assert dpf.order(order_id).state is OrderState.REPORTED
-    await dpf.session(device, attach_alert(), session_id="3")
+    await dpf.session(device, attach_alert(device), session_id="3")
     assert dpf.order(order_id).state is OrderState.CLOSED
     assert dpf.partners.kinds() == ["AskChallenge", "AskTicket", "AskPackage", "TellSho"]
     assert dpf.checks(passed=False) == []
@@ -77,7 +77,7 @@ async def provision_whole(dpf: Dpf, device: StubDevice, first_session: int = 1) 
     await dpf.session(device, *([done] if done else []), session_id=f"{first_session + 1:X}")
     done = device.provision()
     await dpf.session(device, *([done] if done else []), session_id=f"{first_session + 2:X}")
-    await dpf.session(device, attach_alert(), session_id=f"{first_session + 3:X}")
+    await dpf.session(device, attach_alert(device), session_id=f"{first_session + 3:X}")
 
 
 @pytest.mark.parametrize("silent_after", range(1, 24))
@@ -260,6 +260,7 @@ PACKAGES = {
     "for another key": {"platform_key_id": b"\x00" * 16},
     "with another nonce": {"registration_nonce": b"\x00" * 32},
     "with an old sequence": {"sequence": 0},
+    "that updates": {"operation": Operation.UPDATE},
     "that is over": {"not_after": NOW - timedelta(seconds=1)},
 }
 
@@ -277,10 +278,14 @@ async def test_req24_a_package_the_tre_would_refuse_is_not_delivered(dpf: Dpf, c
     ("given", "check"),
     [
         ({"package_hash": "00" * 32}, "package-hash"),
+        ({"package_hash": "é" * 64}, "package-hash"),
+        ({"container": "cms"}, "package-container"),
+        ({"container": "raw"}, "package-container"),
+        ({"operation": "update"}, "package-header"),
         ({"package": b"", "package_hash": hashlib.sha256(b"").hexdigest()}, "package-size"),
         ({"package": b"<a/>", "package_hash": hashlib.sha256(b"<a/>").hexdigest()}, "package-header"),
     ],
-    ids=["hash", "empty", "not a package"],
+    ids=["hash", "hash no ASCII", "form not listed", "no form", "other operation", "empty", "not a package"],
 )
 async def test_req32_what_the_home_operator_sends_must_be_a_package(dpf: Dpf, given: dict[str, object], check: str):
     order_id, device = dpf.open_order(), StubDevice()
@@ -293,11 +298,12 @@ async def test_req32_what_the_home_operator_sends_must_be_a_package(dpf: Dpf, gi
 async def test_validation_modes(tmp_path: Path, mode: ValidationMode):
     dpf = Dpf(tmp_path, rules=rules(mode))
     dpf.add_device()
-    order_id, device = dpf.open_order(), StubDevice()
+    order_id, device = dpf.open_order(), StubDevice(log=b"log" if mode is ValidationMode.REMOTE else b"")
     await dpf.session(device, registration_alert(device))
     assert dpf.order(order_id).state is OrderState.DELIVERED
     asked = next(ask for ask in dpf.partners.asked if isinstance(ask, AskTicket))
     assert bool(asked.evidence) is bool(asked.challenge) is (mode is not ValidationMode.AUTONOMOUS)
+    assert (asked.log, asked.tre_type, asked.tre_version) == (device.log, "software", "1.0")
     dpf.close()
 
 
@@ -340,7 +346,9 @@ async def test_req13_req14_a_device_that_does_not_fit_the_order_is_refused(
     await dpf.session(device, registration_alert(device))
     order = dpf.order(order_id)
     assert (order.state, order.detail) == (OrderState.REFUSED, reason)
-    assert dpf.partners.asked == []
+    (told,) = dpf.partners.asked  # neither PVA nor a hand-over, but its home operator learns of it (REQ-23)
+    assert isinstance(told, TellSho)
+    assert (told.receipt, told.result, told.req_id) == (None, 1400, device.value("Registration/ReqId"))
 
 
 async def test_req67_failure_receipt_is_reported_and_ends_the_order(dpf: Dpf):
@@ -365,6 +373,7 @@ RECEIPTS = {
     "another sequence": {"sequence": 99},
     "another TRE": {"tre_id": "urn:m2m:tre:other"},
     "another result": {"result": ResultCode.ALREADY_DONE},
+    "another operation": {"operation": Operation.UPDATE},
 }
 
 
@@ -436,9 +445,9 @@ async def test_an_attach_that_failed_does_not_close_the_order(dpf: Dpf):
     order_id, device = dpf.open_order(), StubDevice()
     await dpf.session(device, registration_alert(device), session_id="1")
     await dpf.session(device, session_id="2")
-    await dpf.session(device, attach_alert(1414), session_id="3")
+    await dpf.session(device, attach_alert(device, 1414), session_id="3")
     assert dpf.order(order_id).state is OrderState.REPORTED
-    await dpf.session(device, attach_alert(), session_id="4")
+    await dpf.session(device, attach_alert(device), session_id="4")
     assert dpf.order(order_id).state is OrderState.CLOSED
 
 
@@ -447,7 +456,7 @@ async def test_an_attach_that_failed_does_not_close_the_order(dpf: Dpf):
 
 async def test_req13_no_order_means_403_and_nothing_is_sent(dpf: Dpf):
     device = StubDevice()
-    events = await dpf.session(device, registration_alert(device), attach_alert())
+    events = await dpf.session(device, registration_alert(device), attach_alert(device))
     codes = [event.code for event in events if isinstance(event, StatusReceived)]
     assert 403 in codes
     assert device.seen == []
@@ -673,6 +682,6 @@ async def test_an_ended_order_keeps_no_package(dpf: Dpf):
     await dpf.session(device, registration_alert(device), session_id="1")
     assert dpf.store.read_sync(lambda c: find_package(c, order_id)) is not None
     await dpf.session(device, session_id="2")
-    await dpf.session(device, attach_alert(), session_id="3")
+    await dpf.session(device, attach_alert(device), session_id="3")
     assert dpf.order(order_id).state is OrderState.CLOSED
     assert dpf.store.read_sync(lambda c: find_package(c, order_id)) is None

@@ -10,8 +10,9 @@ from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 
 from actor_runtime.errors import UnsealError
+from dmserver import order_desk
 from dmserver.bootstrap import BootstrapNotAllowed, bootstrap_push, new_account, new_nonce, prepare_bootstrap
-from dmserver.registration import OrderRejected, register_order
+from dmserver.registration import OrderRejected, OrderRequest, register_order
 from dmserver.store.accounts import add_device, bootstrap_secret, find_account, list_devices, set_nonce
 from dmserver.store.orders import OrderConflict, find_order, open_order, write_order
 from dmserver.store.tables import accounts, devices
@@ -19,6 +20,7 @@ from syncml.bootstrap import BootstrapRefused, BootstrapSecrets, accept, parse_p
 from syncml.codes import AuthType
 from tests.support_dmserver import DM_URL, DPF_ID, M2ME_ID, NOW, SHO_ID, Dpf
 
+MCIM_ID = "00112233-4455-6677-8899-aabbccddeeff"
 SECRETS = BootstrapSecrets(pin="supplier-secret")
 
 
@@ -148,20 +150,48 @@ def test_req13_one_order_for_a_device_at_a_time(dpf):
         ({"purpose": "fun"}, "reason-unknown"),
         ({"lifetime_s": 0}, "lifetime-out-of-range"),
         ({"lifetime_s": 10**9}, "lifetime-out-of-range"),
+        ({"operation": "release"}, "operation-unknown"),
+        ({"operation": "fun"}, "operation-unknown"),
+        ({"operation": "activate"}, "target-missing"),
+        ({"operation": "update", "mcim_id": "x"}, "target-missing"),
+        ({"operation": "install", "mcim_id": MCIM_ID}, "target-not-wanted"),
+        ({"operation": "replace", "mcim_id": MCIM_ID}, "target-not-wanted"),
     ],
 )
 def test_orders_that_are_not_opened(dpf, changes, code):
+    """REQ-13, REQ-70: an operation needs its target, and one that makes an MCIM has none."""
     dpf.add_device()
-    values = {"device_id": M2ME_ID, "sho_id": SHO_ID, "purpose": "initial", "lifetime_s": 60, "now": NOW}
+    values = {"device_id": M2ME_ID, "sho_id": SHO_ID, "lifetime_s": 60} | changes
+    lifetime_s = values.pop("lifetime_s")
     with pytest.raises(OrderRejected) as caught:
-        dpf.store.write_sync(lambda c: register_order(c, **(values | changes)))
+        dpf.store.write_sync(lambda c: register_order(c, OrderRequest(**values), lifetime_s=lifetime_s, now=NOW))
     assert caught.value.code == code
+
+
+def test_t12_orders_of_a_device_are_bounded(dpf):
+    """T12: so many orders a day for one device; another day, others."""
+    dpf.add_device()
+    wanted = OrderRequest(device_id=M2ME_ID, sho_id=SHO_ID)
+
+    def open_at(now):
+        order = dpf.store.write_sync(lambda c: register_order(c, wanted, lifetime_s=60, now=now, per_day=3))
+        dpf.store.write_sync(lambda c: order_desk.cancel(c, order.order_id, now))
+
+    for number in range(3):
+        open_at(NOW + timedelta(minutes=number))
+    with pytest.raises(OrderRejected) as caught:
+        open_at(NOW + timedelta(hours=1))
+    assert caught.value.code == "too-many-orders"
+    open_at(NOW + timedelta(days=1, minutes=1))
 
 
 def test_an_idempotency_key_gives_the_same_order(dpf):
     dpf.add_device()
-    values = {"device_id": M2ME_ID, "sho_id": SHO_ID, "purpose": "initial", "lifetime_s": 60, "now": NOW}
-    orders = [dpf.store.write_sync(lambda c: register_order(c, idempotency_key="k", **values)) for _ in range(2)]
+    wanted = OrderRequest(device_id=M2ME_ID, sho_id=SHO_ID)
+    orders = [
+        dpf.store.write_sync(lambda c: register_order(c, wanted, lifetime_s=60, now=NOW, idempotency_key="k"))
+        for _ in range(2)
+    ]
     assert orders[0] == orders[1]
 
 

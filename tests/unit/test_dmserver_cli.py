@@ -83,6 +83,62 @@ def test_from_device_to_bootstrap(run, tmp_path):
     assert account.client.secret not in (tmp_path / "trace.jsonl").read_text()
 
 
+MCIM_ID = "00112233-4455-6677-8899-aabbccddeeff"
+
+
+def test_an_order_says_what_it_is_about(run, tmp_path):
+    """REQ-70: operation and target at the command line, with where and when the device is called."""
+    add_device(run, tmp_path)
+    run("devices", "set", M2ME_ID, "--push", "udp:127.0.0.1:2948")
+    status, out, _ = run(
+        "order", "open", M2ME_ID, "--sho", SHO_ID, "--operation", "activate", "--mcim", MCIM_ID.upper()
+    )
+    assert status == 0
+    order_id = json.loads(out)["orderId"]
+    shown = json.loads(run("order", "show", order_id)[1])
+    assert (shown["operation"], shown["mcimId"], shown["push"]) == ("activate", MCIM_ID, "udp:127.0.0.1:2948")
+    assert (shown["job"], shown["calls"], shown["reportOwed"]) == (None, 0, False)
+    assert shown["nextCall"] is not None
+    row = json.loads(run("order", "list")[1])[0]
+    assert (row["operation"], row["mcimId"]) == ("activate", MCIM_ID)
+    assert json.loads(run("devices", "show", M2ME_ID)[1])["push"] == "udp:127.0.0.1:2948"
+
+
+def test_suspend_resume_and_cancel_are_on_the_trail(run, tmp_path):
+    """REQ-71, mo-design §3: what an operator does to an order, and what he cannot do any more."""
+    add_device(run, tmp_path)
+    order_id = json.loads(run("order", "open", M2ME_ID, "--sho", SHO_ID)[1])["orderId"]
+    moves = [("suspend", "SUSPENDED"), ("resume", "OPEN"), ("suspend", "SUSPENDED"), ("cancel", "REFUSED")]
+    for command, state in moves:
+        status, out, _ = run("order", command, order_id)
+        assert (status, json.loads(out)["state"]) == (0, state)
+    status, _, err = run("order", "resume", order_id)
+    assert (status, "the order is REFUSED" in err, "Traceback" in err) == (1, True, False)
+    shown = json.loads(run("order", "show", order_id)[1])
+    assert (shown["detail"], shown["reportOwed"]) == ("cancelled by an operator", True)
+    records = json.loads(run("audit", order_id)[1])
+    assert [(record["old"], record["new"]) for record in records[1:]] == [
+        ("OPEN", "SUSPENDED"),
+        ("SUSPENDED", "OPEN"),
+        ("OPEN", "SUSPENDED"),
+        ("SUSPENDED", "REFUSED"),
+    ]
+
+
+def test_a_bootstrap_tells_where_the_device_is_called(run, tmp_path):
+    """REQ-25: the address of the first push is kept for package 0, unless another one was given."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as device:
+        device.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{device.getsockname()[1]}"
+        add_device(run, tmp_path)
+        run("order", "open", M2ME_ID, "--sho", SHO_ID)
+        run("bootstrap", M2ME_ID, "--udp", address)
+        assert json.loads(run("devices", "show", M2ME_ID)[1])["push"] == f"udp:{address}"
+        run("devices", "set", M2ME_ID, "--push", "udp:[::1]:2948")
+        run("bootstrap", M2ME_ID, "--udp", address)
+        assert json.loads(run("devices", "show", M2ME_ID)[1])["push"] == "udp:[::1]:2948"
+
+
 def test_bootstrap_over_udp(run, tmp_path):
     add_device(run, tmp_path)
     run("order", "open", M2ME_ID, "--sho", SHO_ID)
@@ -120,6 +176,14 @@ REFUSED = {
         "no usable",
     ),
     "no identity": (("devices", "add", "--m2me-id", "a b", "--bootstrap-secret-file", "{dir}/secret"), "no identity"),
+    "push address without its kind": (("devices", "set", M2ME_ID, "--push", "127.0.0.1:1"), "no push address"),
+    "push address without a port": (("devices", "set", M2ME_ID, "--push", "udp:127.0.0.1"), "no push address"),
+    "push address over HTTP": (("devices", "set", M2ME_ID, "--push", "http://x/"), "no push address"),
+    "push port too high": (("devices", "set", M2ME_ID, "--push", "udp:127.0.0.1:65536"), "no push address"),
+    "unknown operation": (("order", "open", M2ME_ID, "--sho", SHO_ID, "--operation", "release"), "operation is none"),
+    "no target": (("order", "open", M2ME_ID, "--sho", SHO_ID, "--operation", "delete"), "needs the id of the MCIM"),
+    "target of nothing": (("order", "open", M2ME_ID, "--sho", SHO_ID, "--mcim", MCIM_ID), "is about none"),
+    "suspend of an unknown order": (("order", "suspend", "x"), "no order x"),
     "not a partner": (("order", "open", M2ME_ID, "--sho", "evil.example"), "is no partner"),
     "unknown device": (("order", "open", "urn:x", "--sho", SHO_ID), "is not known"),
     "unknown order": (("order", "show", "x"), "no order x"),

@@ -153,10 +153,11 @@ def test_a_container_that_does_not_go_ends_the_session():
 
 ATTACHES = {
     "attached": (("1200",), OrderState.CLOSED),
-    "failed": (("1414",), OrderState.REPORTED),
+    "failed, which the device is asked about": (("1414",), OrderState.REPORTED),
     "failed, then attached": (("1414", "1200"), OrderState.CLOSED),
     "nothing said": ((), OrderState.REPORTED),
     "nonsense": (("hello",), OrderState.REPORTED),
+    "no number of ours": (("\u0661\u0662",), OrderState.REPORTED),
 }
 
 
@@ -164,7 +165,16 @@ ATTACHES = {
 def test_req69_only_an_attach_closes_an_order(said, state):
     alerts = tuple(DeviceAlert(type=AlertType.NETWORK_ATTACH, source=None, data=each) for each in said)
     move = policy_in(OrderState.REPORTED).begin(alerts, NOW)
-    assert (move.order.state, type(move.then)) == (state, Finish)
+    assert move.order.state is state
+    assert type(move.then) is (Continue if said == ("1414",) else Finish)
+
+
+def test_req69_an_attach_with_another_mcim_closes_nothing():
+    """REQ-69, mo-design §6.6: while the old MCIM is in use, its attach proves nothing of the new one."""
+    other = DeviceAlert(type=AlertType.NETWORK_ATTACH, source="./M2MSIMMobj/ffeeddcc", data="1200")
+    ours = DeviceAlert(type=AlertType.NETWORK_ATTACH, source="M2MSIMMobj/00112233", data="1200")
+    assert policy_in(OrderState.REPORTED).begin((other,), NOW).order.state is OrderState.REPORTED
+    assert policy_in(OrderState.REPORTED).begin((ours,), NOW).order.state is OrderState.CLOSED
 
 
 REPORTS = {
@@ -208,7 +218,8 @@ def test_req15_a_registration_renewed_while_evidence_is_made_ends_the_session():
 
 
 def test_req63_the_package_is_the_last_thing_pushed_and_alone_in_its_command():
-    pushed = commands.push_package(CONTAINER, mcim_id="m", sho_id="s", req_id="r", nonce=b"n", package=b"p" * 5000)
+    given = commands.Delivered(mcim_id="m", sho_id="s", req_id="r", nonce=b"n", package=b"p" * 5000)
+    pushed = commands.push_package(CONTAINER, given)
     last = pushed[-1]
     assert isinstance(last, Add)
     assert [item.target for item in last.items] == [f"{CONTAINER}/Package"]
