@@ -72,6 +72,9 @@ def parse_crls(octets: bytes) -> tuple[x509.CertificateRevocationList, ...]:
     Raises:
         ValueError: none of them.
     """
-    if _CRL_MARKER not in octets:
-        return (x509.load_der_x509_crl(octets),)
-    return tuple(x509.load_pem_x509_crl(_CRL_MARKER + block) for block in octets.split(_CRL_MARKER)[1:])
+    try:
+        if _CRL_MARKER not in octets:
+            return (x509.load_der_x509_crl(octets),)
+        return tuple(x509.load_pem_x509_crl(_CRL_MARKER + block) for block in octets.split(_CRL_MARKER)[1:])
+    except x509.InvalidVersion as exc:  # not a ValueError
+        raise ValueError("an unknown version") from exc

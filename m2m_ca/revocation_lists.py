@@ -68,7 +68,7 @@ def read_list(directory: CaDirectory, ca: str) -> x509.CertificateRevocationList
         return None
     try:
         return x509.load_der_x509_crl(path.read_bytes())
-    except ValueError as exc:
+    except (ValueError, x509.InvalidVersion) as exc:
         raise CaError(f"{path} is no revocation list", hint="remove it, then `m2m-ca crl`") from exc
 
 

@@ -16,7 +16,7 @@ from aiohttp.test_utils import TestServer
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -136,6 +136,7 @@ NOT_TAKEN = {
     "its signature broken": (der(crl(9))[:-3] + bytes(3), "signed|no revocation list"),
     "delta": (_delta(), "critical extension"),
     "from the future": (crl(9, after=CLOCK_SKEW + timedelta(seconds=1)), "not valid yet"),
+    "of an unknown version": (der(crl(9)).replace(b"\x02\x01\x01", b"\x02\x01\x00", 1), "no revocation list"),
     "no list": (b"<html>", "no revocation list"),
     "nothing": (b"", "no revocation list"),
     "not there": (lambda request: web.Response(status=404), "404"),
@@ -279,6 +280,7 @@ OCTETS = der(RICH.sign(CA.key, hashes.SHA256()))
 
 @pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")  # odd times and versions
 @settings(deadline=None)
+@example((OCTETS.index(b"\x02\x01\x01") + 2, 0))  # an unknown version
 @given(st.one_of(st.binary(max_size=80), st.tuples(st.integers(0, len(OCTETS) - 1), st.integers(0, 255))))
 def test_any_octets(changed: bytes | tuple[int, int]) -> None:
     """REQ-21: from a file, a cache or the network: a list, or the one error; and validation stands whatever it gets."""
