@@ -37,6 +37,7 @@ from dmclient.tre.base import TrustedEnvironment
 from dmclient.tre.environment import Tre
 from dmclient.tre.key_stores import open_key_store
 from dmclient.tre.keys import KeyStoreError
+from dmclient.tre.measured_start import measure_start
 from dmclient.user_interaction import UserInterface
 from mo_definitions import Ddf, DdfError, read_ddf_file
 
@@ -49,15 +50,17 @@ def utc_now() -> datetime:
 
 
 def open_tre(settings: ClientSettings) -> Tre:
-    """The TRE that `manufacture` made.
+    """The TRE that `manufacture` made, with what was loaded measured.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is none, or its start cannot be measured.
         UnsealError: its store does not open.
     """
     seal_key = SealingKey.load(settings.seal_key_file)
     try:
-        return Tre.open(settings.tre_dir, seal_key, open_key_store(settings.tre, settings.tre_dir))
+        tre = Tre.open(settings.tre_dir, seal_key, open_key_store(settings.tre, settings.tre_dir))
+        tre.take_measurements(measure_start(settings.tre))
+        return tre
     except OSError as error:
         raise ConfigError(
             f"TRE {settings.tre_dir}: {error.strerror}", hint="run `dmclient manufacture` first"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -117,7 +117,7 @@ class Device(DmDevice):
         """
         registration = self.tre.registration(self.now())
         if registration.state not in OPEN and not self.m2msim.waiting():
-            self._open_request(replace(registration, reason=reason))
+            self._open_request(registration, reason=reason)
 
     def renew_expired(self) -> None:
         """A nonce that ran out while we waited for a package is worthless: open the request anew and say so.
@@ -130,9 +130,9 @@ class Device(DmDevice):
             self.alerts.push(nonce_renewed(self._open_request(registration).req_id))
             self.save()
 
-    def _open_request(self, before: Registration) -> Registration:
+    def _open_request(self, before: Registration, *, reason: str | None = None) -> Registration:
         sho_id = self.profile.sho_id
-        reason = reason_for(self.tre, sho_id, self.now())
+        reason = reason or reason_for(self.tre, sho_id, self.now())
         opened = self.tre.renew_registration(reason=reason, sho_id=sho_id, now=self.now())
         self.m2m.show_sho(sho_id)
         self.alerts.push(registration_request(opened.req_id))

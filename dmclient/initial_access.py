@@ -212,6 +212,7 @@ class InitialAccess:
             "m2meId": facts.m2me_id,
             "nonce": to_base64(device.tre.registration(now).nonce),
             "evidence": to_base64(evidence),
+            **({"log": to_base64(device.tre.measurement_log())} if mode is ValidationMode.REMOTE else {}),
             "platformCert": to_base64(facts.platform_cert),
             "attestCert": to_base64(facts.attest_cert),
             "chain": [to_base64(each) for each in facts.cert_chain],

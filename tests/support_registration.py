@@ -20,7 +20,9 @@ from actor_runtime.store import Store
 from actor_runtime.trail import Trail, TrailRecord
 from dmserver.app import partner_application as dpf_partners
 from dmserver.bootstrap_requests import BootstrapRequests, add_bootstrap_route
-from dmserver.config import DmServerSettings
+from dmserver.conductor import Conductor
+from dmserver.config import DmServerSettings, Limits
+from dmserver.partners import NoPartners
 from dmserver.store import MIGRATIONS
 from dmserver.store.accounts import add_device
 from mcim.aka import Accepted, SyncFailure, UsimState
@@ -28,7 +30,8 @@ from mcim.network_keys import AuthenticationFunctions
 from pva.app import application as pva_application
 from pva.app import build as build_pva
 from pva.config import PvaSettings
-from pva.store.repository import add_reference
+from pva.references import Reference
+from pva.store.repository import put_reference
 from ro.app import Ro, network_application
 from ro.app import build as build_ro
 from ro.config import RoSettings
@@ -261,9 +264,9 @@ async def _dpf(stack: AsyncExitStack, pki: Pki, directory: Path) -> tuple[str, S
         limits={"bootstraps_per_hour": 3},
         **tls_settings(pki, DPF_ID),
     )
-    app = dpf_partners(
-        store=store, trail=trail, shos=settings.shos, order_lifetime_s=600, now=lambda: datetime.now(UTC)
-    )
+    conductor = Conductor(store=store, trail=trail, partners=NoPartners(), rules=None)
+    limits = Limits(order_lifetime_s=600)
+    app = dpf_partners(store=store, trail=trail, conductor=conductor, shos=settings.shos, limits=limits)
     add_bootstrap_route(app, BootstrapRequests(settings, store, key, trail))
     url = await stack.enter_async_context(running(app, pki.server(DPF_ID)))
     return url, store, key, records
@@ -283,5 +286,6 @@ async def _pva(stack: AsyncExitStack, pki: Pki, directory: Path, clock: Clock) -
         now=clock,
     )
     stack.push_async_callback(pva.close)
-    await pva.store.write(lambda c: add_reference(c, tre_type=TRE_TYPE, version=TRE_VERSION, now=datetime.now(UTC)))
+    known = Reference(tre_type=TRE_TYPE, version=TRE_VERSION)
+    await pva.store.write(lambda c: put_reference(c, known, now=datetime.now(UTC)))
     return await stack.enter_async_context(running(pva_application(pva), pki.server("pva.example")))  # type: ignore[no-any-return]

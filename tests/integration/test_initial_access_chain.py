@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from actor_runtime.trail import Trail
 from dmclient import cli as device_cli
+from dmclient import cli_common
 from dmclient.agent import ExitStatus, RunResult
 from dmclient.app import open_device, open_tre, run_device
 from dmclient.config import ClientSettings
@@ -35,7 +36,7 @@ def pki(tmp_path_factory):
 
 def command(monkeypatch, module, name, *arguments):
     """Run a console script in this process."""
-    monkeypatch.setattr(module, "configure_logs", lambda **_: None)
+    monkeypatch.setattr(cli_common if module is device_cli else module, "configure_logs", lambda **_: None)
     monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
     with pytest.raises(SystemExit) as ended:
         module.main()

@@ -30,6 +30,7 @@ from m2m_ca.publisher import application as publisher_application
 from m2m_ca.records import RevocationReason
 from m2m_ca.revocation_lists import make_lists
 from mcim.certificates import load_pem_chain
+from mcim.evidence import capabilities_digest
 from mcim.key_id import key_id_of
 from mcim.receipt import Receipt, sign_receipt
 from mcim.statements import raw_signature
@@ -62,6 +63,7 @@ from tests.support_operators import (
 )
 from tests.support_validation import Validation, refused
 
+OFFER = {"suites": ["MCIM-RSA-GCM-256"], "containers": ["xml"], "algorithms": ["milenage"]}
 ORDER = "0b5f7bd2-9a04-4b53-9d3c-2f6f0a8f5a11"
 GONE = RevocationReason.KEY_COMPROMISE
 
@@ -246,6 +248,7 @@ class Handover:
             issued_at=authority.now,
             expires_at=authority.now + timedelta(hours=1),
             ticket_id="1",
+            capabilities=capabilities_digest(**OFFER),
         )
         chain = load_pem_chain(authority.path("pva/signing.crt").read_bytes())
         self.ticket = issue_ticket(ticket, key, chain)  # type: ignore[arg-type]  # the tool makes EC keys
@@ -258,9 +261,7 @@ class Handover:
             "treId": TRE_ID,
             "treType": TRE_TYPE,
             "treVersion": TRE_VERSION,
-            "suites": ["MCIM-RSA-GCM-256"],
-            "containers": ["xml"],
-            "algorithms": ["milenage"],
+            **OFFER,
             "trustAnchors": [anchor],
             "platformCert": der(tre.platform_cert),
             "chain": [der(each) for each in tre.chain],

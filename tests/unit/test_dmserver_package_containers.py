@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 from datetime import timedelta
-from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -13,7 +12,8 @@ import pytest
 
 from dmserver.asks import PackageGiven
 from dmserver.audit import Entry
-from dmserver.reception import check_package
+from dmserver.orders import Order
+from dmserver.reception import PackageFacts, check_package
 from mcim.key_id import key_id_of
 from mcim.package import build_package
 from mcim.package_header import PackageHeader
@@ -49,20 +49,40 @@ def given(container: Container, **changes: Any) -> PackageGiven:
         signer_chain=PKI.sho.chain,
         container=container,
     )
-    return answered(package)
+    return answered(package, container)
 
 
-def answered(package: bytes) -> PackageGiven:
+def answered(package: bytes, container: Container = Container.XML) -> PackageGiven:
     digest = hashlib.sha256(package).hexdigest()
-    return SimpleNamespace(package=package, package_hash=digest, mcim_id=str(HEADER.mcim_id), sequence=7)  # type: ignore[return-value]
+    return PackageGiven(
+        package=package,
+        mcim_id=str(HEADER.mcim_id),
+        sequence=7,
+        package_hash=digest,
+        container=container.value,
+        operation=HEADER.operation.label,
+    )
 
 
 def checked(given: PackageGiven) -> dict[str, Entry]:
-    order: Any = SimpleNamespace(sho_id=SHO_ID, ticket=None)
-    snapshot: Any = SimpleNamespace(
-        max_package=None, tre_id=TRE_ID, m2me_id=M2ME_ID, nonce=HEADER.registration_nonce, next_sequence=7
+    order = Order(
+        order_id="order-1",
+        device_id=M2ME_ID,
+        sho_id=SHO_ID,
+        nonce=HEADER.registration_nonce,
+        created_at=NOW,
+        updated_at=NOW,
+        expires_at=NOW + timedelta(days=1),
     )
-    entries = check_package(given, order, snapshot, platform_key_id=KEY_ID, dpf_id=DPF_ID, now=NOW)
+    facts = PackageFacts(
+        tre_id=TRE_ID,
+        m2me_id=M2ME_ID,
+        platform_key_id=KEY_ID,
+        containers=tuple(Container),
+        next_sequence=7,
+        max_package=None,
+    )
+    entries = check_package(given, order, facts, dpf_id=DPF_ID, now=NOW)
     return {entry.text: entry for entry in entries}
 
 
