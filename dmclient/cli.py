@@ -90,6 +90,7 @@ def manufacture(
             version=settings.tre.version,
             vendor=settings.tre.vendor,
             legacy_suite=settings.tre.legacy_suite,
+            legacy_container=settings.tre.legacy_container,
             max_mcim=settings.tre.max_mcim,
             token=_token(settings.tre.device_token_file),
             provisional=provisional,

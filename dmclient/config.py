@@ -59,6 +59,7 @@ class TreSection(Section):
     vendor: str = "m2m-dm"
     max_mcim: int = Field(default=4, ge=1, le=16)
     legacy_suite: bool = False  # accept MCIM-LEGACY-1, the form of S3-090792; RSA only
+    legacy_container: bool = False  # take xml-mgf1p (OAEP with SHA-1) although the keys can do better; RSA only
     device_token_file: Path | None = None  # then every package must bring this token
     pkcs11: Pkcs11Section = Pkcs11Section()
     tpm: TpmSection = TpmSection()

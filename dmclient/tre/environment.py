@@ -42,7 +42,7 @@ from mcim.aka import Accepted, MacFailure, SyncFailure
 from mcim.errors import PackageRefused
 from mcim.evidence import Evidence, capabilities_digest
 from mcim.measurement_log import Measurement, encode_log
-from mcim.vocabulary import ContainerState, Operation, RegistrationState, ResultCode, ValidationMode
+from mcim.vocabulary import Container, ContainerState, Operation, RegistrationState, ResultCode, ValidationMode
 
 NONCE_LENGTH: Final = 32  # octets
 NONCE_LIFETIME: Final = timedelta(hours=24)
@@ -82,6 +82,7 @@ class Tre:
         version: str = "1.0",
         vendor: str = "m2m-dm",
         legacy_suite: bool = False,
+        legacy_container: bool = False,
         max_mcim: int = 4,
         token: bytes | None = None,
         provisional: Provisional | None = None,
@@ -93,6 +94,7 @@ class Tre:
             directory: gets the sealed file.
             key_store: where its keys are made and stay.
             profile: kind of TRE.
+            legacy_container: take `xml-mgf1p` although the keys can do better (T16).
             legacy_suite: accept suite 1 as well, for tests against the form of S3-090792; needs an RSA key.
             token: device token of the label; then every package must contain it.
             provisional: PCID for the first attach.
@@ -108,6 +110,8 @@ class Tre:
             raise TreError(ResultCode.WRONG_STATE, "there is a TRE already")
         openable = key_store.containers(key_type)
         containers = tuple(each for each in profile.containers if each in openable)
+        if len(containers) > 1 and not legacy_container:
+            containers = tuple(each for each in containers if each is not Container.XML_MGF1P)
         if not containers:
             raise TreError(ResultCode.UNSUPPORTED_SUITE, f"a {profile.tre_type} TRE has no container for these keys")
         suites = key_store.suites(key_type, legacy=legacy_suite)

@@ -347,7 +347,7 @@ def test_signed_command_made_into_another(made_ec: Arena, operation: Operation) 
     """T8 T14 REQ-70: a suspend is no delete, a release token is neither, and none of them carries an object."""
     command, anchors = _command(made_ec, operation), TrustAnchors((made_ec.operator_root.certificate,), "sho")
     verified = verify_package(command, anchors=anchors, now=NOW, expected_sho_id=SHO)
-    assert (verified.header.operation, verified.encrypted_data) == (operation, None)
+    assert (verified.header.operation, verified.sealed) == (operation, None)
     encrypted = find(parse(made_ec.good), f"{X}EncryptedData")
     attacks = [_into(other) for other in Operation if other is not operation]
     attacks += [lambda root: root.insert(1, encrypted), lambda root: root.remove(root[-1])]

@@ -21,6 +21,7 @@ from actor_runtime.http import PartnerRefused, to_base64
 from dmserver.asks import AskTicket, TicketGiven
 from dmserver.orders import OrderState
 from mcim.certificates import Role
+from mcim.evidence import capabilities_digest
 from mcim.key_id import key_id_of
 from mcim.ticket import Ticket, issue_ticket
 from mcim.vocabulary import ValidationMode
@@ -48,6 +49,8 @@ from tests.support_validation import Validation, pva_settings, refused, running_
 
 ORDER = "0b5f7bd2-9a04-4b53-9d3c-2f6f0a8f5a11"
 PURPOSES = {"manufacturer": "manufacturer", "sho": "SHO", "pva": "PVA", "tls": "TLS"}
+
+OFFER = {"suites": ["MCIM-EC-GCM-256"], "containers": ["xml"], "algorithms": ["milenage"]}
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +160,7 @@ class Handover:
             issued_at=now,
             expires_at=now + timedelta(hours=1),
             ticket_id="1",
+            capabilities=capabilities_digest(**OFFER),
         )
 
     async def send(self, dpf: Any, *, token: str = "", platform: x509.Certificate | None = None) -> dict[str, Any]:
@@ -167,9 +171,7 @@ class Handover:
             "treId": TRE_ID,
             "treType": TRE_TYPE,
             "treVersion": TRE_VERSION,
-            "suites": ["MCIM-EC-GCM-256"],
-            "containers": ["xml"],
-            "algorithms": ["milenage"],
+            **OFFER,
             "trustAnchors": [self.pki.sho.key_id],
             "platformCert": der(platform or self.device.platform_cert),
             "chain": [],
@@ -272,7 +274,7 @@ async def test_certificates_in_the_tree_at_the_dpf(tmp_path: Path, leaf: str, ro
             return
         assert order.state is OrderState.REFUSED
         assert order.detail.startswith("platform-certificate (" if leaf == "PlatformCert" else "attest-certificate (")
-        assert dpf.partners.kinds() == []
+        assert dpf.partners.kinds() == ["TellSho"]  # nobody is asked anything; the refusal is told (REQ-23)
     finally:
         dpf.close()
 

@@ -143,11 +143,11 @@ def test_facts(back_end: BackEnd, world: World) -> None:
     }[back_end.key_type]
     assert facts.suites == ((Suite.LEGACY_1,) if back_end.legacy_needed else suites)
     expected = {
-        "software-rsa": ("xml", "xml-mgf1p"),
+        "software-rsa": ("xml",),
         "software-ec": ("xml",),
         "pkcs11-rsa": ("xml-mgf1p",),
         "pkcs11-ec": ("xml", "cms"),
-        "tpm-rsa": ("xml", "xml-mgf1p", "cms"),
+        "tpm-rsa": ("xml", "cms"),
         "tpm-ec": ("xml", "cms"),
     }
     assert facts.containers == expected[f"{back_end.name}-{back_end.key_type}"]

@@ -19,7 +19,7 @@ from tests.support_tre import M2ME_ID, SEAL_KEY, TRE_ID
 XML, MGF1P, CMS = Container.XML, Container.XML_MGF1P, Container.CMS
 ALL = ("milenage", "tuak128", "tuak256")
 
-# kind: containers with an RSA key, with an EC key, octets, code formats, algorithms
+# kind: containers with an RSA key (the weaker one if it is asked for), with an EC key, octets, code formats, algorithms
 KINDS: dict[str, tuple[tuple[Container, ...], tuple[Container, ...], int, tuple[str, ...], tuple[str, ...]]] = {
     "software": ((XML, MGF1P), (XML,), 65536, (), ALL),
     "uicc": ((CMS,), (CMS,), 16384, (), ("milenage",)),
@@ -50,6 +50,7 @@ def manufacture(
         profile=PROFILES[kind],
         key_type=key_type,
         legacy_suite=legacy,
+        legacy_container=legacy,
     )
 
 
@@ -68,7 +69,9 @@ def test_what_a_kind_offers(kind: str, key_type: KeyType, tmp_path: Path) -> Non
     with_rsa, with_ec, octets, code_formats, algorithms = KINDS[kind]
     facts = manufacture(tmp_path, kind, key_type).facts()
     assert facts.tre_type == kind
-    assert facts.containers == (with_rsa if key_type == "rsa" else with_ec)
+    assert facts.containers == (tuple(each for each in with_rsa if each is not MGF1P) if key_type == "rsa" else with_ec)
+    asked = manufacture(tmp_path / "legacy", kind, key_type, legacy=True).facts()
+    assert asked.containers == (with_rsa if key_type == "rsa" else with_ec)
     assert (facts.max_package, facts.code_formats, facts.algorithms) == (octets, code_formats, algorithms)
     assert facts.max_package <= MAX_PACKAGE_SIZE
 
