@@ -31,6 +31,16 @@ def store_in(directory: Path, **options: Any) -> Any:
     return Pkcs11KeyStore(session, directory, label_prefix="m2m-tre", **options)
 
 
+@pytest.fixture(autouse=True)
+def alone() -> None:
+    """The process has one session with a token: whatever another module's tests left open ends here."""
+    from dmclient.tre.pkcs11_session import TokenSession
+
+    for session in tuple(TokenSession._shared.values()):
+        session._users = 1
+        session.close()
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Any:
     opened = store_in(tmp_path)
