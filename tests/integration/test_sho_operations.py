@@ -570,6 +570,21 @@ async def test_packages_and_commands_come_in_the_container_of_the_tre(pki, tmp_p
         assert command.verify().header.operation is Operation.SUSPEND
 
 
+@pytest.mark.parametrize("kind", ["software", "uicc", "java", "stip", "native", "a kind of tomorrow"])
+async def test_the_kind_of_a_tre_changes_nothing(pki, tmp_path, device, kind):
+    """REQ-47, REQ-49: package and MCIM follow from the names offered; what the TRE calls itself is not among them."""
+    async with serving(sho_settings(pki, tmp_path), pki) as (sho, dpf):
+        await fill(sho)
+        exchange = Exchange(pki, device, tre_type=kind)
+        answer = await exchange.hand_over(dpf, treType=kind)
+        header, content = exchange.verify().header, exchange.open()[1]
+        assert (answer["container"], answer["operation"]) == ("xml", "install")
+        assert header.suite.label == "MCIM-RSA-GCM-256"
+        assert (content.imsi, content.k, content.opc) == (CREDENTIALS[0].imsi, CREDENTIALS[0].k, CREDENTIALS[0].opc)
+        assert (content.algorithm, content.constants) == (AlgorithmId.MILENAGE, b"")
+        assert (content.initial_state, content.policy) == (40, McimPolicy.SIGNED_LIFECYCLE)
+
+
 async def test_a_container_that_this_sho_does_not_make(pki, tmp_path, device):
     """REQ-31: the setting decides what is made here."""
     only_xml = sho_settings(pki, tmp_path, containers=frozenset({Container.XML}))

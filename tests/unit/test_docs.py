@@ -57,6 +57,19 @@ def test_done_means_a_test_that_exists_and_a_later_one_says_when(number: str) ->
     _check_code(code)
 
 
+@pytest.mark.parametrize("document", ["conformance.md", "security.md"])
+def test_every_threat_has_an_attack(document: str) -> None:
+    rows = [
+        line for line in (ROOT / "docs" / document).read_text().splitlines() if re.match(r"\|[^|]*\|? ?T\d+\b", line)
+    ]
+    found = {int(number): line for line in rows for number in re.findall(r"\| T(\d+)\b", line)}
+    assert sorted(found) == list(range(1, 18))
+    for line in found.values():
+        cells = line.strip("|").split(" | ")
+        assert _named_tests(cells[-1]), line
+        _check_code(line)
+
+
 def test_every_row_of_the_protocol_is_there() -> None:
     assert list(PROTOCOL) == [
         *(f"RP-{number:02}" for number in range(1, 23)),
