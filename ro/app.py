@@ -16,6 +16,7 @@ from uuid import UUID
 
 from aiohttp import web
 
+from actor_runtime.crl_source import CrlSource
 from actor_runtime.errors import ConfigError
 from actor_runtime.http import (
     Listener,
@@ -27,6 +28,7 @@ from actor_runtime.http import (
     serve,
     to_base64,
 )
+from actor_runtime.pem_files import read_chain
 from actor_runtime.sealing import SealingKey
 from actor_runtime.store import Store
 from actor_runtime.tls import client_context, server_context
@@ -34,8 +36,7 @@ from actor_runtime.trail import Trail, TrailRecord
 from actor_runtime.trail_store import append_record
 from home_network.http import AttachAnswerBody, AttachBody, answer_challenge, challenge_document, refusal
 from home_network.sessions import AttachBusy, Attached, AttachRefused, AttachSessions
-from mcim.certificates import TrustAnchors, load_pem_chain
-from mcim.errors import MCIMError
+from mcim.certificates import TrustAnchors
 from mcim.vocabulary import ValidationMode
 from ro.config import RoSettings
 from ro.gate import GateRules, PlatformBody, ValidationGate
@@ -45,6 +46,7 @@ from ro.registrations import DrfRules, RegisterBody, RegistrationDenied, Registr
 from ro.store import repository, tables
 from ro.store.registration_rows import State
 
+STEP_CRL: Final = "3"  # the gate rests on the lists
 MIGRATIONS: Final = Path(__file__).parent / "store" / "migrations"
 MAX_BODY: Final = 64 * 1024  # octets; certificates, evidence and a measurement log; this listener is open to everybody
 
@@ -83,10 +85,18 @@ class Ro:
     gate: ValidationGate | None
     desk: RegistrationDesk
     partners: tuple[PartnerClient, ...]
+    crls: CrlSource | None = None  # of the gate
     now: Callable[[], datetime] = _utc_now
+
+    async def start(self) -> None:
+        """Begin what goes on in the background."""
+        if self.crls is not None:
+            await self.crls.start(lambda text: self.trail.note(text, step=STEP_CRL))
 
     async def close(self) -> None:
         """Write what is still to be written and let go."""
+        if self.crls is not None:
+            await self.crls.stop()
         await asyncio.gather(*(partner.close() for partner in self.partners))
         self.store.close()
         self.trail.close()
@@ -133,7 +143,8 @@ def build(settings: RoSettings, *, now: Callable[[], datetime] = _utc_now) -> Ro
     outward = client_context(settings.tls_ca, cert=settings.tls_cert, key=settings.tls_key)
     if settings.default_sho is not None and settings.default_sho not in settings.shos:
         raise ConfigError("default_sho is no partner", hint="add its URL to [shos] in the settings")
-    rules = _gate_rules(settings)
+    guarded = _gate_rules(settings, now)
+    rules, crls = guarded if guarded is not None else (None, None)
     store = open_store(settings)
     try:
         vault = open_vault(settings, store)
@@ -163,6 +174,7 @@ def build(settings: RoSettings, *, now: Callable[[], datetime] = _utc_now) -> Ro
             token_ttl_s=settings.access_token_s,
             max_networks=settings.visited_networks_max,
         ),
+        crls=crls,
         gate=ValidationGate(rules, pva, trail) if rules is not None and pva is not None else None,
         desk=RegistrationDesk(
             store=store,
@@ -196,6 +208,7 @@ async def run(settings: RoSettings, *, stop: asyncio.Event | None = None) -> Non
     """Serve until told to stop, and go on with the registrations that wait."""
     network_tls = server_context(settings.tls_cert, settings.tls_key)
     ro = build(settings)
+    await ro.start()
     rounds = asyncio.create_task(ro.desk.advance_for_ever(settings.retry_s))
 
     async def close() -> None:
@@ -321,7 +334,7 @@ async def _settle(ro: Ro) -> None:
     await ro.store.write(lambda _connection: None)
 
 
-def _gate_rules(settings: RoSettings) -> GateRules | None:
+def _gate_rules(settings: RoSettings, now: Callable[[], datetime]) -> tuple[GateRules, CrlSource] | None:
     if not settings.validation_gates_attach:
         return None
     if settings.pva_url is None or settings.pva_anchors is None:
@@ -332,20 +345,19 @@ def _gate_rules(settings: RoSettings) -> GateRules | None:
             "validation_mode: autonomous is no gate",
             hint="certificates are public: what asks for nothing else opens to whoever copies them",
         )
-    try:
-        anchors = TrustAnchors(load_pem_chain(settings.pva_anchors.read_bytes()), "pva")
-    except OSError as exc:
-        raise ConfigError(f"{settings.pva_anchors}: {exc.strerror}") from exc
-    except MCIMError as exc:
-        raise ConfigError(f"{settings.pva_anchors}: no PEM certificates") from exc
-    return GateRules(
+    anchors = read_chain(settings.pva_anchors, "pva anchors")
+    crls = CrlSource(settings, anchors=anchors, ssl_context=client_context(settings.tls_ca), now=now)
+    rules = GateRules(
         ro_id=settings.ro_id,
-        anchors=anchors,
+        anchors=TrustAnchors(anchors, "pva"),
         pva_id=settings.pva_id,
         mode=settings.validation_mode,
         session_ttl_s=settings.attach_session_ttl_s,
         max_sessions=settings.attach_sessions_max,
+        crls=crls.current,
+        crl_required=settings.crl_required,
     )
+    return rules, crls
 
 
 def _partner(url: str | None, context: ssl.SSLContext, settings: RoSettings) -> PartnerClient | None:

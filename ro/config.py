@@ -8,12 +8,13 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from actor_runtime.config import ActorSettings, ListenAddress
+from actor_runtime.config import ListenAddress
+from actor_runtime.crl_source import RevocationSettings
 from mcim.vocabulary import ValidationMode
 
 
-class RoSettings(ActorSettings):
-    """What the functions of an RO before DM must know: CCIF, ICF and DRF."""
+class RoSettings(RevocationSettings):
+    """What the functions of an RO before DM must know: CCIF, ICF and DRF. Revocation lists are for the gate."""
 
     model_config = SettingsConfigDict(env_prefix="RO_")
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated, Any, Final
 from uuid import UUID
 
+from cryptography import x509
 from pydantic import Field, StringConstraints, ValidationError
 
 from actor_runtime.http import (
@@ -70,6 +71,8 @@ class GateRules:
     mode: ValidationMode
     session_ttl_s: float
     max_sessions: int
+    crls: Callable[[], Sequence[x509.CertificateRevocationList]]  # those at hand when it is called
+    crl_required: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,6 +163,8 @@ class ValidationGate:
                 now,
                 audience=self._rules.ro_id,
                 pva_id=self._rules.pva_id,
+                crls=self._rules.crls(),
+                require_crl=self._rules.crl_required,
             )
             ticket.check_binding(
                 tre_id=asked.tre_id,

@@ -428,6 +428,24 @@ async def test_without_validation_no_vectors(gated, pki, evidence, members):
     assert gated.ro.store.read_sync(lambda c: repository.get_identity(c, number)).sqn == 0
 
 
+@pytest.mark.parametrize("revoked", [True, False], ids=["revoked", "on no list"])
+async def test_a_revoked_pva_opens_no_gate(pki, tmp_path, revoked):
+    """REQ-19, REQ-20: whoever signed the ticket must not be on the list of its CA."""
+    listed = pki.file(f"pva-{revoked}.crl", pki.pva.crl(*([pki.pva_cert] if revoked else [])))
+    lists = {"crl_files": (listed,), "crl_required": True}
+    async with world(pki, tmp_path, validation_gates_attach=True, **lists) as made:
+        made.add_device()
+        _, identity = made.issue()
+        platform = Platform(pki)
+        asked = await platform.ask(made, identity.imsi)
+        call = made.network.post(f"/v1/attach/{asked['session']}", {"platform": platform.answer(asked)})
+        if revoked:
+            assert await refusal(call) == UNIFORM
+        else:
+            assert (await call)["result"] == "challenge"
+        assert (await made.checks())["platform-validated-before-vectors"] is not revoked
+
+
 async def test_the_gate_cannot_be_walked_around(gated, pki):
     """REQ-17: no treId, no reqId, RES at the gate's session; the PVA is not asked for strangers (T12)."""
     _, identity = gated.issue()
