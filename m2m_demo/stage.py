@@ -16,6 +16,7 @@ from typing import Any, Final
 from m2m_ca.directory import CaDirectory, read_request, write_tre_certificates
 from m2m_demo.cast import Cast
 from m2m_demo.errors import DemoFailed
+from m2m_demo.hardware import start_hardware
 from m2m_demo.processes import POLL_S, Process, Supervisor, tail
 from m2m_demo.trace import Record, TraceReader
 from m2m_demo.world import DPF_ID, HOST, PVA_ID, SHO_ID, TRE_VERSION, TomlValue, World
@@ -37,6 +38,8 @@ class Stage:
         self.chosen_sho: str | None = SHO_ID  # by the subscriber; None: the device takes the one of the order
         self.ports: dict[str, dict[str, int]] = {}  # actor → listener → port
         self.between: dict[str, str] = {}  # partner → who stands between it and the DPF
+        self.extra: dict[str, dict[str, TomlValue]] = {}  # actor → settings of its own beside the usual ones
+        self._hardware: dict[str, TomlValue] = {}
         self._reader = TraceReader(world.traces)
 
     # --- cues ---------------------------------------------------------------------------------------------------------
@@ -51,6 +54,7 @@ class Stage:
         world, supervisor = self.world, self.supervisor
         world.make_directories()
         world.shared_secret(SECRET_FILE, "dpf", "m2me")
+        self._hardware = start_hardware(self.cast, world, supervisor)
         self._write_device_settings()
         request, certificates = world.home("m2me") / "request.json", world.home("m2me") / "certificates"
         manufacture = supervisor.begin("manufacture", world.command("m2me", "manufacture", "--request", str(request)))
@@ -202,6 +206,10 @@ class Stage:
 
     # --- settings -----------------------------------------------------------------------------------------------------
 
+    def _write(self, actor: str, values: dict[str, TomlValue]) -> None:
+        """Settings of an actor, those of the play on top."""
+        self.world.write_settings(actor, {**values, **self.extra.get(actor, {})})
+
     def _write_partner_settings(self) -> None:
         signed: dict[str, dict[str, TomlValue]] = {
             actor: {
@@ -211,7 +219,7 @@ class Stage:
             }
             for actor in ("pva", "sho")
         }
-        self.world.write_settings("pva", {"pva_id": PVA_ID, **self._common("pva"), **signed["pva"]})
+        self._write("pva", {"pva_id": PVA_ID, **self._common("pva"), **signed["pva"]})
         suites: dict[str, TomlValue] = {} if self.cast.suite is None else {"suites": [self.cast.suite.label]}
         own: dict[str, TomlValue] = {
             **suites,
@@ -220,7 +228,7 @@ class Stage:
             "pva_anchors": self.world.anchors("pva"),
             "pva_id": PVA_ID,
         }
-        self.world.write_settings("sho", {**own, **self._common("sho"), **signed["sho"]})
+        self._write("sho", {**own, **self._common("sho"), **signed["sho"]})
 
     def _write_dpf_settings(self) -> None:
         own: dict[str, TomlValue] = {
@@ -231,7 +239,7 @@ class Stage:
             "pva_id": PVA_ID,
             "shos": {SHO_ID: self._url(self.between.get("sho", "sho"), "partner")},
         }
-        self.world.write_settings("dpf", {**own, **self._common("dpf")})
+        self._write("dpf", {**own, **self._common("dpf")})
 
     def _common(self, actor: str) -> dict[str, TomlValue]:
         """What PVA, SHO and DPF name alike."""
@@ -256,12 +264,13 @@ class Stage:
             "type": self.cast.tre_type,
             "key_type": self.cast.key_type,
             "legacy_suite": self.cast.legacy,
+            **self._hardware,
         }
 
     def _write_device_settings(self) -> None:
         world = self.world
         chosen: dict[str, TomlValue] = {} if self.chosen_sho is None else {"sho_id": self.chosen_sho}
-        world.write_settings(
+        self._write(
             "m2me",
             {
                 **chosen,
