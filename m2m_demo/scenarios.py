@@ -7,6 +7,7 @@ from typing import Final
 from m2m_demo.cast import BACKENDS, Cast
 from m2m_demo.course import provision
 from m2m_demo.play import Play
+from m2m_demo.provisioning_scenarios import PROVISIONING
 from mcim.vocabulary import Suite
 
 FIRST: Final = Play(name="first-provisioning", title="An empty device gets its MCIM and attaches.", perform=provision)
@@ -31,4 +32,5 @@ SCENARIOS: Final[tuple[Play, ...]] = (
         )
         for backend, where in zip(BACKENDS, ("software", "a PKCS #11 token", "a TPM"), strict=True)
     ),
+    *PROVISIONING,
 )
