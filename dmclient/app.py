@@ -305,7 +305,7 @@ def http_transport(settings: ClientSettings, ssl_context: ssl.SSLContext) -> Htt
 
 def describe(device: Device) -> dict[str, Any]:
     """What may be shown of a device: no secret, no IMSI, no nonce, no PCID."""
-    facts = device.tre.facts()
+    facts, provisional = device.tre.facts(), device.tre.provisional_expiry()
     registration = device.tre.registration(device.now())
     return {
         "m2meId": facts.m2me_id,
@@ -319,6 +319,7 @@ def describe(device: Device) -> dict[str, Any]:
         "trustAnchors": list(facts.trust_anchor_ids),
         "servers": list(server_ids(device.tree.nodes)),
         "connectivity": device.bootstrap.connectivity,
+        "provisionalUntil": None if provisional is None else utc_text(provisional),
         "registration": {
             "reqId": registration.req_id,
             "state": registration.state.name.lower(),

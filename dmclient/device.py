@@ -96,7 +96,7 @@ class Device(DmDevice):
 
     # -- registration ----------------------------------------------------------------------------------------------
 
-    def register(self) -> None:
+    def register(self, *, step: str = "7") -> None:
         """At a start: see to it that a request is open, unless an MCIM is there or on its way.
 
         An MCIM that is not in use is there as well: whether it is to be activated is its home operator's decision.
@@ -107,9 +107,9 @@ class Device(DmDevice):
         registration = self.tre.registration(self.now())
         if registration.state in OPEN or self.mcims() or self.m2msim.waiting() or not self.in_order():
             return
-        self._open_request(registration)
+        self._open_request(registration, step=step)
 
-    def register_again(self, reason: str) -> None:
+    def register_again(self, reason: str, *, step: str = "7") -> None:
         """See to it that a request is open although there is an MCIM: the network does not take it.
 
         Raises:
@@ -117,7 +117,7 @@ class Device(DmDevice):
         """
         registration = self.tre.registration(self.now())
         if registration.state not in OPEN and not self.m2msim.waiting():
-            self._open_request(registration, reason=reason)
+            self._open_request(registration, reason=reason, step=step)
 
     def renew_expired(self) -> None:
         """A nonce that ran out while we waited for a package is worthless: open the request anew and say so.
@@ -130,14 +130,14 @@ class Device(DmDevice):
             self.alerts.push(nonce_renewed(self._open_request(registration).req_id))
             self.save()
 
-    def _open_request(self, before: Registration, *, reason: str | None = None) -> Registration:
+    def _open_request(self, before: Registration, *, reason: str | None = None, step: str = "7") -> Registration:
         sho_id = self.profile.sho_id
         reason = reason or reason_for(self.tre, sho_id, self.now())
         opened = self.tre.renew_registration(reason=reason, sho_id=sho_id, now=self.now())
         self.m2m.show_sho(sho_id)
         self.alerts.push(registration_request(opened.req_id))
         self.trail.state(
-            "registration", before.state.name.lower(), opened.state.name.lower(), step="7", detail=opened.req_id
+            "registration", before.state.name.lower(), opened.state.name.lower(), step=step, detail=opened.req_id
         )
         self.save()
         return opened

@@ -135,9 +135,9 @@ class InitialAccess:
     def _open_request(self, reason: Reason) -> None:
         """Evidence is bound to an open request. On the way back there may be an MCIM, which is none to stay with."""
         if reason == "recovery":
-            self._device.register_again(reason)
+            self._device.register_again(reason, step="1")
         else:
-            self._device.register()
+            self._device.register(step="1")
 
     def _has_identity(self) -> bool:
         """Whether there is a PCID that is not over; one that is over is destroyed (REQ-72)."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 from m2m_demo.errors import DemoFailed
-from mcim.vocabulary import Suite
+from mcim.vocabulary import Suite, ValidationMode
 
 Encoding: TypeAlias = Literal["xml", "wbxml"]
 Backend: TypeAlias = Literal["software", "pkcs11", "tpm"]
@@ -23,6 +23,8 @@ class Cast:
     encoding: Encoding = "xml"  # of the SyncML messages
     tre: Backend = "software"  # where the TRE's keys live
     tre_type: str = ""  # kind of TRE; empty: that of the back-end
+    validation: ValidationMode = ValidationMode.SEMI_AUTONOMOUS
+    algorithm: Literal["milenage", "tuak128", "tuak256"] = "milenage"  # of the subscription
     suite: Suite | None = None  # the only one the home operator allows; None: the TRE's first choice
 
     @property
@@ -31,6 +33,11 @@ class Cast:
         if self.suite is None:
             return USUAL_KEY[self.tre]
         return "ec" if self.suite in ELLIPTIC else "rsa"
+
+    @property
+    def measured(self) -> bool:
+        """Whether the PVA compares what the device measured at its start."""
+        return self.validation is ValidationMode.REMOTE
 
     @property
     def legacy(self) -> bool:

@@ -19,6 +19,7 @@ from rich.console import Console
 from m2m_demo.attacks import ATTACKS
 from m2m_demo.cast import BACKENDS, Cast, suite_of
 from m2m_demo.errors import DemoFailed, Interrupted
+from m2m_demo.hardware import check
 from m2m_demo.play import Play, Show
 from m2m_demo.processes import Supervisor, interruptible
 from m2m_demo.report import ATTACHED, Report
@@ -109,6 +110,7 @@ def _cast(cast: Cast, *, tre: str | None, suite: str | None, wbxml: bool) -> Cas
         cast = replace(cast, tre=backend)
     if suite is not None:
         cast = replace(cast, suite=suite_of(suite))
+    check(cast)
     return replace(cast, encoding="wbxml") if wbxml else cast
 
 

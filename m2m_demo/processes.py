@@ -80,12 +80,18 @@ class Supervisor:
         self._logs = log_directory
         self._environment = dict(environment)
         self._processes: dict[str, Process] = {}
+        self.after_the_end = ExitStack()  # what is to be cleaned away when no process needs it any more
 
     def __enter__(self) -> Supervisor:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop_all()
+        with self.after_the_end:
+            self.stop_all()
+
+    def add_environment(self, more: Mapping[str, str]) -> None:
+        """Something that all processes started from now on find in their environment."""
+        self._environment |= more
 
     def processes(self) -> tuple[Process, ...]:
         """What was started and neither finished nor stopped, in order of start."""

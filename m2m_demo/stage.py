@@ -6,29 +6,34 @@ Every cue is a method, so that a test can leave one out or give a wrong one.
 from __future__ import annotations
 
 import json
+import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
 from m2m_ca.directory import CaDirectory, read_request, write_tre_certificates
 from m2m_demo.cast import Cast
 from m2m_demo.errors import DemoFailed
+from m2m_demo.hardware import start_hardware
 from m2m_demo.processes import POLL_S, Process, Supervisor, tail
 from m2m_demo.trace import Record, TraceReader
-from m2m_demo.world import DPF_ID, HOST, PVA_ID, SHO_ID, TRE_VERSION, TomlValue, World
+from m2m_demo.world import DPF_ID, HOST, PVA_ID, RO_ID, SHO_ID, TRE_VERSION, VNO, TomlValue, World
+from mcim.vocabulary import ValidationMode
 
 M2ME_ID: Final = "urn:uuid:6f1d7c1e-3b0a-4c5d-9a63-0f2d1b7c9e10"
 SECRET_FILE: Final = "bootstrap.secret"  # noqa: S105 (the name of a file)
+TOKEN_FILE: Final = "device.token"  # noqa: S105 (the name of a file)
 PROVISIONING_TIMEOUT_S: Final = 60.0  # seconds from bootstrap to the end of the device's run
 _UNKNOWN_PORT: Final = 9  # discard: settings of a partner that does not run yet
 _HOLD_BACK: Final = timedelta(milliseconds=40)  # so that records of several files can be put in order
 
 
 class Stage:
-    """One device and its three partners."""
+    """One device and its partners."""
 
     def __init__(self, world: World, supervisor: Supervisor, cast: Cast | None = None) -> None:
         self.cast = cast or Cast()
@@ -37,6 +42,9 @@ class Stage:
         self.chosen_sho: str | None = SHO_ID  # by the subscriber; None: the device takes the one of the order
         self.ports: dict[str, dict[str, int]] = {}  # actor → listener → port
         self.between: dict[str, str] = {}  # partner → who stands between it and the DPF
+        self.registrar = False  # whether there is a registration operator, and the device begins with its PCID alone
+        self.extra: dict[str, dict[str, TomlValue]] = {}  # actor → settings of its own beside the usual ones
+        self._hardware: dict[str, TomlValue] = {}
         self._reader = TraceReader(world.traces)
 
     # --- cues ---------------------------------------------------------------------------------------------------------
@@ -51,18 +59,18 @@ class Stage:
         world, supervisor = self.world, self.supervisor
         world.make_directories()
         world.shared_secret(SECRET_FILE, "dpf", "m2me")
+        world.shared_secret(TOKEN_FILE, "sho", "m2me")  # on the device's label; in use where a play says so
+        self._hardware = start_hardware(self.cast, world, supervisor)
         self._write_device_settings()
-        request, certificates = world.home("m2me") / "request.json", world.home("m2me") / "certificates"
-        manufacture = supervisor.begin("manufacture", world.command("m2me", "manufacture", "--request", str(request)))
+        certificates = world.home("m2me") / "certificates"
+        manufacture = None if self.registrar else self._manufacture()
         now = datetime.now(UTC).replace(microsecond=0)
         ca = CaDirectory(world.pki)
-        ca.demo_pki(hosts=("localhost", HOST), sho_id=SHO_ID, dpf_id=DPF_ID, pva_id=PVA_ID, now=now)
+        hosts = ("localhost", HOST)
+        ca.demo_pki(hosts=hosts, sho_id=SHO_ID, dpf_id=DPF_ID, pva_id=PVA_ID, ro_id=RO_ID, now=now)
         self._write_partner_settings()
         self._write_dpf_settings()
-        reference = supervisor.begin(
-            "reference-add",
-            world.command("pva", "reference", "add", "--tre-type", self.tre_type, "--version", trusted_version),
-        )
+        manufacture = manufacture or self._manufacture("--pcid-file", str(self._issue_pcid()))
         device = supervisor.begin(
             "device-add",
             world.command(
@@ -70,21 +78,26 @@ class Stage:
                 "--m2me-id", M2ME_ID, "--bootstrap-secret-file", str(world.home("dpf") / SECRET_FILE),
             ),
         )  # fmt: skip
-        stock = ("generate", "--count", "1") if subscriptions is None else ("import", str(subscriptions))
+        stock = ("import", str(subscriptions)) if subscriptions else ("generate", "--algorithm", self.cast.algorithm)
         subscription = supervisor.begin("subscription", world.command("sho", "subscription", *stock))
+        reference = None if self.cast.measured else self._add_reference(trusted_version)
         supervisor.finish(manufacture)
-        write_tre_certificates(ca.issue_tre(read_request(request), now), certificates)
-        install = supervisor.begin("install-certificates", self._install(certificates))
-        for command in (reference, device, subscription, install):
+        write_tre_certificates(ca.issue_tre(read_request(self._request), now), certificates)
+        supervisor.command("install-certificates", self._install(certificates))
+        reference = reference or self._add_reference(trusted_version, measurements=self._measure())
+        for command in (reference, device, subscription):
             supervisor.finish(command)
 
     def start_servers(self) -> None:
-        """PVA and SHO, then the DPF, which must know where they are."""
+        """PVA and SHO, then the DPF, which must know where they are, then the registration operator if there is one."""
         partners = [self.start("pva"), self.start("sho")]
         for process in partners:
             self.wait_ready(process)
         self._write_dpf_settings()  # now with their ports
         self.wait_ready(self.start("dpf"))
+        if self.registrar:
+            self._write_registrar_settings()
+            self.wait_ready(self.start("ro"))
 
     def meddle(self, partner: str, rule: str, *, loot: Path | None = None) -> None:
         """Put a meddler (`m2m_demo.meddler`) between the DPF and `partner` (pva or sho), and start the DPF anew."""
@@ -107,6 +120,15 @@ class Stage:
         """`dmclient run`; it waits for its bootstrap on UDP unless the arguments bring one."""
         self._write_device_settings()
         return self.supervisor.begin("m2me", self.world.command("m2me", "run", "--json", *arguments))
+
+    def listen(self) -> Process:
+        """`dmclient listen`, and the DPF is told where to call the device."""
+        self._write_device_settings()
+        device = self.supervisor.start("m2me", self.world.command("m2me", "listen"))
+        self.wait_ready(device)
+        push = f"udp:{HOST}:{self.ports['m2me']['bootstrap']}"
+        self.supervisor.command("device-set", self.world.command("dpf", "devices", "set", M2ME_ID, "--push", push))
+        return device
 
     def device_result(self, device: Process) -> tuple[int, str]:
         """Exit status and reason of a device that ran to its end."""
@@ -191,6 +213,36 @@ class Stage:
     def _url(self, actor: str, listener: str) -> str:
         return f"https://{HOST}:{self.ports.get(actor, {}).get(listener, _UNKNOWN_PORT)}"
 
+    @property
+    def _request(self) -> Path:
+        return self.world.home("m2me") / "request.json"
+
+    def _manufacture(self, *arguments: str) -> Process:
+        command = self.world.command("m2me", "manufacture", "--request", str(self._request), *arguments)
+        return self.supervisor.begin("manufacture", command)
+
+    def _issue_pcid(self) -> Path:
+        """The registration operator makes a provisional identity for the supplier, in a file."""
+        self._write_registrar_settings()
+        file = self.world.home("m2me") / "pcid.json"
+        self.supervisor.command("pcid-issue", self.world.command("ro", "pcid", "issue", "--out", str(file)))
+        return file
+
+    def _measure(self) -> Path:
+        """What the device measures at its start, as a file of reference values."""
+        output = self.supervisor.command("measurements", self.world.command("m2me", "tre", "measurements", "--json"))
+        file = self.world.home("pva") / "measurements.json"
+        file.write_text(json.dumps({each["name"]: each["sha256"] for each in json.loads(output)}), encoding="utf-8")
+        return file
+
+    def _add_reference(self, version: str, *, measurements: Path | None = None) -> Process:
+        """Reference values of the TRE at the PVA: it must show as much as this play asks for, and no less will do."""
+        must = ["--tre-type", self.tre_type, "--version", version, "--minimum-mode", self.cast.validation.value]
+        if measurements is not None:
+            must += ["--measurements", str(measurements)]
+            must += ["--requires-quote"] if self.cast.tre == "tpm" else []
+        return self.supervisor.begin("reference-add", self.world.command("pva", "reference", "add", *must))
+
     def _install(self, certificates: Path) -> list[str]:
         return self.world.command(
             "m2me", "install-certificates",
@@ -202,6 +254,21 @@ class Stage:
 
     # --- settings -----------------------------------------------------------------------------------------------------
 
+    def _write(self, actor: str, values: dict[str, TomlValue]) -> None:
+        """Settings of an actor, those of the play on top; of a table, key by key."""
+        merged = dict(values)
+        for key, value in self.extra.get(actor, {}).items():
+            usual = merged.get(key)
+            merged[key] = {**usual, **value} if isinstance(usual, Mapping) and isinstance(value, Mapping) else value
+        self.world.write_settings(actor, merged)
+
+    @cached_property
+    def _dpf_port(self) -> int:
+        """A port for the DPF that is known before it runs: home operator and DPF must know each other's address."""
+        with socket.socket() as free:
+            free.bind((HOST, 0))
+            return int(free.getsockname()[1])
+
     def _write_partner_settings(self) -> None:
         signed: dict[str, dict[str, TomlValue]] = {
             actor: {
@@ -211,7 +278,13 @@ class Stage:
             }
             for actor in ("pva", "sho")
         }
-        self.world.write_settings("pva", {"pva_id": PVA_ID, **self._common("pva"), **signed["pva"]})
+        if self.registrar:
+            signed["pva"]["allowed_clients"] = [DPF_ID, RO_ID]
+            signed["sho"] |= {"allowed_registrars": [RO_ID], "dpf_url": f"https://{HOST}:{self._dpf_port}"}
+        modes = {
+            "modes": [self.cast.validation.value, *([ValidationMode.SEMI_AUTONOMOUS.value] if self.registrar else [])]
+        }
+        self._write("pva", {"pva_id": PVA_ID, **modes, **self._common("pva"), **signed["pva"]})
         suites: dict[str, TomlValue] = {} if self.cast.suite is None else {"suites": [self.cast.suite.label]}
         own: dict[str, TomlValue] = {
             **suites,
@@ -220,10 +293,11 @@ class Stage:
             "pva_anchors": self.world.anchors("pva"),
             "pva_id": PVA_ID,
         }
-        self.world.write_settings("sho", {**own, **self._common("sho"), **signed["sho"]})
+        self._write("sho", {**own, **self._common("sho"), **signed["sho"]})
 
     def _write_dpf_settings(self) -> None:
         own: dict[str, TomlValue] = {
+            "validation_mode": self.cast.validation.value,
             "server_id": DPF_ID,
             "seal_key": self.world.home("dpf") / "seal.key",
             "pva_url": self._url(self.between.get("pva", "pva"), "partner"),
@@ -231,7 +305,24 @@ class Stage:
             "pva_id": PVA_ID,
             "shos": {SHO_ID: self._url(self.between.get("sho", "sho"), "partner")},
         }
-        self.world.write_settings("dpf", {**own, **self._common("dpf")})
+        if self.registrar:
+            own |= {"allowed_registrars": [RO_ID], "partner": {"port": self._dpf_port}}
+        self._write("dpf", {**own, **self._common("dpf")})
+
+    def _write_registrar_settings(self) -> None:
+        own: dict[str, TomlValue] = {
+            "ro_id": RO_ID,
+            "seal_key": self.world.home("ro") / "seal.key",
+            "pva_url": self._url("pva", "partner"),
+            "pva_anchors": self.world.anchors("pva"),
+            "pva_id": PVA_ID,
+            "shos": {SHO_ID: self._url("sho", "partner")},
+            "default_sho": SHO_ID,
+            "dpf_url": self._url("dpf", "partner"),
+        }
+        common = self._common("ro")
+        del common["manufacturer_anchors"]
+        self._write("ro", {**common, **own})
 
     def _common(self, actor: str) -> dict[str, TomlValue]:
         """What PVA, SHO and DPF name alike."""
@@ -256,15 +347,18 @@ class Stage:
             "type": self.cast.tre_type,
             "key_type": self.cast.key_type,
             "legacy_suite": self.cast.legacy,
+            **self._hardware,
         }
 
     def _write_device_settings(self) -> None:
         world = self.world
         chosen: dict[str, TomlValue] = {} if self.chosen_sho is None else {"sho_id": self.chosen_sho}
-        world.write_settings(
+        self._write(
             "m2me",
             {
                 **chosen,
+                **({"initial_access": {"icf_url": self._url("ro", "network"), "vno": VNO}} if self.registrar else {}),
+                "validation_mode": self.cast.validation.value,
                 "m2me_id": M2ME_ID,
                 "state_dir": world.home("m2me") / "state",
                 "seal_key_file": world.home("m2me") / "seal.key",

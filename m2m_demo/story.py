@@ -18,6 +18,12 @@ WIDTH: Final = 80  # columns
 MAX_BODY_LINES: Final = 120  # of one message shown with --verbose
 
 STEPS: Final[dict[str, str]] = {
+    "1": "The M2ME attaches with its provisional identity, the PCID",
+    "2": "The visited network asks the registration operator",
+    "3": "The registration operator has the platform validated first",
+    "4": "The registration operator gives an authentication vector",
+    "5": "M2ME and network authenticate each other",
+    "6": "The M2ME can reach the registration operator, and nobody else",
     "7": "The M2ME contacts the registration operator",
     "8": "The registration operator finds and asks the home operator",
     "9": "The platform credential is read; who vouches for it?",
@@ -29,11 +35,15 @@ STEPS: Final[dict[str, str]] = {
     "15": "The home operator hears of it and arms its AuC",
     "16": "The M2ME attaches with its new identity",
 }
-"""Steps of the provisioning procedure, TR 33.812 §5.1.3.7.1 (1 to 6, the first attach, are not simulated)."""
+"""Steps of the provisioning procedure, TR 33.812 §5.1.3.7.1 (1 to 6, the first attach, where a play has one)."""
 
-_ORDER: Final = {step: place for place, step in enumerate(("8", "7", *(str(number) for number in range(9, 17))))}
-"""The operators agree before the device is called. Steps overlap (a device does not know what the DPF asks the PVA just
-now), so the story never goes back to an earlier heading."""
+_ORDER: Final = {step: 8 if step == "7" else int(step) for step in STEPS}
+"""Either the operators agree before the device is called (8, 7), or the device registers first (7, 8). Steps overlap (a
+device does not know what the DPF asks the PVA just now), so the story never goes back to an earlier heading."""
+
+_LAST: Final = 1 + max(_ORDER.values())  # place of a step that is not known here
+_GATE: Final = frozenset({"1", "2", "3"})
+"""What the PVA does while these are told, it does for the registration operator."""
 
 _SUBJECTS: Final = {"order": "order", "container": "MCIM container", "registration": "registration"}
 
@@ -45,6 +55,7 @@ class Story:
         self._console = console
         self._verbose = verbose
         self._step = ""
+        self._told: set[str] = set()  # steps with a heading
         self._exchange = Exchange()
         plain = not (console.encoding or "").lower().startswith("utf")
         self._pass, self._fail, self._arrow = ("ok", "FAILED", "->") if plain else ("✓", "✗", "→")
@@ -53,8 +64,9 @@ class Story:
         """One record; a heading first when its step is another one."""
         if record.kind == "message" and not self._exchange.is_new(record):
             return
-        if _ORDER.get(record.step, len(_ORDER)) > _ORDER.get(self._step, -1):
+        if self._is_next(record):
             self._step = record.step
+            self._told.add(record.step)
             self._heading(record.step)
         match record.kind:
             case "message":
@@ -65,6 +77,12 @@ class Story:
                 self._state(record)
             case _:
                 self._line(f"  · {record.actor}: {record.text}", style="dim")
+
+    def _is_next(self, record: Record) -> bool:
+        """Whether this record begins another step."""
+        if record.step in self._told or (record.actor == "PVA" and self._step in _GATE):
+            return False
+        return _ORDER.get(record.step, _LAST) >= _ORDER.get(self._step, -1)
 
     def say(self, text: str, *, style: str = "") -> None:
         """A line of the demo's own."""

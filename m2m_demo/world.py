@@ -1,7 +1,7 @@
 """The demo's world: one directory with a throw-away PKI, the actors' settings, and everything they write.
 
-`pki/` is as `m2m-ca` makes it; `pva/`, `sho/`, `dpf/` and `m2me/` hold an actor's settings, ready file, trace, data;
-`logs/` has the output of every process.
+`pki/` is as `m2m-ca` makes it; `pva/`, `sho/`, `dpf/`, `ro/` and `m2me/` hold an actor's settings, ready file, trace,
+data; `logs/` has the output of every process.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ HOST: Final = "127.0.0.1"
 DPF_ID: Final = "dpf.m2m.example"
 SHO_ID: Final = "sho.m2m.example"
 PVA_ID: Final = "urn:m2m:pva:m2m.example"
+RO_ID: Final = "ro.m2m.example"
+VNO: Final = "26201"  # network that a device visits for its first attach
 TRE_VERSION: Final = "1.0"
-ACTORS: Final = ("pva", "sho", "dpf", "m2me")
-MODULES: Final = {"pva": "pva", "sho": "sho", "dpf": "dmserver", "m2me": "dmclient"}
-PREFIXES: Final = ("PVA_", "SHO_", "DMSERVER_", "DMCLIENT_")  # settings in our environment are not the demo's
+ACTORS: Final = ("pva", "sho", "dpf", "ro", "m2me")
+MODULES: Final = {"pva": "pva", "sho": "sho", "dpf": "dmserver", "ro": "ro", "m2me": "dmclient"}
+PREFIXES: Final = ("PVA_", "SHO_", "RO_", "DMSERVER_", "DMCLIENT_")  # settings in our environment are not the demo's
 
 TomlValue = str | int | float | bool | Path | list[str] | Mapping[str, "TomlValue"]
 

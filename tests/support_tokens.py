@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import functools
-import importlib.util
 import os
 import shutil
 import tempfile
@@ -13,29 +12,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dmclient.config import Pkcs11Section, TpmSection, TreSection
+from m2m_demo.hardware import missing as missing
 from m2m_demo.processes import Supervisor
 from m2m_demo.tokens import (
     SoftwareToken,
     SoftwareTpm,
     make_softhsm_token,
     socket_directory,
-    softhsm_missing,
     start_swtpm,
-    swtpm_missing,
 )
-
-
-def missing(backend: str) -> str:
-    """Why the key store cannot be tested on this machine; empty: it can."""
-    if backend == "pkcs11":
-        return softhsm_missing() or _extra("pkcs11", "pkcs11")
-    if backend == "tpm":
-        return swtpm_missing() or _extra("tpm2_pytss", "tpm")
-    return ""
-
-
-def _extra(module: str, extra: str) -> str:
-    return "" if importlib.util.find_spec(module) else f"the extra {extra} is not installed: pip install '.[{extra}]'"
 
 
 @functools.cache

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from m2m_demo.attacks import ATTACKS
+from m2m_demo.cast import Backend
+from m2m_demo.hardware import missing
 from m2m_demo.play import Play
 from m2m_demo.scenarios import FIRST, SCENARIOS
 
@@ -31,11 +33,28 @@ def played(*arguments: str) -> dict[str, Any]:
     return report
 
 
+def skip_without(tre: Backend) -> None:
+    if reason := missing(tre):
+        pytest.skip(reason)
+
+
 @pytest.mark.parametrize("play", [play for play in SCENARIOS if play is not FIRST], ids=lambda play: play.name)
 def test_scenario(play: Play) -> None:
     """REQ-39, REQ-47, REQ-48, REQ-69, REQ-70: each form of provisioning ends as it is meant to."""
+    skip_without(play.cast.tre)
     report = played("--scenario", play.name)
     assert report["exit"]["status"] == 0, report["exit"]["reason"]
+
+
+@pytest.mark.parametrize(("tre", "suite"), [("pkcs11", "1"), ("pkcs11", "4"), ("tpm", "2"), ("tpm", "5")])
+def test_every_place_for_keys_with_other_suites(tre: Backend, suite: str) -> None:
+    """REQ-39, REQ-47, REQ-48: where the keys live does not matter to the home operator, whatever it allows."""
+    skip_without(tre)
+    report = played("--tre", tre, "--suite", suite)
+    assert report["exit"] == {"status": 0, "reason": "attached"}
+    assert {each["detail"] for each in report["checks"] if (each["actor"], each["name"]) == ("SHO", "suite")} == {
+        report["suite"]
+    }
 
 
 @pytest.mark.parametrize("play", ATTACKS, ids=lambda play: f"{play.threat}-{play.name}")
@@ -54,7 +73,7 @@ def test_the_list_names_every_play() -> None:
 @pytest.mark.parametrize(
     "arguments",
     [("--scenario", "nothing"), ("--attack", "nothing"), ("--tre", "nothing"), ("--suite", "9"),
-     ("--scenario", "suite-1", "--attack", "forged-bootstrap")],
+     ("--tre", "pkcs11", "--suite", "3"), ("--scenario", "suite-1", "--attack", "forged-bootstrap")],
     ids=" ".join,
 )  # fmt: skip
 def test_what_there_is_not_is_refused(arguments: tuple[str, ...]) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from dmclient.objects.m2msim import LIFE_CYCLE, M2MSIM
 from dmclient.tre.base import Outcome
-from mcim.vocabulary import ContainerState, ResultCode
+from mcim.vocabulary import Container, ContainerState, ResultCode
 from syncml.model import Add, Delete, Exec, Get, Item, Meta, Replace
 from tests.support_dmclient import DPF, MCIM_ID, NOW, DeviceTree, device_tree
 from tests.support_executor import Commands
@@ -356,3 +356,16 @@ def test_registration_shows_that_a_package_waits(server):
     server.execute("Abort")
     assert server.executor.execute(renew)[0].code == 200
     assert device.tre.open_request.req_id != before
+
+
+@pytest.mark.parametrize(
+    ("media_type", "fits"),
+    [(Container.XML.media_type, True), (Container.CMS.media_type, True), ("application/octet-stream", False)],
+)
+@pytest.mark.parametrize("node", ["Package", "Command"])
+def test_the_media_type_of_every_container_fits(node: str, media_type: str, fits: bool) -> None:
+    """REQ-31, mo-design §2: what the DPF calls a package, as XML or as CMS, is what the device's description has."""
+    server = Server(device_tree())
+    assert server.add("", meta=NODE) == 200
+    status = server.add(node, b"octets", Meta(format="b64", type=media_type))
+    assert (status != 415) is fits  # a command for a container without MCIM is refused for another reason

@@ -8,6 +8,7 @@ import pytest
 
 from actor_runtime.http import PartnerRefused, PartnerUnavailable, to_base64
 from dmclient.access_settings import initial_access, usable
+from dmclient.app import describe
 from dmclient.called_sessions import RetryPolicy
 from dmclient.config import ClientSettings
 from dmclient.initial_access import AccessState, InitialAccess, Visited
@@ -172,8 +173,11 @@ def test_m2mmobj_shows_the_pcid_of_the_tre_until_it_is_over_or_dropped(tmp_path)
         return tuple(None if each is None else each.value for each in found)
 
     assert shown() == (PCID, f"{NOW + timedelta(days=1):%Y-%m-%dT%H:%M:%SZ}")
+    assert describe(device)["provisionalUntil"] == shown()[1]
+    assert PCID not in str(describe(device))
     device.m2m.pcid_dropped = True
     assert tre.pcid_expiry is None
+    assert describe(device)["provisionalUntil"] is None
     assert shown() == (None, None)
     tre.pcid_expiry = NOW  # it ran out
     device.m2m.pcid_dropped = False

@@ -180,3 +180,21 @@ def test_the_report_lists_checks_and_messages() -> None:
         {"name": "pva-ticket", "req": ["REQ-19", "REQ-24"], "step": "11", "actor": "DPF", "passed": True, "detail": ""}
     ]
     assert [message["octets"] for message in document["messages"]] == [1234]
+
+
+GATED = [
+    record("M2ME", step="1"), record("RO", step="2"), record("PVA", step="10"), record("RO", step="3"),
+    record("PVA", step="11"), record("RO", step="4"), record("M2ME", step="7"), record("DPF", step="8"),
+    record("DPF", step="7"), record("DPF", step="9"), record("PVA", step="10"), record("PVA", step="11"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("records", "headings"),
+    [(GATED, "1 2 3 4 7 8 9 10 11"), ([record("SHO", step=each) for each in ("8", "7", "8", "9", "7")], "8 7 9")],
+    ids=["registered by the device, the gate asks the PVA", "called by its home operator"],
+)
+def test_every_step_has_one_heading(records: list[Record], headings: str) -> None:
+    """TR 33.812 §5.1.3.7.1: 7 and 8 come in either order; what the PVA does for the gate belongs to step 3."""
+    shown = [line.split()[1] for line in told(*records).splitlines() if line.startswith("Step ")]
+    assert shown == headings.split()
