@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from m2m_ca.directory import CaDirectory
+from m2m_demo.device_attacks import DEVICE_ATTACKS
 from m2m_demo.errors import DemoFailed
 from m2m_demo.play import Play, Show
 from m2m_demo.scenarios import start
@@ -157,4 +158,12 @@ ATTACKS: Final[tuple[Play, ...]] = (
         threat="T10",
         refused_by="SHO success-has-a-receipt",
     ),
+    Play(
+        name="weakened-offer",
+        title="An insider at the DPF puts the weakest suite of the device first.",
+        perform=_lying_dpf("sho", "offer-the-weakest-first"),
+        threat="T16",
+        refused_by="SHO offer-attested",
+    ),
+    *DEVICE_ATTACKS,
 )

@@ -37,6 +37,7 @@ class Stage:
         self.chosen_sho: str | None = SHO_ID  # by the subscriber; None: the device takes the one of the order
         self.ports: dict[str, dict[str, int]] = {}  # actor → listener → port
         self.between: dict[str, str] = {}  # partner → who stands between it and the DPF
+        self.more: dict[str, dict[str, TomlValue]] = {}  # actor → settings beside the usual ones
         self._reader = TraceReader(world.traces)
 
     # --- cues ---------------------------------------------------------------------------------------------------------
@@ -86,7 +87,7 @@ class Stage:
         self._write_dpf_settings()  # now with their ports
         self.wait_ready(self.start("dpf"))
 
-    def meddle(self, partner: str, rule: str, *, loot: Path | None = None) -> None:
+    def meddle(self, partner: str, rule: str, *, loot: Path | None = None, capture: Path | None = None) -> None:
         """Put a meddler (`m2m_demo.meddler`) between the DPF and `partner` (pva or sho), and start the DPF anew."""
         world = self.world
         ready = world.root / f"meddler-{partner}.json"
@@ -94,6 +95,7 @@ class Stage:
             sys.executable, "-m", "m2m_demo.meddler", "--target", self._url(partner, "partner"), "--rule", rule,
             "--tls", str(world.pki / "dpf"), "--ca", str(world.anchors("tls")), "--ready-file", str(ready),
             *(() if loot is None else ("--loot", str(loot))),
+            *(() if capture is None else ("--capture", str(capture))),
         ]  # fmt: skip
         ports = self.supervisor.wait_ready(self.supervisor.start(f"meddler-{partner}", argv), ready)
         self.ports[f"meddler-{partner}"] = ports
@@ -200,6 +202,11 @@ class Stage:
             "--sho-anchors", str(self.world.anchors("sho")),
         )  # fmt: skip
 
+    def write_server_settings(self) -> None:
+        """Write the settings of PVA, SHO and DPF again, after a change in `more`."""
+        self._write_partner_settings()
+        self._write_dpf_settings()
+
     # --- settings -----------------------------------------------------------------------------------------------------
 
     def _write_partner_settings(self) -> None:
@@ -211,7 +218,9 @@ class Stage:
             }
             for actor in ("pva", "sho")
         }
-        self.world.write_settings("pva", {"pva_id": PVA_ID, **self._common("pva"), **signed["pva"]})
+        self.world.write_settings(
+            "pva", {"pva_id": PVA_ID, **self._common("pva"), **signed["pva"], **self.more.get("pva", {})}
+        )
         suites: dict[str, TomlValue] = {} if self.cast.suite is None else {"suites": [self.cast.suite.label]}
         own: dict[str, TomlValue] = {
             **suites,
@@ -220,7 +229,7 @@ class Stage:
             "pva_anchors": self.world.anchors("pva"),
             "pva_id": PVA_ID,
         }
-        self.world.write_settings("sho", {**own, **self._common("sho"), **signed["sho"]})
+        self.world.write_settings("sho", {**own, **self._common("sho"), **signed["sho"], **self.more.get("sho", {})})
 
     def _write_dpf_settings(self) -> None:
         own: dict[str, TomlValue] = {
@@ -231,7 +240,7 @@ class Stage:
             "pva_id": PVA_ID,
             "shos": {SHO_ID: self._url(self.between.get("sho", "sho"), "partner")},
         }
-        self.world.write_settings("dpf", {**own, **self._common("dpf")})
+        self.world.write_settings("dpf", {**own, **self._common("dpf"), **self.more.get("dpf", {})})
 
     def _common(self, actor: str) -> dict[str, TomlValue]:
         """What PVA, SHO and DPF name alike."""
@@ -256,6 +265,7 @@ class Stage:
             "type": self.cast.tre_type,
             "key_type": self.cast.key_type,
             "legacy_suite": self.cast.legacy,
+            **self.more.get("tre", {}),
         }
 
     def _write_device_settings(self) -> None:
@@ -274,5 +284,6 @@ class Stage:
                 "tre": self._tre_settings(),
                 "session": {"encoding": self.cast.encoding},
                 "retry": {"attempts": 3, "polls": 3, "first_delay_s": 0.2, "max_delay_s": 1.0},
+                **self.more.get("m2me", {}),
             },
         )
