@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from m2m_ca.directory import CaDirectory
 from m2m_demo.course import start
+from m2m_demo.device_attacks import DEVICE_ATTACKS
 from m2m_demo.errors import DemoFailed
 from m2m_demo.play import Play, Show
 from m2m_demo.stage import M2ME_ID, SECRET_FILE, Stage
@@ -157,4 +158,12 @@ ATTACKS: Final[tuple[Play, ...]] = (
         threat="T10",
         refused_by="SHO success-has-a-receipt",
     ),
+    Play(
+        name="weakened-offer",
+        title="An insider at the DPF puts the weakest suite of the device first.",
+        perform=_lying_dpf("sho", "offer-the-weakest-first"),
+        threat="T16",
+        refused_by="SHO offer-attested",
+    ),
+    *DEVICE_ATTACKS,
 )

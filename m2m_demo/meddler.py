@@ -33,10 +33,11 @@ VALIDATE: Final = "/v1/validate"
 class Meddler:
     """Passes calls on; `rule` says what is altered."""
 
-    def __init__(self, target: str, rule: str, loot: Path | None) -> None:
+    def __init__(self, target: str, rule: str, loot: Path | None, capture: Path | None = None) -> None:
         self._target = target.rstrip("/")
         self._rule = RULES[rule]
         self._loot = json.loads(loot.read_text()) if loot is not None else {}
+        self._capture = capture
 
     async def pass_on(self, request: web.Request, client: aiohttp.ClientSession) -> web.Response:
         """One call."""
@@ -54,6 +55,9 @@ class Meddler:
             request.method, self._target + request.path_qs, data=octets or None, headers=headers
         ) as answer:
             body = await answer.read()
+            if self._capture is not None:
+                with self._capture.open("ab") as file:
+                    file.write(octets + b"\n" + body + b"\n")
             if meddled and where == "answer" and answer.status == 200:
                 body = json.dumps(edit(json.loads(body) | {"_loot": self._loot})).encode()
             return web.Response(status=answer.status, body=body, content_type=answer.content_type)
@@ -106,6 +110,7 @@ def _speak_of_another_platform(body: Body) -> Body:
 
 
 RULES: Final[dict[str, tuple[str, str, Edit]]] = {
+    "listen": ("", "", _without_loot),
     "swap-platform-key": (HANDOVER, "request", _swap_platform_key),
     "offer-the-weakest-first": (HANDOVER, "request", _offer_the_weakest_first),
     "alter-package": (HANDOVER, "answer", _alter_the_signature),
@@ -125,10 +130,11 @@ async def run(
     ca: Path,
     ready_file: Path,
     loot: Path | None,
+    capture: Path | None = None,
     stop: asyncio.Event | None = None,
 ) -> None:
     """Serve until told to stop; `tls` is the directory with tls.crt and tls.key of the DPF."""
-    meddler = Meddler(target, rule, loot)
+    meddler = Meddler(target, rule, loot, capture)
     outward = client_context(ca, cert=tls / "tls.crt", key=tls / "tls.key")
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=outward)) as client:
         app = new_application()
@@ -154,9 +160,10 @@ def main(
     ca: Annotated[Path, typer.Option(help="Anchors of TLS certificates.")],
     ready_file: Annotated[Path, typer.Option(help="Where the port is told.")],
     loot: Annotated[Path | None, typer.Option(help="JSON members that a rule puts in.")] = None,
+    capture: Annotated[Path | None, typer.Option(help="File that gets everything that passes, inside TLS.")] = None,
 ) -> None:
     """Stand between the DPF and a partner and break one rule."""
-    asyncio.run(run(target=target, rule=rule, tls=tls, ca=ca, ready_file=ready_file, loot=loot))
+    asyncio.run(run(target=target, rule=rule, tls=tls, ca=ca, ready_file=ready_file, loot=loot, capture=capture))
 
 
 if __name__ == "__main__":

@@ -6,9 +6,10 @@ that is there for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Protocol
 
 from m2m_demo.cast import USUAL, Cast
@@ -45,6 +46,24 @@ class Show:
         for record in records:
             self.story.tell(record)
 
+    def saw(self, actor: str, name: str, *, passed: bool, req: Sequence[str] = (), detail: str = "") -> None:
+        """A check that is on no trail: a command told of it, or it was made on the stage itself."""
+        self.tell(
+            [
+                Record(
+                    ts=datetime.now(UTC),
+                    seq=0,
+                    actor=actor,
+                    kind="check",
+                    step="",
+                    name=name,
+                    passed=passed,
+                    req=tuple(req),
+                    detail=detail,
+                )
+            ]
+        )
+
     def until_ended(self, stage: Stage, device: Process) -> tuple[int, str]:
         """Tell what happens until the device's run ends; its exit status and reason."""
         stage.follow(self.tell, until=lambda: device.exit_code() is not None)
@@ -65,6 +84,7 @@ class Play:
     cast: Cast = USUAL
     threat: str = ""  # of docs/security.md; empty: a scenario
     refused_by: str = ""  # "ACTOR check-name" that must have failed, for an attack
+    proved_by: str = ""  # "ACTOR check-name" that must have passed, for an attack that nobody notices
 
     def run(self, stage: Stage, show: Show) -> str:
         """Perform it and see that it ended as it must.
@@ -74,6 +94,8 @@ class Play:
         """
         outcome = self.perform(stage, show)
         show.rest(stage)
+        if self.proved_by:
+            return self._proof(show.report)
         if not self.refused_by:
             return outcome
         refusals = {f"{record.actor} {record.name}": record for record in show.report.refusals()}
@@ -83,3 +105,11 @@ class Play:
             raise DemoFailed(f"the attack was to be refused by {self.refused_by}; what refused was {found}")
         detail = f" ({record.detail})" if record.detail else ""
         return f"refused by {record.actor}: {record.name.replace('-', ' ')}{detail} {' '.join(record.req)}".rstrip()
+
+    def _proof(self, report: Report) -> str:
+        record = next(
+            (each for each in reversed(report.records) if f"{each.actor} {each.name}" == self.proved_by), None
+        )
+        if record is None or not record.passed:
+            raise DemoFailed(f"the attack was to end with {self.proved_by}; it did not")
+        return f"in vain: {record.name.replace('-', ' ')} ({record.detail}) {' '.join(record.req)}".rstrip()

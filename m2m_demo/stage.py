@@ -99,7 +99,7 @@ class Stage:
             self._write_registrar_settings()
             self.wait_ready(self.start("ro"))
 
-    def meddle(self, partner: str, rule: str, *, loot: Path | None = None) -> None:
+    def meddle(self, partner: str, rule: str, *, loot: Path | None = None, capture: Path | None = None) -> None:
         """Put a meddler (`m2m_demo.meddler`) between the DPF and `partner` (pva or sho), and start the DPF anew."""
         world = self.world
         ready = world.root / f"meddler-{partner}.json"
@@ -107,6 +107,7 @@ class Stage:
             sys.executable, "-m", "m2m_demo.meddler", "--target", self._url(partner, "partner"), "--rule", rule,
             "--tls", str(world.pki / "dpf"), "--ca", str(world.anchors("tls")), "--ready-file", str(ready),
             *(() if loot is None else ("--loot", str(loot))),
+            *(() if capture is None else ("--capture", str(capture))),
         ]  # fmt: skip
         ports = self.supervisor.wait_ready(self.supervisor.start(f"meddler-{partner}", argv), ready)
         self.ports[f"meddler-{partner}"] = ports
@@ -251,6 +252,11 @@ class Stage:
             "--chain", str(certificates / "chain.pem"),
             "--sho-anchors", str(self.world.anchors("sho")),
         )  # fmt: skip
+
+    def write_server_settings(self) -> None:
+        """Write the settings of PVA, SHO and DPF again, after a change in `extra`."""
+        self._write_partner_settings()
+        self._write_dpf_settings()
 
     # --- settings -----------------------------------------------------------------------------------------------------
 

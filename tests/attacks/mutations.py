@@ -17,6 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from tests.attacks import (
+    access_mutations,
+    delivery_mutations,
+    device_mutations,
+    package_mutations,
+    validation_mutations,
+)
+
 ROOT: Final = Path(__file__).parents[2]
 LEFT_OUT: Final = shutil.ignore_patterns(
     ".git", ".venv*", "__pycache__", "*.egg-info", ".*_cache", ".hypothesis", "build"
@@ -35,14 +43,15 @@ class Mutation:
     tests: tuple[str, ...]
 
 
-MUTATIONS: Final[tuple[Mutation, ...]] = (
-    Mutation(
-        "T2",
-        "mcim/mcim_object.py",
-        "if not hmac.compare_digest(suites.mac(row, pik, header, ciphertext), received) or failed:",
-        "if failed:",
-        ("tests/unit/test_mcim_object.py",),
-    ),
+MUTATIONS: Final = tuple(
+    Mutation(*row)
+    for row in (
+        *access_mutations.ROWS,
+        *delivery_mutations.ROWS,
+        *device_mutations.ROWS,
+        *package_mutations.ROWS,
+        *validation_mutations.ROWS,
+    )
 )
 
 

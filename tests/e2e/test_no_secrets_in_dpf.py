@@ -9,9 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from m2m_demo.stage import M2ME_ID, Stage
-from m2m_demo.world import DPF_ID
-from tests.e2e.secret_search import (
+from m2m_demo.secret_search import (
     forms_of_digits,
     forms_of_key,
     search,
@@ -19,6 +17,8 @@ from tests.e2e.secret_search import (
     search_memory,
     semi_octets,
 )
+from m2m_demo.stage import M2ME_ID, Stage
+from m2m_demo.world import DPF_ID
 
 pytestmark = [
     pytest.mark.e2e,

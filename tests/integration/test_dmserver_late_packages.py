@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from actor_runtime.http import PartnerClient
 from dmserver.app import partner_application
@@ -44,6 +45,7 @@ from tests.support_dmserver import (
     StubDevice,
     attach_alert,
     package_for,
+    pki,
     registration_alert,
     rules,
     ticket_for,
@@ -492,6 +494,16 @@ async def test_t17_a_platform_that_is_not_trusted_any_more_gets_nothing_of_a_kep
     assert dpf.order(order_id).detail == "pva: platform-not-trusted"
     assert device.containers() == []
     assert dpf.store.read_sync(lambda c: find_package(c, order_id)) is None
+
+
+async def test_t4_a_kept_ticket_is_about_one_platform_key(dpf: Dpf, http: Http):
+    """T4, T17: request and nonce as before and another platform key: the ticket of before says nothing about it."""
+    device = StubDevice()
+    await ready(dpf, http, device)
+    other = ec.generate_private_key(ec.SECP256R1()).public_key()
+    device.put("M2MMobj/TRE/PlatformCert", pki().platform_cert(key=other))
+    await dpf.session(device, session_id="2")
+    assert dpf.partners.kinds().count("AskTicket") == 2
 
 
 async def test_req25_a_renewed_nonce_asks_for_another_signature(dpf: Dpf, http: Http):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -210,3 +211,11 @@ def test_which_registrations_are_renewed(state, expiry, over):
     if expiry is not None:
         device.put("M2MMobj/Registration/NonceExpiry", expiry)
     assert registration_over(ROOT, answers_of(device, read_object(ROOT)), NOW) is over
+
+
+def test_req25_a_nonce_that_ran_out_is_not_handed_over():
+    """T3: a tree may show an open registration whose nonce is over."""
+    snapshot = replace(snapshot_of(StubDevice()), nonce_expiry=NOW)
+    assert check_platform(snapshot, expectation(), NOW).refusal == "registration-nonce-in-time"
+    later = replace(snapshot, nonce_expiry=NOW + timedelta(seconds=1))
+    assert check_platform(later, expectation(), NOW).refusal == ""
