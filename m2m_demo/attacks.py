@@ -12,9 +12,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from m2m_ca.directory import CaDirectory
+from m2m_demo.course import start
 from m2m_demo.errors import DemoFailed
 from m2m_demo.play import Play, Show
-from m2m_demo.scenarios import start
 from m2m_demo.stage import M2ME_ID, SECRET_FILE, Stage
 from mcim.certificates import Role
 

@@ -117,13 +117,22 @@ class Stage:
         except (ValueError, KeyError):  # it ended with an error, which is in its log
             return code, tail(device.log)
 
-    def open_order(self, *, expires_in_s: int | None = None) -> str:
-        """The home operator opens an order at the DPF; the order's id."""
+    def listen(self) -> Process:
+        """`dmclient listen`, and the DPF is told where it is called."""
+        self._write_device_settings()
+        device = self.start("m2me", "listen")
+        self.wait_ready(device)
+        push = f"udp:{HOST}:{self.ports['m2me']['bootstrap']}"
+        self.supervisor.command("push", self.world.command("dpf", "devices", "set", M2ME_ID, "--push", push))
+        return device
+
+    def open_order(self, *terms: str, sho: str = "sho", expires_in_s: int | None = None) -> str:
+        """A home operator opens an order at the DPF; the order's id."""
         dpf = self._url("dpf", "partner")
         expiry = () if expires_in_s is None else ("--expires-in", str(expires_in_s))
         output = self.supervisor.command(
             "order-open",
-            self.world.command("sho", "order", "open", "--m2me-id", M2ME_ID, "--dpf", dpf, *expiry, "--json"),
+            self.world.command(sho, "order", "open", "--m2me-id", M2ME_ID, "--dpf", dpf, *terms, *expiry, "--json"),
         )
         return str(json.loads(output)["orderId"])
 
@@ -134,9 +143,9 @@ class Stage:
 
     # --- what the cues are made of ------------------------------------------------------------------------------------
 
-    def start(self, actor: str) -> Process:
+    def start(self, actor: str, command: str = "serve") -> Process:
         """Start a server."""
-        return self.supervisor.start(actor, self.world.command(actor, "serve"))
+        return self.supervisor.start(actor, self.world.command(actor, command))
 
     def wait_ready(self, process: Process) -> None:
         """Wait until a server listens, and note its ports."""
@@ -187,6 +196,10 @@ class Stage:
                 raise DemoFailed(f"not done after {timeout_s:.0f} s")
             time.sleep(POLL_S)
         tell(self.new_records(all_of_them=True))
+
+    def url(self, actor: str, listener: str) -> str:
+        """Where a listener is."""
+        return self._url(actor, listener)
 
     def _url(self, actor: str, listener: str) -> str:
         return f"https://{HOST}:{self.ports.get(actor, {}).get(listener, _UNKNOWN_PORT)}"

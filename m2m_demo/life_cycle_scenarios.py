@@ -1,0 +1,167 @@
+"""What becomes of an MCIM once a device has it: suspended, updated, deleted, replaced, and the keys of its TRE.
+
+The device waits with `dmclient listen`; the DPF calls it with package 0 when a home operator has an order for it.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+from m2m_demo.errors import DemoFailed
+from m2m_demo.play import Play, Show
+from m2m_demo.processes import Process
+from m2m_demo.course import attached, start
+from m2m_demo.stage import Stage
+
+OVER: Final = frozenset({"CLOSED", "REFUSED", "EXPIRED"})
+
+
+class Life:
+    """A device with its first MCIM, and what is asked of it and of those who speak of it."""
+
+    def __init__(self, stage: Stage, show: Show) -> None:
+        self.stage = stage
+        self.show = show
+        self.ended: dict[str, str] = {}  # order → the state it ended in
+        self.device: Process | None = None
+        self.mcim = ""
+
+    # --- what happens -------------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Provision an MCIM with keys that are known to us, then let the device wait for calls."""
+        stage, show = self.stage, self.show
+        with show.part("setUp", "Making keys, certificates, a device and a subscription"):
+            stage.set_up(subscriptions=self.write_keys("first.csv"))
+        device = start(stage, show)
+        with show.part("provisioning", "Provisioning"):
+            stage.bootstrap()
+            attached(stage, show, device)
+        self.mcim = str(show.report.mcim_id)
+        self.listen()
+
+    def write_keys(self, name: str, *, imsi: str = "001010000000001") -> Path:
+        """Keys of a subscription, for the home operator and for a card that has them, too."""
+        path = self.stage.world.root / name
+        path.write_text(f"imsi,k,opc\n{imsi},{secrets.token_hex(16)},{secrets.token_hex(16)}\n", encoding="ascii")
+        path.chmod(0o600)
+        return path
+
+    def listen(self) -> None:
+        """The device waits for calls."""
+        self.device = self.stage.listen()
+
+    def rest(self) -> None:
+        """The device sleeps, so that commands at its terminal have its memory to themselves."""
+        if self.device is not None:
+            self.stage.supervisor.stop(self.device)
+            self.device = None
+        self.show.rest(self.stage)
+
+    def order(self, what: str, *terms: str, sho: str = "sho", until: str = "CLOSED") -> str:
+        """A home operator orders something; the DPF calls the device, and the order must end as said.
+
+        Raises:
+            DemoFailed: it does not.
+        """
+        stage = self.stage
+        with self.show.part(what, f"{sho.upper()}: {what.replace('-', ' ')}"):
+            order_id = stage.open_order(*terms, sho=sho)
+            stage.follow(self.show.tell, until=lambda: self._seen(order_id) in OVER | {until})
+        found = stage.order(order_id)
+        require(found["state"] == until, f"the order for {what} is {found['state']}: {found['detail']}")
+        return order_id
+
+    def command(self, operation: str, *, until: str = "CLOSED", sho: str = "sho", mcim: str = "") -> str:
+        """An order about an MCIM that is there."""
+        return self.order(operation, "--operation", operation, "--mcim", mcim or self.mcim, sho=sho, until=until)
+
+    def _seen(self, order_id: str) -> str:
+        """State that the DPF's trail told last."""
+        records = self.show.report.records
+        states = (r.new for r in reversed(records) if (r.kind, r.subject, r.order) == ("state", "order", order_id))
+        return next(states, "")
+
+    # --- what is asked ------------------------------------------------------------------------------------------------
+
+    def cli(self, name: str, actor: str, *arguments: str, expect: int | None = 0) -> Any:
+        """JSON that a command of an actor prints."""
+        command = self.stage.world.command(actor, *arguments, "--json")
+        return json.loads(self.stage.supervisor.command(name, command, expect=expect) or "null")
+
+    def mcims(self) -> dict[str, str]:
+        """The device's MCIMs → their states."""
+        return {each["mcimId"]: each["state"] for each in self.cli("mcim-list", "m2me", "mcim", "list")}
+
+    def subscription(self, mcim: str = "", sho: str = "sho") -> str | None:
+        """State of the subscription behind an MCIM, as its operator tells."""
+        rows = self.cli("subscription-list", sho, "subscription", "list")
+        return next((row["state"] for row in rows if row["mcimId"] == (mcim or self.mcim)), None)
+
+    def attach(self, *, accepted: bool = True) -> None:
+        """The device attaches with what it has in use; it must be let in or not."""
+        result = self.cli("attach", "m2me", "attach", expect=None)
+        told = result or {"result": "error"}
+        self.show.rest(self.stage)
+        require((told["result"] == "attached") is accepted, f"the device's attach ended: {told}")
+
+    def card(self, keys: Path, *, accepted: bool) -> None:
+        """A card that has these keys attaches; it must be let in or not."""
+        stage = self.stage
+        argv = [
+            sys.executable, "-m", "m2m_demo.card", "--subscription", str(keys),
+            "--network", stage.url("sho", "network"),
+            "--ca", str(stage.world.anchors("tls")),
+        ]  # fmt: skip
+        result = json.loads(stage.supervisor.command("card", argv))["result"]
+        self.show.rest(stage)
+        require((result == "attached") is accepted, f"a card with {keys.stem} keys was told: {result}")
+
+    def refusal(self, actor: str, name: str) -> None:
+        """An actor must have refused by that check, last of all it refused."""
+        refused = [(each.actor, each.name) for each in self.show.report.refusals()]
+        require(refused[-1:] == [(actor, name)], f"the last refusal is {refused[-1:]}, not {actor}: {name}")
+
+
+def require(seen: bool, otherwise: str) -> None:
+    """What a scenario shows must have been seen.
+
+    Raises:
+        DemoFailed: it was not.
+    """
+    if not seen:
+        raise DemoFailed(otherwise)
+
+
+def suspend_and_activate(stage: Stage, show: Show) -> str:
+    """The home operator takes an MCIM out of use and back into it (REQ-70)."""
+    life = Life(stage, show)
+    life.begin()
+    life.command("suspend")
+    require(life.mcims() == {life.mcim: "suspended"}, "the device does not say that its MCIM is suspended")
+    require(life.subscription() == "suspended", "the home operator does not say that the subscription is suspended")
+    life.rest()
+    show.say("The TRE attaches no more, and neither would a card with the same keys:")
+    life.attach(accepted=False)
+    life.card(stage.world.root / "first.csv", accepted=False)
+    life.refusal("SHO", "subscription-armed")
+    life.listen()
+    life.command("activate")
+    require(life.mcims() == {life.mcim: "activated"}, "the device does not say that its MCIM is activated")
+    require(life.subscription() == "armed", "the home operator does not say that the subscription is armed")
+    life.rest()
+    life.attach()
+    return "suspended, refused by TRE and network, activated, attached"
+
+
+LIFE_CYCLE: Final = (
+    Play(
+        name="suspend-and-activate",
+        title="The home operator suspends an MCIM: no attach. It activates it: attached.",
+        perform=suspend_and_activate,
+    ),
+)
