@@ -15,7 +15,8 @@ from m2m_demo.errors import DemoFailed
 from m2m_demo.play import Play, Show
 from m2m_demo.processes import Process
 from m2m_demo.course import attached, start
-from m2m_demo.stage import Stage
+from m2m_demo.stage import M2ME_ID, Stage
+from m2m_demo.world import HOST
 
 OVER: Final = frozenset({"CLOSED", "REFUSED", "EXPIRED"})
 
@@ -121,6 +122,27 @@ class Life:
         self.show.rest(stage)
         require((result == "attached") is accepted, f"a card with {keys.stem} keys was told: {result}")
 
+    def dpf_deletes(self, uri: str) -> int:
+        """Status that the device gives to a Delete of the DPF's operator, without any order."""
+        return int(self._by_hand("delete", uri)["code"])
+
+    def dpf_reads(self, uri: str) -> str:
+        """A value of the device's tree, as the DPF's operator sees it."""
+        return str(self._by_hand("get", uri)["results"][0]["value"])
+
+    def _by_hand(self, command: str, uri: str) -> dict[str, Any]:
+        """Queue a command of the DPF's operator, call the device, wait for what came of it."""
+        stage, world = self.stage, self.stage.world
+        stage.supervisor.command("managed", world.command("dpf", "devices", "set", M2ME_ID, "--managed"))
+        queued = stage.supervisor.command("queue", world.json_command("dpf", "device", M2ME_ID, command, uri))
+        request = str(json.loads(queued)["id"])
+        port = stage.ports["m2me"]["bootstrap"]
+        stage.supervisor.command("notify", world.command("dpf", "notify", M2ME_ID, "--udp", f"{HOST}:{port}"))
+        shown = world.json_command("dpf", "device", M2ME_ID, "show", request, "--wait", "--wait-s", "20")
+        answer = json.loads(stage.supervisor.command("by-hand", shown, expect=None))
+        self.show.rest(stage)
+        return dict(answer["commands"][0])
+
     def refusal(self, actor: str, name: str) -> None:
         """An actor must have refused by that check, last of all it refused."""
         refused = [(each.actor, each.name) for each in self.show.report.refusals()]
@@ -158,10 +180,61 @@ def suspend_and_activate(stage: Stage, show: Show) -> str:
     return "suspended, refused by TRE and network, activated, attached"
 
 
+def update(stage: Stage, show: Show) -> str:
+    """The home operator gives an MCIM new keys; the old ones are worth nothing from then on (REQ-70)."""
+    life = Life(stage, show)
+    life.begin()
+    new = life.write_keys("second.csv")
+    stage.supervisor.command(
+        "update", stage.world.command("sho", "subscription", "update", life.mcim, "--file", str(new))
+    )
+    life.command("update")
+    show.say("The network knows the new keys and no others:")
+    life.card(stage.world.root / "first.csv", accepted=False)
+    life.refusal("SHO", "aka-response")
+    life.card(new, accepted=True)
+    life.rest()
+    life.attach()
+    require(life.mcims() == {life.mcim: "activated"}, "the device does not say that its MCIM is activated")
+    return "updated, attached with the new keys; the old ones are refused by the network"
+
+
+def delete(stage: Stage, show: Show) -> str:
+    """An MCIM is destroyed by its home operator's signature, and by nothing else (REQ-57, REQ-70)."""
+    life = Life(stage, show)
+    life.begin()
+    container = f"./M2MSIMMobj/{life.mcim[:8]}"
+    show.say("The DPF tries it by itself:")
+    status = life.dpf_deletes(container)
+    require(status == 405, f"Delete of {container} by the DPF alone has Status {status}")
+    require(life.mcims() == {life.mcim: "activated"}, "the device's MCIM is not as it was")
+    life.command("delete")
+    require(life.mcims() == {}, "the device still has its MCIM")
+    require(life.subscription() == "closed", "the home operator does not say that the subscription is closed")
+    state = life.dpf_reads(f"{container}/State")
+    require(state == "60", f"the container's state is {state}, not deleted")
+    life.rest()
+    show.say("Neither the device nor a card with the same keys is let in:")
+    life.attach(accepted=False)
+    life.card(stage.world.root / "first.csv", accepted=False)
+    life.refusal("SHO", "subscription-armed")
+    return "refused to the DPF with 405, deleted by the home operator's command; subscription closed"
+
+
 LIFE_CYCLE: Final = (
     Play(
         name="suspend-and-activate",
         title="The home operator suspends an MCIM: no attach. It activates it: attached.",
         perform=suspend_and_activate,
+    ),
+    Play(
+        name="update",
+        title="The home operator gives an MCIM new keys; the old ones serve nobody any more.",
+        perform=update,
+    ),
+    Play(
+        name="delete",
+        title="The DPF alone cannot delete an MCIM; its home operator's command does.",
+        perform=delete,
     ),
 )

@@ -36,6 +36,7 @@ class Stage:
         self.supervisor = supervisor
         self.chosen_sho: str | None = SHO_ID  # by the subscriber; None: the device takes the one of the order
         self.ports: dict[str, dict[str, int]] = {}  # actor → listener → port
+        self.operators: dict[str, str] = {"sho": SHO_ID}  # home operator → its id
         self.between: dict[str, str] = {}  # partner → who stands between it and the DPF
         self._reader = TraceReader(world.traces)
 
@@ -242,7 +243,7 @@ class Stage:
             "pva_url": self._url(self.between.get("pva", "pva"), "partner"),
             "pva_anchors": self.world.anchors("pva"),
             "pva_id": PVA_ID,
-            "shos": {SHO_ID: self._url(self.between.get("sho", "sho"), "partner")},
+            "shos": {name: self._url(self.between.get(sho, sho), "partner") for sho, name in self.operators.items()},
         }
         self.world.write_settings("dpf", {**own, **self._common("dpf")})
 
@@ -284,6 +285,7 @@ class Stage:
                 "bootstrap_secret_file": world.home("m2me") / SECRET_FILE,
                 "tls_roots": world.anchors("tls"),
                 "network_url": self._url("sho", "network"),
+                "networks": {name: self._url(sho, "network") for sho, name in self.operators.items() if sho != "sho"},
                 "tre": self._tre_settings(),
                 "session": {"encoding": self.cast.encoding},
                 "retry": {"attempts": 3, "polls": 3, "first_delay_s": 0.2, "max_delay_s": 1.0},

@@ -18,10 +18,11 @@ from typing import Final
 HOST: Final = "127.0.0.1"
 DPF_ID: Final = "dpf.m2m.example"
 SHO_ID: Final = "sho.m2m.example"
+SHO2_ID: Final = "sho2.m2m.example"
 PVA_ID: Final = "urn:m2m:pva:m2m.example"
 TRE_VERSION: Final = "1.0"
-ACTORS: Final = ("pva", "sho", "dpf", "m2me")
-MODULES: Final = {"pva": "pva", "sho": "sho", "dpf": "dmserver", "m2me": "dmclient"}
+ACTORS: Final = ("pva", "sho", "sho2", "dpf", "m2me")
+MODULES: Final = {"pva": "pva", "sho": "sho", "sho2": "sho", "dpf": "dmserver", "m2me": "dmclient"}
 PREFIXES: Final = ("PVA_", "SHO_", "DMSERVER_", "DMCLIENT_")  # settings in our environment are not the demo's
 
 TomlValue = str | int | float | bool | Path | list[str] | Mapping[str, "TomlValue"]
