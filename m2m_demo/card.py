@@ -42,7 +42,9 @@ def main(
     with subscription.open(encoding="ascii", newline="") as file:
         line = next(csv.DictReader(file))
     functions = Milenage(bytes.fromhex(line["k"]), bytes.fromhex(line["opc"]))
-    print(json.dumps({"result": asyncio.run(attach(PartnerClient(network, client_context(ca)), line["imsi"], functions))}))
+    print(
+        json.dumps({"result": asyncio.run(attach(PartnerClient(network, client_context(ca)), line["imsi"], functions))})
+    )
 
 
 if __name__ == "__main__":

@@ -8,16 +8,20 @@ from __future__ import annotations
 import json
 import secrets
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any, Final
 
+from m2m_demo.course import attached, start
 from m2m_demo.errors import DemoFailed
 from m2m_demo.play import Play, Show
 from m2m_demo.processes import Process
-from m2m_demo.course import attached, start
 from m2m_demo.stage import M2ME_ID, Stage
-from m2m_demo.world import HOST
+from m2m_demo.world import HOST, SHO2_ID, TomlValue
+from mcim.vocabulary import ResultCode
 
+SECOND: Final = "sho2"
+NOWHERE: Final = 9  # port of an access listener that is down
 OVER: Final = frozenset({"CLOSED", "REFUSED", "EXPIRED"})
 
 
@@ -33,17 +37,58 @@ class Life:
 
     # --- what happens -------------------------------------------------------------------------------------------------
 
-    def begin(self) -> None:
+    def begin(self, *, two_operators: bool = False, second_network: bool = True) -> None:
         """Provision an MCIM with keys that are known to us, then let the device wait for calls."""
         stage, show = self.stage, self.show
         with show.part("setUp", "Making keys, certificates, a device and a subscription"):
             stage.set_up(subscriptions=self.write_keys("first.csv"))
+            if two_operators:
+                self._add_operator(self.write_keys("other.csv", imsi="001020000000002"))
+                if not second_network:
+                    stage.ports[SECOND]["network"] = NOWHERE
         device = start(stage, show)
         with show.part("provisioning", "Provisioning"):
             stage.bootstrap()
             attached(stage, show, device)
         self.mcim = str(show.report.mcim_id)
         self.listen()
+
+    def _add_operator(self, subscriptions: Path) -> None:
+        """A second home operator with keys, settings and a database of its own; it runs from here on."""
+        stage, world, supervisor = self.stage, self.stage.world, self.stage.supervisor
+        pki = world.pki / SECOND
+        argv = [sys.executable, "-m", "m2m_ca", "issue"]
+        hosts = ("--host", SHO2_ID, "--host", "localhost", "--host", HOST)
+        supervisor.command("ca-tls", [*argv, "tls", str(world.pki), "--out", str(pki), *hosts])
+        supervisor.command("ca-sho", [*argv, "sho", str(world.pki), "--out", str(pki), "--identity", SHO2_ID])
+        settings = tomllib.loads(world.settings("sho").read_text(encoding="utf-8"))
+        own: dict[str, TomlValue] = {
+            "sho_id": SHO2_ID,
+            "ready_file": world.ready(SECOND),
+            "trace_file": world.trace(SECOND),
+            "database_url": f"sqlite:///{world.home(SECOND) / 'data.sqlite'}",
+            "seal_key": world.home(SECOND) / "seal.key",
+            "tls_cert": pki / "tls.crt",
+            "tls_key": pki / "tls.key",
+            "signing_cert": pki / "signing.crt",
+            "signing_key": pki / "signing.key",
+        }
+        world.write_settings(SECOND, settings | own)
+        supervisor.command("import", world.command(SECOND, "subscription", "import", str(subscriptions)))
+        stage.operators[SECOND] = SHO2_ID
+        stage.wait_ready(stage.start(SECOND))
+
+    def release(self) -> Path:
+        """The first home operator lets the second one take the place of its MCIM."""
+        token = self.stage.world.root / "release.token"
+        argv = ("release", "--mcim", self.mcim, "--tre", self.stage.device_info()["treId"], "--to", SHO2_ID)
+        self.stage.supervisor.command("release", self.stage.world.command("sho", *argv, "--out", str(token)))
+        return token
+
+    def replace(self, token: Path, *, until: str = "CLOSED") -> str:
+        """The second home operator orders its MCIM in the place of the first; the order."""
+        terms = ("--operation", "replace", "--replaces", self.mcim, "--release-token", str(token))
+        return self.order("replace", *terms, sho=SECOND, until=until)
 
     def write_keys(self, name: str, *, imsi: str = "001010000000001") -> Path:
         """Keys of a subscription, for the home operator and for a card that has them, too."""
@@ -80,6 +125,10 @@ class Life:
     def command(self, operation: str, *, until: str = "CLOSED", sho: str = "sho", mcim: str = "") -> str:
         """An order about an MCIM that is there."""
         return self.order(operation, "--operation", operation, "--mcim", mcim or self.mcim, sho=sho, until=until)
+
+    def passed(self, actor: str, name: str) -> bool:
+        """Whether a check of an actor was passed."""
+        return any((r.actor, r.name, r.passed) == (actor, name, True) for r in self.show.report.records)
 
     def _seen(self, order_id: str) -> str:
         """State that the DPF's trail told last."""
@@ -221,6 +270,45 @@ def delete(stage: Stage, show: Show) -> str:
     return "refused to the DPF with 405, deleted by the home operator's command; subscription closed"
 
 
+def fall_back(stage: Stage, show: Show) -> str:
+    """The new home operator's network does not answer: the device goes back to its former MCIM (mo-design §6.6)."""
+    life = Life(stage, show)
+    life.begin(two_operators=True, second_network=False)
+    order = stage.order(life.replace(life.release(), until="REFUSED"))
+    require(order["result"] == ResultCode.FELL_BACK, f"the order's result is {order['result']}")
+    states = life.mcims()
+    new = next((mcim for mcim in states if mcim != life.mcim), "")
+    require(states == {life.mcim: "activated", new: "suspended"}, f"the device's MCIMs are {states}")
+    require(life.subscription() == "armed", "the old home operator does not say that its subscription is armed")
+    require(
+        life.subscription(new, SECOND) == "fell-back", "the new home operator does not say that the device fell back"
+    )
+    life.rest()
+    life.attach()
+    return "fell back to the old MCIM with receipt 1426, attached with it; the new one is not armed"
+
+
+def change_of_sho(stage: Stage, show: Show) -> str:
+    """A subscriber goes to another home operator: make before break, with the old one's release (REQ-70)."""
+    life = Life(stage, show)
+    life.begin(two_operators=True)
+    life.replace(life.release())
+    states = life.mcims()
+    new = next((mcim for mcim in states if mcim != life.mcim), "")
+    require(states == {life.mcim: "suspended", new: "activated"}, f"the device's MCIMs are {states}")
+    require(life.subscription(new, SECOND) == "armed", "the new home operator does not say that its MCIM is armed")
+    show.say("The device is attached at the new operator; its MCIM of the old one is destroyed now:")
+    life.command("delete", sho=SECOND)
+    require(life.mcims() == {new: "activated"}, "the device still has its former MCIM")
+    stage.follow(show.tell, until=lambda: life.passed("SHO", "delete-by-the-released-sho"), timeout_s=20)
+    require(life.subscription() == "closed", "the old home operator does not say that its subscription is closed")
+    life.rest()
+    life.attach()
+    life.card(stage.world.root / "first.csv", accepted=False)
+    life.refusal("SHO", "subscription-armed")
+    return "replaced, attached at the new operator, the old MCIM deleted and its subscription closed"
+
+
 LIFE_CYCLE: Final = (
     Play(
         name="suspend-and-activate",
@@ -236,5 +324,15 @@ LIFE_CYCLE: Final = (
         name="delete",
         title="The DPF alone cannot delete an MCIM; its home operator's command does.",
         perform=delete,
+    ),
+    Play(
+        name="change-of-sho",
+        title="Another home operator takes over, with the old one's release; the old MCIM goes last.",
+        perform=change_of_sho,
+    ),
+    Play(
+        name="fall-back",
+        title="The new operator's network does not answer; the device falls back to its old MCIM.",
+        perform=fall_back,
     ),
 )

@@ -10,7 +10,6 @@ from m2m_demo.life_cycle_scenarios import LIFE_CYCLE
 from m2m_demo.play import Play
 from mcim.vocabulary import Suite
 
-
 FIRST: Final = Play(name="first-provisioning", title="An empty device gets its MCIM and attaches.", perform=provision)
 
 SCENARIOS: Final[tuple[Play, ...]] = (

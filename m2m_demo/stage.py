@@ -243,6 +243,7 @@ class Stage:
             "pva_url": self._url(self.between.get("pva", "pva"), "partner"),
             "pva_anchors": self.world.anchors("pva"),
             "pva_id": PVA_ID,
+            "limits": {"report_retry_s": 1.0},
             "shos": {name: self._url(self.between.get(sho, sho), "partner") for sho, name in self.operators.items()},
         }
         self.world.write_settings("dpf", {**own, **self._common("dpf")})
