@@ -21,6 +21,7 @@ from m2m_demo.world import HOST, SHO2_ID, TomlValue
 from mcim.vocabulary import ResultCode
 
 SECOND: Final = "sho2"
+REFUSED: Final = 2  # exit status of `dmclient attach`
 NOWHERE: Final = 9  # port of an access listener that is down
 OVER: Final = frozenset({"CLOSED", "REFUSED", "EXPIRED"})
 
@@ -138,26 +139,26 @@ class Life:
 
     # --- what is asked ------------------------------------------------------------------------------------------------
 
-    def cli(self, name: str, actor: str, *arguments: str, expect: int | None = 0) -> Any:
-        """JSON that a command of an actor prints."""
-        command = self.stage.world.command(actor, *arguments, "--json")
-        return json.loads(self.stage.supervisor.command(name, command, expect=expect) or "null")
-
     def mcims(self) -> dict[str, str]:
         """The device's MCIMs → their states."""
-        return {each["mcimId"]: each["state"] for each in self.cli("mcim-list", "m2me", "mcim", "list")}
+        return {each["mcimId"]: each["state"] for each in self._rows("m2me", "mcim", "list")}
 
     def subscription(self, mcim: str = "", sho: str = "sho") -> str | None:
         """State of the subscription behind an MCIM, as its operator tells."""
-        rows = self.cli("subscription-list", sho, "subscription", "list")
+        rows = self._rows(sho, "subscription", "list")
         return next((row["state"] for row in rows if row["mcimId"] == (mcim or self.mcim)), None)
+
+    def _rows(self, actor: str, *command: str) -> list[dict[str, Any]]:
+        """Rows that a command of an actor lists."""
+        output = self.stage.supervisor.command("-".join(command), self.stage.world.command(actor, *command, "--json"))
+        return list(json.loads(output))
 
     def attach(self, *, accepted: bool = True) -> None:
         """The device attaches with what it has in use; it must be let in or not."""
-        result = self.cli("attach", "m2me", "attach", expect=None)
-        told = result or {"result": "error"}
+        argv = self.stage.world.command("m2me", "attach", "--json")
+        told = json.loads(self.stage.supervisor.command("attach", argv, expect=0 if accepted else REFUSED))
         self.show.rest(self.stage)
-        require((told["result"] == "attached") is accepted, f"the device's attach ended: {told}")
+        require((told["result"] == "attached") is accepted, f"the device's attach ended: {told['reason']}")
 
     def card(self, keys: Path, *, accepted: bool) -> None:
         """A card that has these keys attaches; it must be let in or not."""

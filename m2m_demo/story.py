@@ -53,7 +53,7 @@ class Story:
         """One record; a heading first when its step is another one."""
         if record.kind == "message" and not self._exchange.is_new(record):
             return
-        if record.step in STEPS and _ORDER[record.step] > _ORDER.get(self._step, -1):
+        if record.step != "-" and _ORDER.get(record.step, len(_ORDER)) > _ORDER.get(self._step, -1):
             self._step = record.step
             self._heading(record.step)
         match record.kind:
