@@ -7,7 +7,7 @@ stops anywhere goes on from there.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Final
@@ -61,9 +61,11 @@ class Agent:
         sleep: Callable[[float], Awaitable[None]],
         calls: CallQueue | None = None,
         consent: Consent | None = None,
+        networks: Mapping[str, Network] | None = None,
     ) -> None:
         self._device = device
         self._network = network
+        self._networks = networks or {}  # home operator → its network; that of all others is `network`
         self._policy = policy
         self._sleep = sleep
         self._calls = calls
@@ -213,7 +215,7 @@ class Agent:
             for _ in range(self._policy.polls):
                 news = self._work()
                 mcim = self._device.usable_mcim()
-                if mcim is not None and self._network is not None and self._is_new(mcim, tried):
+                if mcim is not None and self._network_of(mcim) is not None and self._is_new(mcim, tried):
                     tried.add(_version(mcim))
                     await self._attach(mcim)
                     news = True
@@ -284,23 +286,28 @@ class Agent:
         if result.attached:
             device.attach_succeeded(mcim)
             return result
-        before = None if self._network is None else device.attach_failed(mcim, int(result.code))
+        before = None if self._network_of(mcim) is None else device.attach_failed(mcim, int(result.code))
         if before is None:
             return result
         again = await self._attach(before)
         return replace(again, detail=f"fell back after: {result.detail}") if again.attached else again
 
+    def _network_of(self, mcim: McimInfo) -> Network | None:
+        """The access of an MCIM's home network."""
+        return self._networks.get(mcim.sho_id, self._network)
+
     async def _patient_attach(self, mcim: McimInfo) -> AttachResult:
         """Attach, again when the network gave no answer, in bounded time."""
         result = AttachResult(code=AttachCode.NETWORK_FAILURE, detail="no network is configured")
-        if self._network is None:
+        network = self._network_of(mcim)
+        if network is None:
             return result
         device = self._device
         tre = device.holder_of(mcim.mcim_id)
         try:
             async with asyncio.timeout(self._policy.attach_decision_s):
                 for attempt in range(1, self._policy.attach_attempts + 1):
-                    result = await attach(self._network, tre, mcim.mcim_id, device.trail)
+                    result = await attach(network, tre, mcim.mcim_id, device.trail)
                     if result.code is not AttachCode.NETWORK_FAILURE or attempt == self._policy.attach_attempts:
                         return result
                     await self._sleep(self._policy.delay_s(attempt))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -250,6 +250,7 @@ class _AgentParts:
 
     transport: HttpTransport
     network: PartnerClient | None
+    networks: dict[str, PartnerClient] = field(default_factory=dict)  # by home operator, where they are named
 
     def agent(
         self,
@@ -265,6 +266,7 @@ class _AgentParts:
             device=device,
             transport=self.transport,
             network=self.network,
+            networks=self.networks,
             settings=settings.session_settings(),
             policy=settings.retry_policy(),
             sleep=sleep,
@@ -273,23 +275,27 @@ class _AgentParts:
         )
 
     async def close(self) -> None:
-        """Close the connections to the network."""
-        if self.network is not None:
-            await self.network.close()
+        """Close the connections to the networks."""
+        for network in (self.network, *self.networks.values()):
+            if network is not None:
+                await network.close()
 
 
 def _agent_parts(settings: ClientSettings, *, with_network: bool = True) -> _AgentParts:
     if settings.tls_roots is None:
         raise ConfigError("tls_roots is missing", hint="the PEM file with the roots that servers are trusted by")
-    if settings.network_url is None and with_network:
+    if settings.network_url is None and not settings.networks and with_network:
         raise ConfigError("network_url is missing", hint="the base URL of the home network's access listener")
     if settings.session.allow_plain_http:
         _log.warning("http.plain", reason="session.allow_plain_http: credentials may travel unprotected")
     ssl_context = client_context(settings.tls_roots)
     transport = http_transport(settings, ssl_context)
-    if settings.network_url is None:
-        return _AgentParts(transport, None)
-    return _AgentParts(transport, PartnerClient(settings.network_url, ssl_context, settings.session.timeout_s))
+    urls = {} if settings.network_url is None else {"": settings.network_url}
+    clients = {
+        name: PartnerClient(url, ssl_context, settings.session.timeout_s)
+        for name, url in (urls | settings.networks).items()
+    }
+    return _AgentParts(transport, clients.pop("", None), clients)
 
 
 def http_transport(settings: ClientSettings, ssl_context: ssl.SSLContext) -> HttpTransport:

@@ -164,6 +164,7 @@ class ClientSettings(ActorSettings):
     tls_roots: Path | None = None  # PEM: the only roots that servers are trusted by
     tls_server_name: str | None = None  # name in the DPF's certificate when it is not the host of its address
     network_url: str | None = None  # base URL of the home network's access listener
+    networks: dict[str, str] = Field(default_factory=dict)  # SHO id → URL; those not named: network_url
     supplier: str = ""  # M2MMobj/M2MES
     sho_id: str | None = None  # the subscriber's choice of operator
     pcid: str = Field(default="", pattern=r"^([0-9]{6,15})?$")

@@ -230,7 +230,7 @@ class Conductor:
     async def _repeat_report(self, order: Order, brought_by: Order | None) -> None:
         """Step 15, until acknowledged."""
         outcome = await self._partners.ask(tell_sho(order, brought_by=brought_by))
-        after, entries = settle_report(order, outcome, self.now())
+        after, entries = settle_report(order, outcome, self.now(), brought_by=brought_by)
         if (after.state, after.report_owed) == (order.state, order.report_owed):
             return  # still no answer: the next round comes
         try:

@@ -158,7 +158,7 @@ class Order:
     result: int | None = None  # result code inside that receipt
     left_state: int | None = None  # of the container when that receipt was read
     attach: int | None = None  # what the last NetworkAttach alert said
-    report_owed: bool = False  # a refusal the home operator has not acknowledged
+    report_owed: bool = False  # of a refusal, or to the former operator of a deleted MCIM
     job: str | None = None  # at the home operator, which takes its time with the package (REQ-26)
     job_at: datetime | None = None  # when to ask for it next
     calls: int = 0  # package 0 sent since the device was here last

@@ -66,7 +66,8 @@ def register_order(
     if not is_known(connection, device_id):
         raise OrderRejected("device-unknown", f"{device_id} is not known", hint="dmserver devices add")
     target = _target(operation, request.mcim_id)
-    origin = None if target is None else order_that_brought(connection, device_id, sho_id, target)
+    of_sho = None if operation is Operation.DELETE else sho_id  # a released MCIM is another one's to delete
+    origin = None if target is None else order_that_brought(connection, device_id, of_sho, target)
     order = Order(
         order_id=str(uuid.uuid4()),
         device_id=device_id,

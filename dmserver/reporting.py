@@ -43,7 +43,7 @@ class Reporting(PolicyBase):
         return self._ask_partner(Step.REPORT, tell_sho(self._order, brought_by=self._brought_by))
 
     def _take_report(self, outcome: Outcome, now: datetime) -> Then:
-        self._order, entries = settle_report(self._order, outcome, now)
+        self._order, entries = settle_report(self._order, outcome, now, brought_by=self._brought_by)
         self._entries.extend(entries)
         if self._order.state is OrderState.REPORTED and self._order.result != ResultCode.FELL_BACK:
             return self._look_for_attach(now)

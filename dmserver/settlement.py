@@ -10,7 +10,7 @@ from dmserver.asks import Outcome, PartnerSaidNo, ReportAcknowledged, TellSho
 from dmserver.audit import Entry, check, moved, note
 from dmserver.orders import Order, OrderEvent, OrderState, advance
 from mcim.receipt import Receipt
-from mcim.vocabulary import ResultCode
+from mcim.vocabulary import Operation, ResultCode
 
 NO_REQUEST: Final = "00000000-0000-0000-0000-000000000000"
 """ReqId in the report on an order that ended before any registration of the device was read."""
@@ -26,15 +26,17 @@ def tell_sho(order: Order, *, brought_by: Order | None = None) -> TellSho:
     """The report on an order: with the TRE's receipt, or without one when it never got that far.
 
     A TRE that fell back says so with a receipt for the package that brought the MCIM. When another order activated it,
-    `brought_by` is the order of that package, and the report is about that one.
+    `brought_by` is the order of that package, and the report is about that one. The home operator whose MCIM another
+    one deleted, by its release, is told when that other one was (mo-design §6.6): the receipt closes its subscription.
     """
     receipt, result = order.receipt, order.result
     if order.state is OrderState.REFUSED or receipt is None or result is None:
         receipt, result = None, int(ResultCode.REFUSED)
     told = brought_by if result == ResultCode.FELL_BACK and brought_by is not None else order
+    own = order.state is not OrderState.CLOSED or brought_by is None
     return TellSho(
-        key=f"{told.order_id}:report:{result}",
-        sho_id=told.sho_id,
+        key=f"{told.order_id}:report:{result}" + ("" if own else ":former"),
+        sho_id=told.sho_id if own or brought_by is None else brought_by.sho_id,
         order_id=told.order_id,
         req_id=told.req_id or NO_REQUEST,
         receipt=receipt,
@@ -44,7 +46,9 @@ def tell_sho(order: Order, *, brought_by: Order | None = None) -> TellSho:
     )
 
 
-def settle_report(order: Order, outcome: Outcome, now: datetime) -> tuple[Order, tuple[Entry, ...]]:
+def settle_report(
+    order: Order, outcome: Outcome, now: datetime, *, brought_by: Order | None = None
+) -> tuple[Order, tuple[Entry, ...]]:
     """The order after the home operator answered, or did not answer, a report on it (REQ-67).
 
     The last arrow of an order that needs no attach, or whose attach was heard of earlier, is taken at once.
@@ -64,7 +68,14 @@ def settle_report(order: Order, outcome: Outcome, now: datetime) -> tuple[Order,
     if after.state is OrderState.REPORTED:
         after, more = settle_attach(after, now)
         entries.extend(more)
+    if after.state is OrderState.CLOSED and _deletes_anothers(after, brought_by):
+        after = dataclasses.replace(after, report_owed=True)
     return after, tuple(entries)
+
+
+def _deletes_anothers(order: Order, brought_by: Order | None) -> bool:
+    """Whether the MCIM that is gone was of another home operator."""
+    return order.operation is Operation.DELETE and brought_by is not None and brought_by.sho_id != order.sho_id
 
 
 def _event(order: Order, outcome: ReportAcknowledged | PartnerSaidNo) -> tuple[OrderEvent, str]:

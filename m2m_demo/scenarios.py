@@ -6,6 +6,7 @@ from typing import Final
 
 from m2m_demo.cast import BACKENDS, Cast
 from m2m_demo.course import provision
+from m2m_demo.life_cycle_scenarios import LIFE_CYCLE
 from m2m_demo.play import Play
 from m2m_demo.provisioning_scenarios import PROVISIONING
 from mcim.vocabulary import Suite
@@ -33,4 +34,5 @@ SCENARIOS: Final[tuple[Play, ...]] = (
         for backend, where in zip(BACKENDS, ("software", "a PKCS #11 token", "a TPM"), strict=True)
     ),
     *PROVISIONING,
+    *LIFE_CYCLE,
 )

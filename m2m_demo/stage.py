@@ -41,6 +41,7 @@ class Stage:
         self.supervisor = supervisor
         self.chosen_sho: str | None = SHO_ID  # by the subscriber; None: the device takes the one of the order
         self.ports: dict[str, dict[str, int]] = {}  # actor → listener → port
+        self.operators: dict[str, str] = {"sho": SHO_ID}  # home operator → its id
         self.between: dict[str, str] = {}  # partner → who stands between it and the DPF
         self.registrar = False  # whether there is a registration operator, and the device begins with its PCID alone
         self.extra: dict[str, dict[str, TomlValue]] = {}  # actor → settings of its own beside the usual ones
@@ -140,13 +141,13 @@ class Stage:
         except (ValueError, KeyError):  # it ended with an error, which is in its log
             return code, tail(device.log)
 
-    def open_order(self, *, expires_in_s: int | None = None) -> str:
-        """The home operator opens an order at the DPF; the order's id."""
+    def open_order(self, *terms: str, sho: str = "sho", expires_in_s: int | None = None) -> str:
+        """A home operator opens an order at the DPF; the order's id."""
         dpf = self._url("dpf", "partner")
         expiry = () if expires_in_s is None else ("--expires-in", str(expires_in_s))
         output = self.supervisor.command(
             "order-open",
-            self.world.command("sho", "order", "open", "--m2me-id", M2ME_ID, "--dpf", dpf, *expiry, "--json"),
+            self.world.command(sho, "order", "open", "--m2me-id", M2ME_ID, "--dpf", dpf, *terms, *expiry, "--json"),
         )
         return str(json.loads(output)["orderId"])
 
@@ -157,9 +158,9 @@ class Stage:
 
     # --- what the cues are made of ------------------------------------------------------------------------------------
 
-    def start(self, actor: str) -> Process:
+    def start(self, actor: str, command: str = "serve") -> Process:
         """Start a server."""
-        return self.supervisor.start(actor, self.world.command(actor, "serve"))
+        return self.supervisor.start(actor, self.world.command(actor, command))
 
     def wait_ready(self, process: Process) -> None:
         """Wait until a server listens, and note its ports."""
@@ -210,6 +211,10 @@ class Stage:
                 raise DemoFailed(f"not done after {timeout_s:.0f} s")
             time.sleep(POLL_S)
         tell(self.new_records(all_of_them=True))
+
+    def url(self, actor: str, listener: str) -> str:
+        """Where a listener is."""
+        return self._url(actor, listener)
 
     def _url(self, actor: str, listener: str) -> str:
         return f"https://{HOST}:{self.ports.get(actor, {}).get(listener, _UNKNOWN_PORT)}"
@@ -309,7 +314,8 @@ class Stage:
             "pva_url": self._url(self.between.get("pva", "pva"), "partner"),
             "pva_anchors": self.world.anchors("pva"),
             "pva_id": PVA_ID,
-            "shos": {SHO_ID: self._url(self.between.get("sho", "sho"), "partner")},
+            "limits": {"report_retry_s": 1.0},
+            "shos": {name: self._url(self.between.get(sho, sho), "partner") for sho, name in self.operators.items()},
         }
         if self.registrar:
             own |= {"allowed_registrars": [RO_ID], "partner": {"port": self._dpf_port}}
@@ -371,6 +377,7 @@ class Stage:
                 "bootstrap_secret_file": world.home("m2me") / SECRET_FILE,
                 "tls_roots": world.anchors("tls"),
                 "network_url": self._url("sho", "network"),
+                "networks": {name: self._url(sho, "network") for sho, name in self.operators.items() if sho != "sho"},
                 "tre": self._tre_settings(),
                 "session": {"encoding": self.cast.encoding},
                 "retry": {"attempts": 3, "polls": 3, "first_delay_s": 0.2, "max_delay_s": 1.0},

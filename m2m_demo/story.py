@@ -64,7 +64,7 @@ class Story:
         """One record; a heading first when its step is another one."""
         if record.kind == "message" and not self._exchange.is_new(record):
             return
-        if self._is_next(record):
+        if record.step != "-" and self._is_next(record):
             self._step = record.step
             self._told.add(record.step)
             self._heading(record.step)

@@ -18,12 +18,13 @@ from typing import Final
 HOST: Final = "127.0.0.1"
 DPF_ID: Final = "dpf.m2m.example"
 SHO_ID: Final = "sho.m2m.example"
+SHO2_ID: Final = "sho2.m2m.example"
 PVA_ID: Final = "urn:m2m:pva:m2m.example"
 RO_ID: Final = "ro.m2m.example"
 VNO: Final = "26201"  # network that a device visits for its first attach
 TRE_VERSION: Final = "1.0"
-ACTORS: Final = ("pva", "sho", "dpf", "ro", "m2me")
-MODULES: Final = {"pva": "pva", "sho": "sho", "dpf": "dmserver", "ro": "ro", "m2me": "dmclient"}
+ACTORS: Final = ("pva", "sho", "sho2", "dpf", "ro", "m2me")
+MODULES: Final = {"pva": "pva", "sho": "sho", "sho2": "sho", "dpf": "dmserver", "ro": "ro", "m2me": "dmclient"}
 PREFIXES: Final = ("PVA_", "SHO_", "RO_", "DMSERVER_", "DMCLIENT_")  # settings in our environment are not the demo's
 
 TomlValue = str | int | float | bool | Path | list[str] | Mapping[str, "TomlValue"]

@@ -154,13 +154,13 @@ def orders_to_call_for(connection: Connection, now: datetime) -> list[Order]:
     return [_order(row) for row in rows]
 
 
-def order_that_brought(connection: Connection, device_id: str, sho_id: str, mcim_id: str) -> Order | None:
-    """The newest order by which this home operator brought that MCIM to the device."""
+def order_that_brought(connection: Connection, device_id: str, sho_id: str | None, mcim_id: str) -> Order | None:
+    """The newest order by which this home operator, or any (None), brought that MCIM to the device."""
     row = connection.execute(
         select(orders)
         .where(
             orders.c.device_id == device_id,
-            orders.c.sho_id == sho_id,
+            *(() if sho_id is None else (orders.c.sho_id == sho_id,)),
             orders.c.mcim_id == mcim_id,
             orders.c.operation.in_([Operation.INSTALL.label, Operation.REPLACE.label]),
             orders.c.state.in_([OrderState.REPORTED.value, OrderState.CLOSED.value]),

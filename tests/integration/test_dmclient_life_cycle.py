@@ -86,7 +86,13 @@ def dpf_of(device: Device) -> MemoryDpf:
     return SERVERS.setdefault(device.tre, MemoryDpf(Script()))
 
 
-def agent_for(device: Device, script: Script, network: FakeNetwork | None, **policy: Any) -> Agent:
+def agent_for(
+    device: Device,
+    script: Script,
+    network: FakeNetwork | None,
+    networks: dict[str, FakeNetwork] | None = None,
+    **policy: Any,
+) -> Agent:
     dpf_of(device).script = script
 
     async def no_sleep(seconds: float) -> None:
@@ -99,6 +105,7 @@ def agent_for(device: Device, script: Script, network: FakeNetwork | None, **pol
         settings=SessionSettings(max_msg_size=4096),
         policy=RetryPolicy(**policy),
         sleep=no_sleep,
+        networks=networks,
     )
 
 
@@ -228,6 +235,17 @@ async def test_fall_back(tmp_path):
     assert device.usable_mcim().mcim_id == MCIM_ID
     assert network.answers == []
     assert tre.confirmed == [MCIM_ID, MCIM_ID]
+
+
+async def test_each_mcim_attaches_at_the_network_of_its_operator(tmp_path):
+    """mo-design §6.6: the operator's own address where there is one, the usual one for all others."""
+    device, _ = bootstrapped_device(tmp_path, tre=FakeTre())
+    own, other = FakeNetwork([CHALLENGE, ATTACHED]), FakeNetwork([])
+    script = Script(delivery(b"good package"))
+    networks = {"another.example": other, "sho.example": own}
+    assert await agent_for(device, script, other, networks).serve(Call(server_id=DPF)) == ""
+    assert script.alerts == [("ProvisioningComplete", "1200"), ("NetworkAttach", "1200")]
+    assert own.answers == []
 
 
 async def test_run_ends_attached_after_a_fall_back(tmp_path):

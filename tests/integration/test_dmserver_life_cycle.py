@@ -300,6 +300,35 @@ async def test_req70_change_of_sho_names_the_new_operator_and_keeps_the_old_mcim
     assert {ask.sho_id for ask in dpf.partners.asked if isinstance(ask, TellSho)} == {SHO_ID, NEW_SHO}
 
 
+async def test_mo_design_6_6_the_former_operator_hears_that_its_mcim_is_gone(dpf: Dpf):
+    """mo-design §6.6 step 8, REQ-67: the new one deleted it by the release; the old one gets the receipt, surely."""
+    device = StubDevice()
+    brought = await installed(dpf, device)
+    mcim_id = dpf.order(brought).mcim_id
+    assert mcim_id is not None
+    order_id = dpf.open_order(sho_id=NEW_SHO, operation="delete", mcim_id=mcim_id, purpose="change-of-sho")
+    dpf.partners.answers[TellSho] = lambda ask: (
+        PartnerDown(reason="asleep") if ask.sho_id == SHO_ID else ReportAcknowledged(subscription="-")
+    )
+    await dpf.session(device, session_id="A")
+    done = device.operate()
+    assert done is not None
+    await dpf.session(device, done, session_id="B")
+    assert (dpf.order(order_id).state, dpf.order(order_id).report_owed) == (OrderState.CLOSED, True)
+    await dpf.conductor.tidy()
+    dpf.restart()
+    del dpf.partners.answers[TellSho]
+    await dpf.conductor.tidy()
+    await dpf.conductor.tidy()
+    told = [ask for ask in dpf.partners.asked if isinstance(ask, TellSho)][-3:]
+    assert [ask.sho_id for ask in told] == [NEW_SHO, SHO_ID, SHO_ID]
+    assert {ask.receipt for ask in told} == {dpf.order(order_id).receipt}
+    assert {ask.order_id for ask in told} == {order_id}  # by its own order the former one would look for its package
+    assert told[0].key != told[1].key == told[2].key
+    assert not dpf.order(order_id).report_owed
+    assert dpf.order(order_id).state is OrderState.CLOSED
+
+
 async def test_a_registration_open_for_another_operator_is_renewed_for_a_change_alone(dpf: Dpf):
     """T14: a first installation takes no registration away from another home operator; a change of SHO says so."""
     device = StubDevice()
