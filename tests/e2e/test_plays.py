@@ -15,9 +15,9 @@ from m2m_demo.hardware import missing
 from m2m_demo.play import Play
 from m2m_demo.scenarios import FIRST, SCENARIOS
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(250)]  # some plays have many processes and several sessions
 
-TIMEOUT_S = 110
+TIMEOUT_S = 240
 
 
 def played(*arguments: str) -> dict[str, Any]:
