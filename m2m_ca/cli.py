@@ -11,10 +11,13 @@ import typer
 from cryptography import x509
 
 from actor_runtime.cli import run, show_rows
+from actor_runtime.pem_files import read_chain
 from m2m_ca.directory import CaDirectory, CaError, read_request, write_tre_certificates
+from m2m_ca.files import write_public
 from m2m_ca.publisher import publish as publish_lists
 from m2m_ca.records import RevocationReason
 from m2m_ca.revocation_lists import make_lists
+from m2m_ca.supplier import make_supplier_command
 from mcim.certificates import Role, load_pem_chain
 from mcim.errors import CertificateRefused
 
@@ -91,6 +94,34 @@ def issue_supplier(
 ) -> None:
     """A signing key and certificate of an equipment supplier, for its commands to TREs."""
     CaDirectory(directory).issue_signing(Role.SUPPLIER, identity, out, _now())
+
+
+@app.command("supplier-command")
+def supplier_command(
+    signer: Annotated[Path, typer.Argument(help="Directory of `issue supplier`: signing.key and signing.crt.")],
+    tre_id: Annotated[str, typer.Option(help="The TRE it is for.")],
+    counter: Annotated[int, typer.Option(min=1, help="Higher than that of the last command to this TRE.")],
+    out: Annotated[Path, typer.Option("--out", help="File to write, for `dmclient tre supplier-command`.")],
+    sho_anchors: Annotated[
+        Path | None, typer.Option(help="PEM: the roots for home operators that the TRE is to have from now on.")
+    ] = None,
+    unlock_token: Annotated[
+        bool, typer.Option("--unlock-token", help="Tries with the device token begin again.")
+    ] = False,
+    days: Annotated[float, typer.Option(min=0.01, max=366, help="How long the TRE may take it.")] = 7,
+) -> None:
+    """A command of the equipment supplier to one TRE (REQ-44, REQ-61)."""
+    roots = () if sho_anchors is None else read_chain(sho_anchors, "roots for home operators")
+    octets = make_supplier_command(
+        signer,
+        tre_id=tre_id,
+        counter=counter,
+        sho_roots=roots,
+        unlock_token=unlock_token,
+        now=_now(),
+        life=timedelta(days=days),
+    )
+    write_public(out, octets)
 
 
 @issue.command("tre")
