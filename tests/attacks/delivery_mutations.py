@@ -10,6 +10,13 @@ from typing import Final
 
 ROWS: Final[tuple[tuple[str, str, str, str, tuple[str, ...]], ...]] = (
     (
+        "T10",
+        "sho/report.py",
+        "known = row is not None and row.dpf_id in client_names",
+        "known = row is not None",
+        ("tests/integration/test_sho_operations.py::test_a_report_is_taken_from_the_dpf_of_its_order",),
+    ),
+    (
         "T2",
         "dmserver/reception.py",
         (

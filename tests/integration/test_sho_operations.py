@@ -16,14 +16,14 @@ from mcim.certificates import Role, TrustAnchors
 from mcim.content import McimContent, UpdateContent
 from mcim.package import verify_package
 from mcim.vocabulary import AlgorithmId, Container, McimPolicy, Operation, ResultCode
-from sho.app import network_application
+from sho.app import network_application, partner_application
 from sho.identity import load_identity
 from sho.release import issue_release
 from sho.store import handovers, repository, tables, tokens, updates
 from sho.store.tokens import TokenRow
 from sho.store.updates import NewValues
 from sho.subscriptions import Credential
-from tests.support_operators import M2ME_ID, SHO_ID, TRE_ID, Device, Pki, calling, der, ec_key, running
+from tests.support_operators import DPF_ID, M2ME_ID, SHO_ID, TRE_ID, Device, Pki, calling, der, ec_key, running
 from tests.support_sho import CREDENTIALS, OFFER, Exchange, Usim, fill, order, serving, sho_settings, states
 
 NEW = Credential(imsi="001010000009999", k=b"n" * 15 + b"k", opc=b"n" * 15 + b"o")
@@ -271,6 +271,23 @@ async def test_a_fall_back_is_bound_and_fresh(world):
     for forged in ({"sequence": None}, {"nonce": bytes(32)}, {"package_hash": bytes(32)}, {"mcim_id": None}):
         assert await refused(world.finish(exchange, ResultCode.FELL_BACK, **forged)) == (403, "receipt-refused")
     assert (await states(world.sho))[0] == "armed"
+
+
+async def test_a_report_is_taken_from_the_dpf_of_its_order(pki, tmp_path, device):
+    """T10 REQ-67: another partner with a true receipt in its hands arms nothing; whom it concerns still can."""
+    partners = frozenset({DPF_ID, "stranger.example"})
+    async with serving(sho_settings(pki, tmp_path, allowed_clients=partners), pki) as (sho, dpf):
+        await fill(sho)
+        exchange = Exchange(pki, device)
+        await exchange.hand_over(dpf)
+        receipt = exchange.receipt()
+        async with (
+            running(partner_application(sho), pki.server(SHO_ID)) as url,
+            calling(url, pki.client("stranger.example")) as other,
+        ):
+            assert await refused(exchange.report(other, receipt)) == (404, "handover-unknown")
+        assert "armed" not in await states(sho)
+        assert (await exchange.report(dpf, receipt))["subscription"] == "armed"
 
 
 async def test_old_receipts_move_nothing(world):
