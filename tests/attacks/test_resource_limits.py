@@ -227,6 +227,15 @@ def test_largest_package(arena: Arena) -> None:
     still_provisions(arena, arena.good.ljust(arena.tre.facts().max_package))
 
 
+def test_no_header_is_read_out_of_too_much(arena: Arena) -> None:
+    """T12 REQ-32: white space behind a good package is legal XML, and never parsed when there is too much of it."""
+    padding = MAX_PACKAGE_SIZE - len(arena.good)
+    assert peek_header(arena.good + b" " * padding).sho_id == SHO
+    with pytest.raises(PackageRefused) as caught:
+        peek_header(arena.good + b" " * (padding + 1))
+    assert caught.value.code is ResultCode.MALFORMED
+
+
 def test_limit_of_the_library() -> None:
     """T12 REQ-59: whatever a TRE would take, nobody parses more than 256 KiB."""
     with pytest.raises(PackageRefused, match="more than"):

@@ -14,10 +14,11 @@ from dmserver.asks import PackageGiven
 from dmserver.audit import Entry
 from dmserver.orders import Order
 from dmserver.reception import PackageFacts, check_package
+from mcim.errors import PackageRefused
 from mcim.key_id import key_id_of
 from mcim.package import build_package
-from mcim.package_header import PackageHeader
-from mcim.vocabulary import Container, Operation, Suite
+from mcim.package_header import PackageHeader, peek_header
+from mcim.vocabulary import MAX_PACKAGE_SIZE, Container, Operation, ResultCode, Suite
 from tests.support_pki import DPF_ID, M2ME_ID, NOW, SHO_ID, TRE_ID, pki
 
 PKI = pki()
@@ -107,6 +108,22 @@ def test_good_package(container: Container) -> None:
 def test_package_for_another(container: Container, name: str, value: object) -> None:
     """REQ-25 T4: what the TRE could only refuse does not cost the device its nonce."""
     assert not checked(given(container, **{name: value}))["package-header"].passed
+
+
+@pytest.mark.parametrize("container", Container)
+def test_no_header_is_read_out_of_too_much(container: Container) -> None:
+    """T12 REQ-32: right in everything but its size, so that nothing but the limit refuses it."""
+    package = build_package(
+        HEADER,
+        bytes(MAX_PACKAGE_SIZE),
+        recipient_public_key=PKI.platform_key.public_key(),
+        signing_key=PKI.sho.key,
+        signer_chain=PKI.sho.chain,
+        container=container,
+    )
+    with pytest.raises(PackageRefused) as caught:
+        peek_header(package)
+    assert caught.value.code is ResultCode.MALFORMED
 
 
 @pytest.mark.parametrize("octets", [b"", b"\x30", b"\x30\x80", b"<a/>", b"\x30\x03\x02\x01\x01"])
