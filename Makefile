@@ -11,7 +11,10 @@ DEV_EXTRAS ?= dev,pkcs11$(shell pkg-config --exists tss2-esys 2>/dev/null && ech
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1  /p' $(MAKEFILE_LIST) | column -t -l 2
 
-demo: $(VENV)/.runtime ## provision one M2M device end to end, every message and check real
+# Keys in a token or a TPM need the extras, which come with the tests' environment.
+DEMO_NEEDS = $(if $(or $(findstring tpm,$(DEMO_FLAGS)),$(findstring pkcs11,$(DEMO_FLAGS)),$(findstring remote,$(DEMO_FLAGS))),.dev,.runtime)
+
+demo: $(VENV)/$(DEMO_NEEDS) ## provision one M2M device end to end, every message and check real
 	@$(BIN)/m2m-demo $(DEMO_FLAGS)
 
 test: $(VENV)/.dev ## every test this machine can run (those that need Docker: make test-docker)
