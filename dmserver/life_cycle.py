@@ -51,6 +51,7 @@ class LifeCycle(Delivery):
         self._on_answers |= {Step.LOCATE: self._take_containers, Step.OPERATE: self._take_operation}
 
     def _read(self) -> Then:
+        """Read M2MMobj; `Provisioning` says how."""
         raise NotImplementedError
 
     # --- finding the container ----------------------------------------------------------------------------------------

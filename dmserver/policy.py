@@ -147,6 +147,7 @@ class PolicyBase:
         return self._move(self._on_outcome[self._step](outcome, now))
 
     def _begin(self, now: datetime) -> Then:
+        """First step of a session; the last class of the chain, `Provisioning`, says it."""
         raise NotImplementedError
 
     def _hear(self, alerts: tuple[DeviceAlert, ...]) -> None:
