@@ -19,13 +19,15 @@ from m2m_ca.publisher import publish
 from m2m_ca.records import RevocationReason
 from mcim.certificates import load_pem_chain
 
-NOW = datetime.now(UTC).replace(microsecond=0)
+
+def clock() -> datetime:
+    return datetime.now(UTC).replace(microsecond=0)
 
 
 @pytest.fixture
 def ca(tmp_path: Path) -> CaDirectory:
     made = CaDirectory(tmp_path / "pki")
-    made.demo_pki(hosts=["localhost"], sho_id="sho.example", dpf_id="dpf.example", pva_id="urn:pva", now=NOW)
+    made.demo_pki(hosts=["localhost"], sho_id="sho.example", dpf_id="dpf.example", pva_id="urn:pva", now=clock())
     return made
 
 
@@ -103,7 +105,7 @@ async def test_a_revocation_is_published_while_it_runs(ca: CaDirectory) -> None:
     leaf = load_pem_chain((ca.path / "sho" / "signing.crt").read_bytes())[0]
     async with published(ca) as (http, url):
         assert len(await fetched(http, url)) == 0
-        await asyncio.to_thread(ca.revoke_certificate, leaf, RevocationReason.KEY_COMPROMISE, NOW)
+        await asyncio.to_thread(ca.revoke_certificate, leaf, RevocationReason.KEY_COMPROMISE, clock())
         async with asyncio.timeout(20):
             while not len(crl := await fetched(http, url)):
                 pass
@@ -113,7 +115,7 @@ async def test_a_revocation_is_published_while_it_runs(ca: CaDirectory) -> None:
 async def test_lists_are_fresh_before_they_run_out(ca: CaDirectory) -> None:
     """REQ-21: made anew at half their life; a broken file beside them stops nobody."""
     ahead = [timedelta()]
-    async with published(ca, now=lambda: NOW + ahead[0]) as (http, url):
+    async with published(ca, now=lambda: clock() + ahead[0]) as (http, url):
         first = await fetched(http, url)
         (ca.path / "crl" / "pva.crl").write_bytes(b"spoilt")
         ahead[0] = timedelta(days=3, hours=12)

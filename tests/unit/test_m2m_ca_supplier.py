@@ -16,7 +16,10 @@ from mcim.certificates import load_pem_chain
 from mcim.vocabulary import ResultCode
 from tests.support_tre import M2ME_ID, SEAL_KEY, TRE_ID
 
-NOW = datetime.now(UTC).replace(microsecond=0)
+
+def now() -> datetime:
+    """The command line issues by the clock of the machine, so the TRE is asked by that clock, too, at that moment."""
+    return datetime.now(UTC).replace(microsecond=0)
 
 
 @pytest.fixture
@@ -24,7 +27,7 @@ def made(tmp_path: Path) -> tuple[Tre, Path]:
     """A TRE that the manufacturer certified, and the directory of the CAs; the supplier's key is in `supplier`."""
     pki = tmp_path / "pki"
     ca = CaDirectory(pki)
-    ca.init(NOW)
+    ca.init(now())
     tre = Tre.manufacture(
         tmp_path / "tre",
         seal_key=SEAL_KEY,
@@ -34,7 +37,7 @@ def made(tmp_path: Path) -> tuple[Tre, Path]:
         key_type="ec",
         token=b"label-2026",
     )
-    issued = ca.issue_tre(tre.certification_request(), NOW)
+    issued = ca.issue_tre(tre.certification_request(), now())
     sho, supplier = (load_pem_chain((pki / "anchors" / f"{each}.pem").read_bytes()) for each in ("sho", "manufacturer"))
     tre.install_certificates(issued.platform, issued.attest, issued.chain, sho, supplier_anchors=supplier)
     run("issue", "supplier", pki, "--identity", "urn:m2m:supplier:1", "--out", tmp_path / "supplier")
@@ -57,18 +60,18 @@ def test_other_roots(made: tuple[Tre, Path]) -> None:
     tre, directory = made
     octets = command(directory, 1, "--sho-anchors", directory / "pki" / "anchors" / "pva.pem")
     before = tre.facts().trust_anchor_ids
-    assert tre.supplier_command(octets, NOW) is ResultCode.SUCCESS
+    assert tre.supplier_command(octets, now()) is ResultCode.SUCCESS
     assert tre.facts().trust_anchor_ids != before
-    assert tre.supplier_command(octets, NOW) is ResultCode.REPLAY
+    assert tre.supplier_command(octets, now()) is ResultCode.REPLAY
 
 
 def test_token_unlocked(made: tuple[Tre, Path]) -> None:
     """REQ-61: for this TRE, and for no other."""
     tre, directory = made
-    assert tre.supplier_command(command(directory, 1, "--unlock-token", tre_id="urn:m2m:tre:2"), NOW) is (
+    assert tre.supplier_command(command(directory, 1, "--unlock-token", tre_id="urn:m2m:tre:2"), now()) is (
         ResultCode.WRONG_RECIPIENT
     )
-    assert tre.supplier_command(command(directory, 2, "--unlock-token"), NOW) is ResultCode.SUCCESS
+    assert tre.supplier_command(command(directory, 2, "--unlock-token"), now()) is ResultCode.SUCCESS
 
 
 def test_a_command_asks_for_something(made: tuple[Tre, Path]) -> None:
