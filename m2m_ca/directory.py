@@ -18,6 +18,10 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import re
+import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -53,6 +57,11 @@ ROOTS: Final = {"operator-root": "sho", "manufacturer-root": "manufacturer"}
 CAS: Final = (*PURPOSES.values(), *ROOTS)
 TRE_KINDS: Final = ("platform", "attest")
 
+_LABEL: Final = r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?"
+_HOST: Final = re.compile(rf"{_LABEL}(\.{_LABEL})*|[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*")  # DNS name or IPv4; IPv6
+_FQDN: Final = re.compile(rf"{_LABEL}(\.{_LABEL})+")
+_URI: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!-~]+")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TreCertificates:
@@ -78,8 +87,19 @@ class CaDirectory:
         """
         if (self.path / "ca").exists():
             raise CaError(f"{self.path} has CAs already", hint="take another directory")
-        if crl_url is not None and (urlsplit(crl_url).scheme not in ("http", "https") or not crl_url.isascii()):
+        if crl_url is not None and not _is_http_url(crl_url):
             raise CaError(f"{crl_url}: not an http or https URL")
+        self.path.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(dir=self.path, prefix=".new-"))
+        try:
+            CaDirectory(made)._make(now, crl_url)
+            shutil.rmtree(self.path / "anchors", ignore_errors=True)  # left by an `init` that was killed
+            for name in ("anchors", "issued.jsonl", "ca"):  # the last one says that all of it is there
+                os.replace(made / name, self.path / name)
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+
+    def _make(self, now: datetime, crl_url: str | None) -> None:
         write_public(self.path / "ca" / "settings.json", json.dumps({"crlUrl": crl_url}).encode())
         below_roots: list[x509.Certificate] = []
         for purpose, name in PURPOSES.items():
@@ -109,7 +129,9 @@ class CaDirectory:
             if name not in CAS:
                 raise ValueError(name)
             return x509.load_pem_x509_certificate(path.read_bytes())
-        except (OSError, ValueError) as exc:
+        except FileNotFoundError as exc:
+            raise CaError(f"no {name} CA in {self.path}", hint="`m2m-ca init` makes CAs") from exc
+        except ValueError as exc:
             raise CaError(f"no {name} CA in {self.path}", hint=f"there may be: {', '.join(CAS)}") from exc
 
     def has_key(self, name: str) -> bool:
@@ -125,8 +147,10 @@ class CaDirectory:
         certificate = self.certificate(name)
         try:
             key = load_pem_private_key((self.path / "ca" / f"{name}.key").read_bytes(), None)
-        except (OSError, ValueError, UnsupportedAlgorithm) as exc:
-            raise CaError(f"no key of the {name} CA in {self.path}", hint="`m2m-ca init` makes CAs") from exc
+        except FileNotFoundError as exc:
+            raise CaError(f"no key of the {name} CA in {self.path}", hint="it may be kept elsewhere") from exc
+        except (ValueError, TypeError, UnsupportedAlgorithm) as exc:
+            raise CaError(f"the key of the {name} CA in {self.path} is broken, or under a password") from exc
         if not isinstance(key, ec.EllipticCurvePrivateKey):
             raise CaError(f"the key of the {name} CA is not EC")
         below_root = certificate.issuer != certificate.subject
@@ -147,8 +171,11 @@ class CaDirectory:
             raise CaError(f"{path} is broken") from exc
         return None if base is None else f"{str(base).rstrip('/')}/{name}.crl"
 
-    def issue_signing(self, role: Role, identity: str, out: Path, now: datetime) -> None:
+    def issue_signing(self, role: Role, identity: str, out: Path, now: datetime) -> x509.Certificate:
         """A new key with its chain for an SHO, DPF, PVA or supplier: `signing.key` and `signing.crt` in `out`."""
+        form, told = (_URI, "URI") if role in (Role.PVA, Role.SUPPLIER) else (_FQDN, "fully qualified domain name")
+        if not form.fullmatch(identity):
+            raise CaError(f"{identity!r} is no {told}", hint=f"the identity of a {role.name} is one")
         name = _ISSUER.get(role, "operator")
         authority = self.authority(name)
         key = ec.generate_private_key(ec.SECP256R1())
@@ -157,9 +184,11 @@ class CaDirectory:
         except ValueError as exc:
             raise CaError(f"a certificate cannot carry the identity {identity!r}: {exc}") from exc
         self._deliver(out, "signing", key, (leaf, *authority.intermediates), role.name.lower(), name)
+        return leaf
 
-    def issue_tls(self, hosts: Sequence[str], out: Path, now: datetime) -> None:
+    def issue_tls(self, hosts: Sequence[str], out: Path, now: datetime) -> x509.Certificate:
         """A new key and certificate for TLS, server and client: `tls.key` and `tls.crt` in `out`."""
+        _check_hosts(hosts)
         authority = self.authority("tls")
         key = ec.generate_private_key(ec.SECP256R1())
         try:
@@ -167,6 +196,7 @@ class CaDirectory:
         except ValueError as exc:
             raise CaError(f"a certificate cannot carry these hosts: {exc}") from exc
         self._deliver(out, "tls", key, (leaf, *authority.intermediates), "tls", "tls")
+        return leaf
 
     def issue_tre(self, request: Mapping[str, object], now: datetime) -> TreCertificates:
         """Certificates for PK_D and the attestation key of one TRE, by its own request (REQ-21).
@@ -248,11 +278,11 @@ class CaDirectory:
         """`revoke` by the certificate itself, whoever of the CAs issued it, noted or not.
 
         Raises:
-            CaError: none of them did.
+            CaError: none of them did, or there are no CAs.
         """
-        for ca in CAS:
+        for ca, issuer in [(ca, self.certificate(ca)) for ca in CAS]:
             try:
-                certificate.verify_directly_issued_by(self.certificate(ca))
+                certificate.verify_directly_issued_by(issuer)
             except Exception:  # noqa: S112 (another issuer; what the library raises depends on what differs)
                 continue
             with locked(self.path):
@@ -261,6 +291,7 @@ class CaDirectory:
 
     def listing(self, *, revoked_only: bool) -> list[dict[str, object]]:
         """What was issued, with what became of it, as rows."""
+        self.certificate("tls")  # no CAs: say so
         revoked = {(each.ca, each.serial): each for each in self.records.revoked()}
         rows: list[dict[str, object]] = []
         for each in self.records.issued():
@@ -285,8 +316,9 @@ class CaDirectory:
         crl_url: str | None = None,
     ) -> None:
         """Everything the actors of one demo need: CAs, and `dpf`, `sho`, `pva`, `ro` with keys and chains."""
-        self.init(now, crl_url=crl_url)
         identities = {"dpf": dpf_id, "sho": sho_id, "pva": "pva", "ro": ro_id}
+        _check_hosts([*hosts, *identities.values()])
+        self.init(now, crl_url=crl_url)
         for actor, identity in identities.items():
             self.issue_tls(list(dict.fromkeys((identity, actor, *hosts))), self.path / actor, now)
         self.issue_signing(Role.SHO, sho_id, self.path / "sho", now)
@@ -315,6 +347,22 @@ def write_tre_certificates(certificates: TreCertificates, out: Path) -> None:
     write_public(out / "platform.crt", _pem(certificates.platform))
     write_public(out / "attest.crt", _pem(certificates.attest))
     write_public(out / "chain.pem", b"".join(_pem(certificate) for certificate in certificates.chain))
+
+
+def _check_hosts(hosts: Sequence[str]) -> None:
+    for host in hosts:
+        if not _HOST.fullmatch(host):
+            raise CaError(f"{host!r} is no host name and no IP address")
+
+
+def _is_http_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return (
+            parts.scheme in ("http", "https") and bool(parts.hostname and parts.port != 0) and bool(_URI.fullmatch(url))
+        )
+    except ValueError:  # a port that is none
+        return False
 
 
 def _row(each: Issued, at: str | None, reason: str | None) -> dict[str, object]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -17,6 +17,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from m2m_ca.files import CaError, append_line, write_public
 from mcim.authority import Revocation
 from mcim.key_id import key_id_of
+
+
+_RESTORE: Final = "restore it: revocation lists are made from it"
 
 
 class RevocationReason(StrEnum):
@@ -101,15 +104,18 @@ class Records:
 
     def revoked(self, ca: str | None = None) -> list[Revoked]:
         """All revocations, or those of one CA, oldest first."""
-        found = [
-            Revoked(
-                ca=str(line["ca"]),
-                serial=int(str(line["serial"]), 16),
-                reason=RevocationReason(line["reason"]),
-                at=datetime.fromisoformat(str(line["at"])).astimezone(UTC),
-            )
-            for line in _lines(self._revoked)
-        ]
+        try:
+            found = [
+                Revoked(
+                    ca=str(line["ca"]),
+                    serial=int(str(line["serial"]), 16),
+                    reason=RevocationReason(line["reason"]),
+                    at=datetime.fromisoformat(str(line["at"])).astimezone(UTC),
+                )
+                for line in _lines(self._revoked)
+            ]
+        except (ValueError, KeyError) as exc:
+            raise CaError(f"{self._revoked}: a line is broken", hint=_RESTORE) from exc
         return [each for each in found if ca in (None, each.ca)]
 
     def revoke(self, ca: str, serial: int, reason: RevocationReason, now: datetime) -> bool:
@@ -136,13 +142,18 @@ class Records:
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a record file. A last line that a crash cut short was never acknowledged and is passed over."""
-    if not path.exists():
-        return
-    for line in path.read_text(encoding="utf-8").splitlines():
+    """The lines of a record file. A line that a crash cut short was never acknowledged and is passed over.
+
+    Raises:
+        CaError: a whole line is broken; a revocation must not vanish without a word.
+    """
+    octets = path.read_bytes() if path.exists() else b""
+    for number, line in enumerate(octets.splitlines(), start=1):
+        if not line.endswith(b"}"):
+            continue
         try:
             value = json.loads(line)
             int(str(value["serial"]), 16)
-        except (ValueError, TypeError, KeyError):
-            continue
+        except (ValueError, TypeError, KeyError) as exc:
+            raise CaError(f"{path}: line {number} is broken", hint=_RESTORE) from exc
         yield value

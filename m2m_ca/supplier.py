@@ -37,6 +37,8 @@ def make_supplier_command(
         CaError: it asks for nothing, or a value is out of its range.
         ConfigError: there is no key, or it does not belong to the certificate.
     """
+    if not sho_roots and not unlock_token:
+        raise CaError("a command that asks for nothing", hint="--unlock-token, --sho-anchors FILE, or both")
     chain = read_chain(signer / "signing.crt", "supplier certificate")
     key = read_signing_key(signer / "signing.key", chain[0])
     start = now.replace(microsecond=0)
@@ -51,4 +53,4 @@ def make_supplier_command(
         )
         return issue_supplier_command(command, lambda octets: raw_signature(key, octets), chain)
     except InvalidArgument as exc:
-        raise CaError(f"no command: {exc}", hint="--unlock-token, --sho-anchors FILE, or both") from exc
+        raise CaError(f"no command: {exc}") from exc

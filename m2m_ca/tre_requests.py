@@ -44,7 +44,8 @@ def read_request(path: Path) -> Mapping[str, object]:
         CaError: unreadable, too large, or not a JSON object.
     """
     try:
-        octets = path.read_bytes()
+        with path.open("rb") as file:
+            octets = file.read(MAX_REQUEST + 1)
         request = json.loads(octets) if len(octets) <= MAX_REQUEST else None
     except (OSError, ValueError, RecursionError) as exc:
         raise CaError(f"{path} is no certification request") from exc

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import stat
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from typer.testing import CliRunner
 
 from m2m_ca import cli
-from m2m_ca.directory import CaDirectory, CaError, read_request, write_secret
+from m2m_ca.directory import CAS, CaDirectory, CaError, read_request, write_secret
 from mcim.certificates import Role, TrustAnchors, load_pem_chain, validate
 from mcim.key_id import key_id_of
 from mcim.statements import raw_signature
@@ -283,6 +284,43 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli, "_now", lambda: NOW)
 
 
+def test_an_init_that_was_cut_short_can_be_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """REQ-43: there are all CAs or none, and what a cut left does not hinder the next one."""
+    ca, replace = CaDirectory(tmp_path / "pki"), os.replace
+
+    def cut(source: Path, target: Path) -> None:
+        if Path(target).name == "ca":
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("m2m_ca.directory.os.replace", cut)
+        with pytest.raises(KeyboardInterrupt):
+            ca.init(NOW)
+    with pytest.raises(CaError, match="no tls CA"):
+        ca.listing(revoked_only=False)
+    ca.init(NOW)
+    assert len(ca.listing(revoked_only=False)) == 2
+    assert {each.name for each in ca.path.iterdir()} == {"anchors", "ca", "issued.jsonl"}
+    ca.issue_signing(Role.SHO, SHO_ID, tmp_path / "sho", NOW)
+    signing = load_pem_chain((tmp_path / "sho" / "signing.crt").read_bytes())
+    validate(signing[0], signing[1:], anchors(ca, "sho"), Role.SHO, NOW, identity=SHO_ID)
+
+
+@pytest.mark.usefixtures("clock")
+def test_what_was_made_is_shown(tmp_path: Path) -> None:
+    """REQ-21: files, serial number and end of each certificate; the serial number is that to revoke by."""
+    pki = tmp_path / "pki"
+    assert json.loads(ok("init", pki, "--json")) == {"directory": str(pki), "anchors": str(pki / "anchors")}
+    shown = json.loads(ok("issue", "tls", pki, "--host", "a.example", "--out", tmp_path / "tls", "--json"))
+    leaf = load_pem_chain(Path(shown["certificate"]).read_bytes())[0]
+    assert (shown["serial"], mode(Path(shown["key"]))) == (f"{leaf.serial_number:x}", 0o600)
+    assert shown["notAfter"] == leaf.not_valid_after_utc.isoformat()
+    revoked = json.loads(ok("revoke", pki, "--ca", "tls", "--serial", shown["serial"], "--json"))
+    assert revoked == {"serial": shown["serial"], "state": "revoked"}
+    assert json.loads(ok("crl", pki, "--json")) == dict.fromkeys(CAS, 1)
+
+
 @pytest.mark.usefixtures("clock")
 def test_command_line(tmp_path: Path) -> None:
     """REQ-21: production from the shell: CAs, operators, a device, a revocation list."""
@@ -346,6 +384,19 @@ def test_command_line_demo_pki(tmp_path: Path) -> None:
         pytest.param(("publish", "{tmp}/none"), id="publish-no-ca"),
         pytest.param(("publish", "{demo}", "--listen", "nowhere"), id="publish-no-address"),
         pytest.param(("init", "{tmp}/out", "--crl-url", "ftp://ca.example/"), id="crl-url-no-http"),
+        pytest.param(("init", "{tmp}/out", "--crl-url", "http://a b/"), id="crl-url-with-space"),
+        pytest.param(("init", "{tmp}/out", "--crl-url", "http://"), id="crl-url-no-host"),
+        pytest.param(("init", "{tmp}/out", "--crl-url", "http://a:x/"), id="crl-url-no-port"),
+        pytest.param(("init", "/dev/null/out"), id="init-no-directory"),
+        pytest.param(("demo-pki", "{tmp}/out", "--host", "a b"), id="demo-pki-no-host"),
+        pytest.param(("issue", "sho", "{demo}", "--identity", "a b.example", "--out", "{tmp}/out"), id="sho-no-fqdn"),
+        pytest.param(("issue", "dpf", "{demo}", "--identity", "dpf", "--out", "{tmp}/out"), id="dpf-no-fqdn"),
+        pytest.param(("issue", "pva", "{demo}", "--identity", "no uri", "--out", "{tmp}/out"), id="pva-no-uri"),
+        pytest.param(("issue", "tls", "{demo}", "--host", "", "--out", "{tmp}/out"), id="host-empty"),
+        pytest.param(("issue", "tls", "{demo}", "--host", "a..b", "--out", "{tmp}/out"), id="host-empty-label"),
+        pytest.param(("issue", "tls", "{demo}", "--host", "a.example", "--out", "/dev/null"), id="out-no-directory"),
+        pytest.param(("list", "{tmp}/none"), id="list-no-ca"),
+        pytest.param(("revoke", "{tmp}/none", "--certificate", "{demo}/dpf/tls.crt"), id="revoke-no-ca"),
     ],
 )
 def test_command_line_refusals(

@@ -191,8 +191,25 @@ def test_what_a_crash_left_of_a_line(ca: CaDirectory) -> None:
     assert ca.records.revoked() == []
     assert ca.revoke_certificate(sho_leaf(ca), RevocationReason.UNSPECIFIED, NOW)
     assert [each.serial for each in ca.records.revoked()] == [sho_leaf(ca).serial_number]
-    append_line(path, "[]")
+    append_line(path, '{"ca": "operator"')
     assert len(ca.records.revoked()) == 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"ca": "operator", "serial": "xyz"}',
+        '{"ca": "operator"}',
+        '{"ca" "operator"}',
+        '{"ca": "operator", "serial": "1"}',
+        '{"ca": "operator", "serial": "1", "reason": "onHold", "at": "2026-01-01T00:00:00+00:00"}',
+    ],
+)
+def test_a_revocation_does_not_vanish_without_a_word(ca: CaDirectory, line: str) -> None:
+    """T17, REQ-21: no list is made from records of which a whole line is broken."""
+    append_line(ca.path / "revoked.jsonl", line)
+    with pytest.raises(CaError, match=r"revoked\.jsonl: (line 1|a line) is broken"):
+        make_lists(ca, NOW)
 
 
 def refresh_lists(ca: CaDirectory, now: datetime) -> list[str]:
@@ -229,9 +246,9 @@ def test_new_keys_take_the_place_of_the_old(ca: CaDirectory, tmp_path: Path) -> 
     old, new = key(), key()
     first, other = ca.issue_tre(request(old), NOW), ca.issue_tre(request(key(), treId="urn:m2m:tre:0002"), NOW)
     (tmp_path / "r.json").write_text(json.dumps(request(new, old)))
-    said = run("issue", "tre", ca.path, tmp_path / "r.json", "--out", tmp_path / "tre")
+    said = run("issue", "tre", ca.path, tmp_path / "r.json", "--out", tmp_path / "tre", "--json")
     gone = {first.platform.serial_number, first.attest.serial_number}
-    assert said.split() == [word for serial in sorted_as_noted(ca, gone) for word in ("revoked:", f"{serial:x}")]
+    assert json.loads(said)["revoked"] == [f"{serial:x}" for serial in sorted_as_noted(ca, gone)]
     make_lists(ca, NOW)
     assert serials(ca, "manufacturer") == dict.fromkeys(gone, "superseded")
     assert other.platform.serial_number not in gone
