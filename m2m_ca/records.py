@@ -18,7 +18,6 @@ from m2m_ca.files import CaError, append_line, write_public
 from mcim.authority import Revocation
 from mcim.key_id import key_id_of
 
-
 _RESTORE: Final = "restore it: revocation lists are made from it"
 
 
