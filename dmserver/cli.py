@@ -15,6 +15,7 @@ from actor_runtime.errors import ActorError
 from actor_runtime.trail_store import records_of
 from dmserver.bootstrap import BootstrapForm, MacKey, PreparedBootstrap, Profile, prepare_bootstrap
 from dmserver.bootstrap_pull import LIFETIME_S, MAX_LIFETIME_S, offer, pull_url
+from dmserver.cli_context import Json, as_json
 from dmserver.cli_context import open_database as _database
 from dmserver.cli_context import open_sealed_database as _sealed_database
 from dmserver.cli_context import settings_of as _settings
@@ -31,7 +32,12 @@ from dmserver.store.accounts import learn_push, note_notification
 from dmserver.store.orders import find_order
 from syncml.errors import LocalProtocolError
 
-app = typer.Typer(help="DPF: OMA DM server that provisions M2M devices.", no_args_is_help=True)
+app = typer.Typer(
+    help="DPF: OMA DM server that provisions M2M devices, or a plain DM server (without `pva_url`). "
+    "Exit status: 0 done, 1 refused or failed, 2 wrong usage.",
+    epilog="Example: `dmserver --config dmserver.toml serve`",
+    no_args_is_help=True,
+)
 app.add_typer(devices_app, name="devices")
 app.add_typer(device_app, name="device")
 app.add_typer(order_app, name="order")
@@ -40,8 +46,10 @@ app.add_typer(order_app, name="order")
 @app.callback()
 def options(
     context: typer.Context,
-    config: Annotated[Path | None, typer.Option(help="Settings file (TOML).")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print data as JSON.")] = False,
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="Settings file (TOML); the environment (DMSERVER_…) wins.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON; also after the command.")] = False,
 ) -> None:
     """Options of all commands."""
     context.obj = (config, json)
@@ -53,15 +61,19 @@ def serve(context: typer.Context) -> None:
     asyncio.run(run(_settings(context)))
 
 
-@app.command()
+@app.command(epilog="Example: `dmserver -c dmserver.toml bootstrap urn:imei:004999010640000 --udp 127.0.0.1:2948`")
 def bootstrap(
     context: typer.Context,
     m2me_id: Annotated[str, typer.Argument(help="The device.")],
     udp: Annotated[str | None, typer.Option(help="HOST:PORT of the device's WAP push port.")] = None,
     http: Annotated[str | None, typer.Option(help="URL of a listener for pushes over HTTP.")] = None,
-    file: Annotated[Path | None, typer.Option(help="File to write the datagram to.")] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="File to write the datagram to; made new, for its owner alone.")
+    ] = None,
     pull: Annotated[bool, typer.Option("--pull", help="Keep it for the device to fetch; prints the URL.")] = False,
-    pull_lifetime_s: Annotated[int, typer.Option(min=1, max=MAX_LIFETIME_S, help="Seconds it waits.")] = LIFETIME_S,
+    pull_lifetime_s: Annotated[
+        int, typer.Option(min=1, max=MAX_LIFETIME_S, help="With --pull: seconds it waits.")
+    ] = LIFETIME_S,
     profile: Annotated[Profile, typer.Option(help="Bootstrap profile.")] = Profile.CP,
     sec: Annotated[MacKey, typer.Option(help="What the MAC key is made of.")] = MacKey.USERPIN,
     imsi_file: Annotated[Path | None, typer.Option(help="File with the IMSI, for netwpin and usernetwpin.")] = None,
@@ -70,8 +82,11 @@ def bootstrap(
     nested: Annotated[bool, typer.Option("--nested", help="With --http: a response inside the request.")] = False,
     client_auth: Annotated[AuthName, typer.Option(help="How the device proves itself.")] = AuthName.MD5,
     server_auth: Annotated[AuthName, typer.Option(help="How the server proves itself.")] = AuthName.MD5,
+    json: Json = False,
 ) -> None:
     """Make a new DM account for a device and send it, write it to a file, or keep it to be fetched."""
+    if not pull and (udp, http, file) == (None, None, None):
+        raise ActorError("say where it goes", hint="--udp HOST:PORT, --http URL, --file PATH or --pull")
     if pull and (udp, http, file) != (None, None, None):
         raise ActorError("say where the bootstrap goes", hint="--pull, or one of --udp, --http, --file")
     destination = None if pull else destination_of(udp=udp, http=http, file=file, nested=nested)
@@ -121,10 +136,10 @@ def bootstrap(
     shown["octets"] = octets
     if made.typed is not None:
         shown["typedNumber"] = made.typed
-    habits.show(shown, as_json=context.obj[1])
+    habits.show(shown, as_json=as_json(context))
 
 
-@app.command()
+@app.command(epilog="Example: `dmserver -c dmserver.toml notify urn:imei:004999010640000 --udp 127.0.0.1:2948`")
 def notify(
     context: typer.Context,
     m2me_id: Annotated[str, typer.Argument(help="The device.")],
@@ -134,9 +149,12 @@ def notify(
     nested: Annotated[bool, typer.Option("--nested", help="With --http: a response inside the request.")] = False,
     ui_mode: Annotated[UiModeName, typer.Option(help="How the user is involved.")] = UiModeName.BACKGROUND,
     initiator: Annotated[InitiatorName, typer.Option(help="Whose wish the session is.")] = InitiatorName.SERVER,
-    session_id: Annotated[str | None, typer.Option(help="SessionID, hexadecimal; default: the next one.")] = None,
+    session_id: Annotated[
+        str | None, typer.Option(help="SessionID, hexadecimal, 1 to FFFF; default: the next one.")
+    ] = None,
     repeat: Annotated[bool, typer.Option("--repeat", help="The last SessionID once more.")] = False,
     resync: Annotated[bool, typer.Option("--resync", help="Under the special nonce 0x00000000.")] = False,
+    json: Json = False,
 ) -> None:
     """Call a device to a session (package 0)."""
     destination = destination_of(udp=udp, http=http, file=file, nested=nested)
@@ -163,18 +181,20 @@ def notify(
         )
         trail.close()
     habits.show(
-        {"m2meId": m2me_id, "sessionId": f"{made.session_id:X}", "octets": len(made.octets)}, as_json=context.obj[1]
+        {"m2meId": m2me_id, "sessionId": f"{made.session_id:X}", "octets": len(made.octets)}, as_json=as_json(context)
     )
 
 
 @app.command()
-def audit(context: typer.Context, order_id: Annotated[str, typer.Argument(help="The order.")]) -> None:
+def audit(
+    context: typer.Context, order_id: Annotated[str, typer.Argument(help="The order.")], json: Json = False
+) -> None:
     """Show everything that was recorded for an order: messages, checks, changes of state (REQ-71)."""
     with _database(_settings(context)) as store:
         if store.read_sync(lambda c: find_order(c, order_id)) is None:
             raise ActorError(f"no order {order_id}", hint="dmserver order list")
         records = store.read_sync(lambda c: records_of(c, tables.trail, order_id))
-    if context.obj[1]:
+    if as_json(context):
         habits.show_rows(records, as_json=True)
         return
     for record in records:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -20,6 +21,8 @@ from dmserver.server import open_seal_key, open_store
 MIN_SECRET = 8  # characters; a shorter one can be found from a recorded MAC or digest
 STDIN = Path("-")
 
+Json = Annotated[bool, typer.Option("--json", help="Print JSON; also before the command.")]
+
 
 def settings_of(context: typer.Context) -> DmServerSettings:
     """The settings the command was called with; logs are set up on the way."""
@@ -30,7 +33,7 @@ def settings_of(context: typer.Context) -> DmServerSettings:
 
 def as_json(context: typer.Context) -> bool:
     """Whether data is to be printed as JSON."""
-    return bool(context.obj[1])
+    return bool(context.obj[1] or context.params.get("json"))
 
 
 @contextmanager

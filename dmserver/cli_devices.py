@@ -14,7 +14,7 @@ import typer
 from actor_runtime import cli as habits
 from actor_runtime.errors import ActorError
 from dmserver.bootstrap import new_nonce
-from dmserver.cli_context import as_json, open_database, open_sealed_database, read_secret, settings_of
+from dmserver.cli_context import Json, as_json, open_database, open_sealed_database, read_secret, settings_of
 from dmserver.operator_service import device_of, show_device
 from dmserver.push import push_address
 from dmserver.store.accounts import (
@@ -65,6 +65,7 @@ def add(
     ] = False,
     peer_profile: Profile = None,
     push: Push = None,
+    json: Json = False,
 ) -> None:
     """Make a device known."""
     if push is not None:
@@ -90,7 +91,7 @@ def add(
 
 
 @devices_app.command("list")
-def show_all(context: typer.Context) -> None:
+def show_all(context: typer.Context, json: Json = False) -> None:
     """Show all devices."""
     with open_database(settings_of(context)) as store:
         rows = store.read_sync(list_devices)
@@ -111,7 +112,7 @@ def show_all(context: typer.Context) -> None:
 
 
 @devices_app.command("show")
-def show(context: typer.Context, device: Device) -> None:
+def show(context: typer.Context, device: Device, json: Json = False) -> None:
     """Show one device: account types, when it was seen, what it said of itself. Secrets are never shown."""
     with open_database(settings_of(context)) as store:
         row = store.read_sync(lambda c: device_of(c, device))
@@ -127,6 +128,7 @@ def change(
     ] = None,
     peer_profile: Profile = None,
     push: Push = None,
+    json: Json = False,
 ) -> None:
     """Change what a device may do, how we speak to it from the next session on, and where it is called."""
     if managed is None and peer_profile is None and push is None:
@@ -142,7 +144,7 @@ def change(
 
 
 @devices_app.command("remove")
-def remove(context: typer.Context, device: Device) -> None:
+def remove(context: typer.Context, device: Device, json: Json = False) -> None:
     """Forget a device, its account and its queue. One that ever had an order stays, as its orders do."""
     with open_database(settings_of(context)) as store:
         try:
@@ -171,6 +173,7 @@ def account(
     per_message: Annotated[
         bool, typer.Option("--per-message", help="Every message of the device is to carry credentials.")
     ] = False,
+    json: Json = False,
 ) -> None:
     """Set the DM account of a device by hand, in the place of a bootstrap. Both secrets are to differ."""
     settings = settings_of(context)

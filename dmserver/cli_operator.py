@@ -20,7 +20,7 @@ from actor_runtime import cli as habits
 from actor_runtime.errors import ActorError, ConfigError
 from actor_runtime.store import Store
 from dmserver import operator_service as service
-from dmserver.cli_context import as_json, open_database, open_sealed_database, read_octets, settings_of
+from dmserver.cli_context import Json, as_json, open_database, open_sealed_database, read_octets, settings_of
 from dmserver.operator_commands import (
     MAX_VALUE,
     OVER,
@@ -49,8 +49,8 @@ TypeOption = Annotated[str | None, typer.Option("--type", help="Media type of th
 Node = Annotated[bool, typer.Option("--node", help="An interior node, without value.")]
 Tnds = Annotated[Path | None, typer.Option(help="File with a serialised sub-tree (TNDS), XML or WBXML.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Stay until the request is over.")]
-WaitS = Annotated[float, typer.Option(help="How long to wait, in seconds.")]
-ExpiresIn = Annotated[int | None, typer.Option(help="Life of the request in seconds.")]
+WaitS = Annotated[float, typer.Option(min=0, help="With --wait: how long, in seconds.")]
+ExpiresIn = Annotated[int | None, typer.Option(help="Life of the request in seconds, up to 90 days.")]
 Idempotent = Annotated[bool, typer.Option("--idempotent", help="Send it again if nobody knows what became of it.")]
 Text = Annotated[str, typer.Argument(help="What the user reads.")]
 Choices = Annotated[list[str], typer.Argument(help="The choices.")]
@@ -67,13 +67,16 @@ def of_device(
     context.obj = (*context.obj[:2], device)
 
 
-@device_app.command("get")
+@device_app.command(
+    "get", epilog="Example: `dmserver -c dmserver.toml device urn:imei:004999010640000 get ./DevInfo/Man`"
+)
 def get(
     context: typer.Context,
     uris: Uris,
     wait: Wait = False,
     wait_s: WaitS = 300.0,
     expires_in_s: ExpiresIn = None,
+    json: Json = False,
 ) -> None:
     """Read values, child lists, properties or sub-trees."""
     _queue(context, {"command": "get", "uris": uris}, wait=wait, wait_s=wait_s, expires_in_s=expires_in_s)
@@ -87,13 +90,14 @@ def delete(
     wait_s: WaitS = 300.0,
     expires_in_s: ExpiresIn = None,
     idempotent: Idempotent = False,
+    json: Json = False,
 ) -> None:
     """Remove nodes and what is below them."""
     entry = {"command": "delete", "uris": uris}
     _queue(context, entry, wait=wait, wait_s=wait_s, expires_in_s=expires_in_s, idempotent=idempotent)
 
 
-@device_app.command("add")
+@device_app.command("add", epilog="Example: `… device DEVICE add ./Scratch/Level --format int --value 7`")
 def add(
     context: typer.Context,
     uri: Uri,
@@ -107,6 +111,7 @@ def add(
     wait_s: WaitS = 300.0,
     expires_in_s: ExpiresIn = None,
     idempotent: Idempotent = False,
+    json: Json = False,
 ) -> None:
     """Create a leaf, an interior node or a sub-tree."""
     entry = {"command": "add", "uri": uri} | _value_of(value, value_file, format_, type_, node=node, tnds=tnds)
@@ -126,6 +131,7 @@ def replace(
     wait_s: WaitS = 300.0,
     expires_in_s: ExpiresIn = None,
     idempotent: Idempotent = False,
+    json: Json = False,
 ) -> None:
     """Overwrite a leaf, a property or a sub-tree."""
     entry = {"command": "replace", "uri": uri} | _value_of(value, value_file, format_, type_, node=False, tnds=tnds)
@@ -143,6 +149,7 @@ def execute(
     wait_s: WaitS = 300.0,
     expires_in_s: ExpiresIn = None,
     idempotent: Idempotent = False,
+    json: Json = False,
 ) -> None:
     """Run a node."""
     entry = {"command": "exec", "uri": uri} | _value_of(data, data_file, None, None, node=False, tnds=None)
@@ -160,6 +167,7 @@ def copy(
     wait_s: WaitS = 300.0,
     expires_in_s: ExpiresIn = None,
     idempotent: Idempotent = False,
+    json: Json = False,
 ) -> None:
     """Copy one leaf to another."""
     entry = {"command": "copy", "source": source, "target": target}
@@ -177,6 +185,7 @@ def display(
     max_display_s: MaxDisplay = None,
     wait: Wait = False,
     wait_s: WaitS = 300.0,
+    json: Json = False,
 ) -> None:
     """Show a text."""
     _ask(context, "display", [text], _options(min_display_s, max_display_s, None), wait=wait, wait_s=wait_s)
@@ -191,6 +200,7 @@ def confirm(
     default: Default = None,
     wait: Wait = False,
     wait_s: WaitS = 300.0,
+    json: Json = False,
 ) -> None:
     """Ask for yes or no."""
     _ask(context, "confirm", [text], _options(min_display_s, max_display_s, default), wait=wait, wait_s=wait_s)
@@ -208,6 +218,7 @@ def text_input(
     password: Annotated[bool, typer.Option("--password", help="Do not echo it, and do not show it here.")] = False,
     wait: Wait = False,
     wait_s: WaitS = 300.0,
+    json: Json = False,
 ) -> None:
     """Ask for a line of text."""
     more = {"maxLength": max_length, "inputType": input_type, "echo": "P" if password else None}
@@ -226,6 +237,7 @@ def choice(
     default: Default = None,
     wait: Wait = False,
     wait_s: WaitS = 300.0,
+    json: Json = False,
 ) -> None:
     """Let the user choose."""
     kind, options = "multichoice" if several else "choice", _options(min_display_s, max_display_s, default)
@@ -249,7 +261,7 @@ def _ask(
 # --- several commands, and what became of them ------------------------------------------------------------------------
 
 
-@device_app.command("run")
+@device_app.command("run", epilog='The file, in JSON: `{"commands": [{"command": "get", "uris": ["./DevInfo/Man"]}]}`')
 def run(
     context: typer.Context,
     file: Annotated[Path, typer.Argument(help="JSON or TOML with `commands`; - for JSON on standard input.")],
@@ -259,6 +271,7 @@ def run(
     wait_s: WaitS = 300.0,
     expires_in_s: ExpiresIn = None,
     idempotent: Idempotent = False,
+    json: Json = False,
 ) -> None:
     """Queue several commands as one request."""
     document = _read_document(file)
@@ -274,7 +287,7 @@ def run(
 
 
 @device_app.command("list")
-def list_all(context: typer.Context) -> None:
+def list_all(context: typer.Context, json: Json = False) -> None:
     """Show the newest requests of the device, newest first."""
     with open_database(settings_of(context)) as store:
         rows = store.read_sync(lambda c: service.requests_of(c, context.obj[2]))
@@ -288,6 +301,7 @@ def show(
     request_id: Annotated[str | None, typer.Argument(help="The request; the newest without it.")] = None,
     wait: Wait = False,
     wait_s: WaitS = 300.0,
+    json: Json = False,
 ) -> None:
     """Show one request: Statuses and values. Credentials are withheld."""
     device = context.obj[2]
@@ -308,7 +322,9 @@ def _newest(store: Store, device: str) -> str:
 
 
 @device_app.command("cancel")
-def cancel(context: typer.Context, request_id: Annotated[str, typer.Argument(help="The request.")]) -> None:
+def cancel(
+    context: typer.Context, request_id: Annotated[str, typer.Argument(help="The request.")], json: Json = False
+) -> None:
     """Take a request back that was not sent yet."""
     with open_database(settings_of(context)) as store:
         state = store.write_sync(lambda c: service.take_back(c, context.obj[2], request_id))

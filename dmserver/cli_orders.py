@@ -13,9 +13,9 @@ from actor_runtime import cli as habits
 from actor_runtime.errors import ActorError, ConfigError
 from actor_runtime.store import Store
 from dmserver import order_desk
-from dmserver.cli_context import as_json, open_database, settings_of
+from dmserver.cli_context import Json, as_json, open_database, settings_of
 from dmserver.orders import Order
-from dmserver.registration import OrderRequest, register_order
+from dmserver.registration import MAX_LIFETIME_S, OrderRequest, register_order
 from dmserver.server import open_trail
 from dmserver.store.accounts import push_of
 from dmserver.store.orders import OrderConflict, find_order, list_orders
@@ -25,15 +25,22 @@ order_app = typer.Typer(help="Orders: what home operators want done to devices."
 OrderId = Annotated[str, typer.Argument(help="The order.")]
 
 
-@order_app.command("open")
+@order_app.command(
+    "open", epilog="Example: `dmserver -c dmserver.toml order open urn:imei:004999010640000 --sho sho.example`"
+)
 def order_open(
     context: typer.Context,
     m2me_id: Annotated[str, typer.Argument(help="The device.")],
     sho: Annotated[str, typer.Option(help="Id of the home operator.")],
     reason: Annotated[str, typer.Option(help="initial, change-of-sho, update or recovery.")] = "initial",
     operation: Annotated[str, typer.Option(help="install, replace, update, activate, suspend or delete.")] = "install",
-    mcim: Annotated[str | None, typer.Option(help="The MCIM it is about; install and replace have none.")] = None,
-    expires_in_s: Annotated[int | None, typer.Option(help="Life of the order in seconds.")] = None,
+    mcim: Annotated[
+        str | None, typer.Option(help="The MCIM it is about, a UUID; install and replace have none.")
+    ] = None,
+    expires_in_s: Annotated[
+        int | None, typer.Option(min=1, max=MAX_LIFETIME_S, help="Life of the order in seconds.")
+    ] = None,
+    json: Json = False,
 ) -> None:
     """Open an order by hand; usually the home operator does it."""
     settings = settings_of(context)
@@ -62,7 +69,7 @@ def order_open(
 
 
 @order_app.command("list")
-def order_list(context: typer.Context) -> None:
+def order_list(context: typer.Context, json: Json = False) -> None:
     """Show all orders, oldest first."""
     with open_database(settings_of(context)) as store:
         orders = store.read_sync(list_orders)
@@ -70,7 +77,7 @@ def order_list(context: typer.Context) -> None:
 
 
 @order_app.command("show")
-def order_show(context: typer.Context, order_id: OrderId) -> None:
+def order_show(context: typer.Context, order_id: OrderId, json: Json = False) -> None:
     """Show one order."""
     with open_database(settings_of(context)) as store:
         order, push = store.read_sync(lambda c: _with_push(c, order_id))
@@ -98,19 +105,19 @@ def order_show(context: typer.Context, order_id: OrderId) -> None:
 
 
 @order_app.command("suspend")
-def order_suspend(context: typer.Context, order_id: OrderId) -> None:
+def order_suspend(context: typer.Context, order_id: OrderId, json: Json = False) -> None:
     """Stop an order of which nothing is at the device yet."""
     _move(context, order_id, order_desk.suspend)
 
 
 @order_app.command("resume")
-def order_resume(context: typer.Context, order_id: OrderId) -> None:
+def order_resume(context: typer.Context, order_id: OrderId, json: Json = False) -> None:
     """Let a suspended order go on."""
     _move(context, order_id, order_desk.resume)
 
 
 @order_app.command("cancel")
-def order_cancel(context: typer.Context, order_id: OrderId) -> None:
+def order_cancel(context: typer.Context, order_id: OrderId, json: Json = False) -> None:
     """End an order of which nothing is at the device yet, and tell its home operator."""
     _move(context, order_id, order_desk.cancel)
 
