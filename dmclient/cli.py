@@ -31,15 +31,22 @@ from dmclient.tre.keys import KeyStoreError
 from dmclient.tre.profiles import PROFILES
 from dmclient.tre.provisional import PcidFileError, Provisional, read_pcid
 
-app = typer.Typer(help="M2ME: an OMA DM 1.2 device with a trusted environment.", no_args_is_help=True)
+app = typer.Typer(
+    help="M2ME: an OMA DM 1.2 device with a trusted environment, or a plain DM device (`session`, `listen --plain`). "
+    "Exit status: 0 done, 1 failed or nobody answered, 2 somebody refused, or wrong usage.",
+    epilog="Example: `dmclient --config dmclient.toml run`",
+    no_args_is_help=True,
+)
 
 cli_tre.mount(app)
 
-ConfigOption = Annotated[Path | None, typer.Option("--config", help="TOML file; the environment (DMCLIENT_…) wins.")]
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", "-c", help="Settings file (TOML); the environment (DMCLIENT_…) wins.")
+]
 BootstrapFileOption = Annotated[
     Path | None, typer.Option("--bootstrap-file", help="A bootstrap message (WAP push) in a file.")
 ]
-BootstrapUrlOption = Annotated[str | None, typer.Option("--bootstrap-url", help="Fetch a bootstrap document there.")]
+BootstrapUrlOption = Annotated[str | None, typer.Option("--bootstrap-url", help="URL to fetch a bootstrap from.")]
 BehaviourOption = Annotated[
     Path | None, typer.Option("--behaviour", help="Scripted behaviour (TOML), instead of behaviour_file.")
 ]
@@ -64,7 +71,7 @@ def _with_tests(settings: ClientSettings, behaviour: Path | None, ddf: list[Path
     return settings
 
 
-@app.command()
+@app.command(epilog="Example: `dmclient -c dmclient.toml manufacture --request request.json`, then `m2m-ca issue tre`")
 def manufacture(
     context: typer.Context,
     request: Annotated[Path | None, typer.Option(help="Where the certification request goes; default: output.")] = None,
@@ -99,6 +106,8 @@ def manufacture(
         raise ActorError(str(error), hint="a device is manufactured once; use another state_dir") from error
     except KeyStoreError as error:
         raise ActorError(f"{settings.tre.backend}: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"state_dir: {error.filename or settings.state_dir}: {error.strerror}") from error
     text = json.dumps(tre.certification_request(), indent=2)
     if request is None:
         typer.echo(text)
@@ -109,7 +118,11 @@ def manufacture(
         raise ConfigError(f"{request}: {error.strerror}") from error
 
 
-@app.command("install-certificates")
+@app.command(
+    "install-certificates",
+    epilog="Example: `dmclient -c dmclient.toml install-certificates --platform platform.crt --attest attest.crt "
+    "--chain chain.pem --sho-anchors sho.pem`",
+)
 def install_certificates(
     context: typer.Context,
     platform: Annotated[Path, typer.Option(help="Certificate of PK_D (PEM).")],
@@ -229,7 +242,10 @@ def session(
     ddf: DdfOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run DM sessions as a plain DM device, without trusted environment. Exit status 0 only when all went well."""
+    """Run DM sessions as a plain DM device, without trusted environment. Exit status 0 only when all went well.
+
+    Every message, credentials blanked, is in `trace_file` where that is set.
+    """
     settings = _with_tests(settings_of(context), behaviour, ddf)
     bootstrap = _bootstrap(bootstrap_file, bootstrap_url)
     trail = Trail("M2ME", trace_file=settings.trace_file)

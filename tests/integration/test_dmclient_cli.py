@@ -390,3 +390,9 @@ def test_tests_are_for_devices_set_up_for_them(tmp_path, equipped):
     for arguments in (("tamper", "counter"), ("replay",)):
         with pytest.raises(ActorError, match="not set up"):
             invoke(equipped, *arguments)
+
+
+def test_a_state_directory_that_cannot_be_made(tmp_path):
+    (tmp_path / "state").write_text("a file is in the way")
+    with pytest.raises(ConfigError, match="state_dir"):
+        invoke(settings_file(tmp_path), "manufacture")
