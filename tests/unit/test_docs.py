@@ -21,7 +21,12 @@ CONFORMANCE = (ROOT / "docs/conformance.md").read_text()
 INTEROP = (ROOT / "docs/interop.md").read_text()
 SCHEME = dict(re.findall(r"^\| REQ-(\d\d) \|(.*)\|$", CONFORMANCE, re.MULTILINE))
 PROTOCOL = dict(re.findall(r"^\| ((?:RP|SL|XC|XS|XI)-\d+) \|(.*)\|$", CONFORMANCE, re.MULTILINE))
-DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "CHANGELOG.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 
 DEVICE_ROWS = [
     *range(1, 14), *range(20, 32), *range(40, 67), *range(70, 77), *range(80, 85), *range(90, 98), 100,
@@ -53,8 +58,13 @@ def test_done_means_a_test_that_exists_and_a_later_one_says_when(number: str) ->
         assert status.startswith("later:")
         assert len(status) > len("later: ")
         return
-    assert _named_tests(tests)
+    named = _named_tests(tests)
     _check_code(code)
+    modules = {test.partition("::")[0] for test in named}
+    ids = rf"REQ-{number}\b|test_req{number}_|_req{number}_"
+    assert any(re.search(ids, (ROOT / module).read_text()) for module in modules), (
+        "no test named says that it is about it"
+    )
 
 
 @pytest.mark.parametrize("document", ["conformance.md", "security.md"])
