@@ -116,6 +116,7 @@ def manufacture(
         request.write_text(text + "\n", encoding="ascii")
     except OSError as error:
         raise ConfigError(f"{request}: {error.strerror}") from error
+    typer.echo(f"request: {request}")
 
 
 @app.command(
@@ -132,6 +133,7 @@ def install_certificates(
     supplier_anchors: Annotated[
         Path | None, typer.Option(help="Roots below which the supplier's own commands are signed (PEM).")
     ] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Put the certificates of the TRE's keys and the roots for home operators into the TRE."""
     tre = open_tre(settings_of(context))
@@ -145,6 +147,9 @@ def install_certificates(
         )
     except TreError as error:
         raise ActorError(str(error)) from error
+    facts = tre.facts()
+    shown = {"treId": facts.tre_id, "certified": True, "trustAnchors": list(facts.trust_anchor_ids)}
+    cli.show(shown, as_json=as_json)
 
 
 @app.command()

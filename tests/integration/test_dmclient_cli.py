@@ -67,19 +67,21 @@ def certificates(tmp_path_factory) -> CaDirectory:
     return ca
 
 
-def install(settings: Path, directory: Path, ca: CaDirectory) -> None:
-    """What the supplier does after `manufacture`."""
+def install(settings: Path, directory: Path, ca: CaDirectory) -> dict[str, Any]:
+    """What the supplier does after `manufacture`, and what is shown then."""
     request = read_request(directory / "request.json")
     issued = ca.issue_tre(request, datetime.now(UTC).replace(microsecond=0))
     write_tre_certificates(issued, directory / "certificates")
-    invoke(
+    shown = invoke(
         settings,
         "install-certificates",
         "--platform", str(directory / "certificates" / "platform.crt"),
         "--attest", str(directory / "certificates" / "attest.crt"),
         "--chain", str(directory / "certificates" / "chain.pem"),
         "--sho-anchors", str(ca.path / "anchors" / "sho.pem"),
+        "--json",
     )  # fmt: skip
+    return dict(json.loads(shown))
 
 
 def test_manufacture_and_certificates(tmp_path, certificates):
@@ -89,11 +91,12 @@ def test_manufacture_and_certificates(tmp_path, certificates):
     assert json.loads((tmp_path / "request.json").read_text())["treId"] == TRE_ID
     assert (tmp_path / "seal.key").stat().st_mode & 0o077 == 0
     assert json.loads(invoke(settings, "info", "--json"))["certified"] is False
-    install(settings, tmp_path, certificates)
+    installed = install(settings, tmp_path, certificates)
     info = json.loads(invoke(settings, "info", "--json"))
     assert (info["m2meId"], info["treId"], info["certified"]) == (DEVICE_ID, TRE_ID, True)
     assert info["suites"] == ["MCIM-EC-GCM-256", "MCIM-EC-CBC-256"]
     assert info["mcims"] == []
+    assert installed == {"treId": TRE_ID, "certified": True, "trustAnchors": info["trustAnchors"]}
     assert "suites: " in invoke(settings, "info")
     with pytest.raises(ActorError, match="already"):
         invoke(settings, "manufacture")
