@@ -10,7 +10,10 @@ from pydantic import BaseModel
 
 from actor_runtime.config import ActorSettings
 from dmclient.config import ClientSettings
+from dmclient.tre.profiles import PROFILES as TRE_PROFILES
 from dmserver.config import DmServerSettings
+from mcim.vocabulary import ContainerState, ResultCode
+from mo_definitions import AlertType
 from pva.config import PvaSettings
 from ro.config import RoSettings
 from sho.config import ShoSettings
@@ -19,6 +22,8 @@ from syncml.peer_profile import PROFILES
 ROOT = Path(__file__).parents[2]
 CONFORMANCE = (ROOT / "docs/conformance.md").read_text()
 INTEROP = (ROOT / "docs/interop.md").read_text()
+SCHEME_PAGE = (ROOT / "docs/scheme.md").read_text()
+TITLES = re.findall(r"^## (.*)$", SCHEME_PAGE, re.MULTILINE)
 SCHEME = dict(re.findall(r"^\| REQ-(\d\d) \|(.*)\|$", CONFORMANCE, re.MULTILINE))
 PROTOCOL = dict(re.findall(r"^\| ((?:RP|SL|XC|XS|XI)-\d+) \|(.*)\|$", CONFORMANCE, re.MULTILINE))
 DOCUMENTS = [
@@ -154,6 +159,41 @@ def test_every_setting_is_described(title: str, model: type[BaseModel]) -> None:
     described = dict(re.findall(r"^\| `([a-z0-9_.]+)` \| [^|]+ \| ([^|]+) \|$", page, re.MULTILINE))
     assert list(described) == _keys(model)
     assert all(described.values())
+
+
+def _section(title: str) -> str:
+    return re.split(r"^## ", SCHEME_PAGE, flags=re.MULTILINE)[TITLES.index(title) + 1].partition("\n")[2]
+
+
+def test_every_result_code_is_in_the_scheme() -> None:
+    cells = re.findall(r"\| ([0-9 /]+) \| [^|]+ (?=\|)", _section("Result codes"))
+    assert sorted(int(code) for cell in cells for code in cell.split("/")) == sorted(ResultCode)
+
+
+def test_states_and_alerts_are_those_of_the_objects() -> None:
+    states = re.search(r"^Container states: (.*)\.$", SCHEME_PAGE, re.MULTILINE)
+    assert states is not None
+    assert dict(re.findall(r"(\d+) (\w+)", states[1])) == {str(int(s)): s.name.lower() for s in ContainerState}
+    alerts = SCHEME_PAGE[SCHEME_PAGE.index("Generic alerts (1226)") :].partition(";")[0]
+    assert set(re.findall(r"`(\w+)`", alerts)) == {kind.rpartition(":")[2] for kind in AlertType}
+
+
+def test_kinds_of_tre_are_those_of_the_profiles() -> None:
+    rows = re.findall(r"^\| ([a-z0-9, ]+) \| ([^|]+) \| (\d+) KiB \| ([^|]+) \| ([^|]+) \|$", SCHEME_PAGE, re.MULTILINE)
+    told = {
+        kind: (containers, int(size) * 1024, kind if "java" in codes else codes, algorithms)
+        for kinds, containers, size, codes, algorithms in rows
+        for kind in kinds.split(", ")
+    }
+    assert told == {
+        name: (
+            ", ".join(profile.containers),
+            profile.max_package,
+            ", ".join(profile.code_formats) or "–",
+            ", ".join(profile.algorithms),
+        )
+        for name, profile in TRE_PROFILES.items()
+    }
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
