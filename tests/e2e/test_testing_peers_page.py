@@ -12,7 +12,7 @@ from m2m_demo.processes import Process, Supervisor
 from m2m_demo.world import environment
 from tests.e2e.plain_world import ROOT, SCRIPTS, Shell, free_ports
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 PAGE = (ROOT / "docs/testing-peers.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
