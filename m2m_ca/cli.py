@@ -175,10 +175,9 @@ def issue_tre(
     write_tre_certificates(issued, out)
     revoked = ca.supersede(issued, now) if "oldProof" in members and not keep_old else []
     files = {"platform": "platform.crt", "attest": "attest.crt", "chain": "chain.pem"}
-    show(
-        {name: str(out / file) for name, file in files.items()} | {"revoked": [f"{serial:x}" for serial in revoked]},
-        as_json=as_json,
-    )
+    told: dict[str, object] = {name: str(out / file) for name, file in files.items()}
+    serials = [f"{serial:x}" for serial in revoked]
+    show(told | {"revoked": serials if as_json else ", ".join(serials) or "none"}, as_json=as_json)
 
 
 @app.command(
