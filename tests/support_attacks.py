@@ -2,39 +2,26 @@
 
 from __future__ import annotations
 
-import base64
 import copy
 import hashlib
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import xmlsec
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
-from lxml import etree
 
 from dmclient.tre.base import Hints, Outcome
 from dmclient.tre.environment import Tre
 from dmclient.tre.profiles import PROFILES
 from mcim.authority import Authority
 from mcim.certificates import Role
-from mcim.statements import raw_signature
-from mcim.vocabulary import MCIM_NAMESPACE, Container, RegistrationState, ResultCode
-from mcim.xml_security import DS, XENC, XENC11
+from mcim.vocabulary import Container, RegistrationState, ResultCode
 from tests.support_tre import M2ME_ID, NO_HINTS, NOW, OTHER_SHO, SHO, TRE_ID, World
 
-M, D, X, X11 = f"{{{MCIM_NAMESPACE}}}", f"{{{DS}}}", f"{{{XENC}}}", f"{{{XENC11}}}"
-HEADER = f"{M}Header"
-SIGNATURE = f"{D}Signature"
-INFO = f"{SIGNATURE}/{D}SignedInfo"
-REFERENCE = f"{INFO}/{D}Reference"
-ENCRYPTED = f"{X}EncryptedData"
-ENCRYPTED_KEY = f"{ENCRYPTED}/{D}KeyInfo/{X}EncryptedKey"
 STRUCTURE = (ResultCode.SIGNATURE_INVALID, ResultCode.MALFORMED)
 """What a package gets that has not exactly the one structure, or whose signature does not fit."""
 
@@ -133,101 +120,3 @@ def still_provisions(arena: Arena, package: bytes | None = None) -> None:
     """The attack cost the device nothing: the honest package goes in as if nothing had been."""
     outcome = arena.provision(arena.good if package is None else package)
     assert outcome.code is ResultCode.SUCCESS, outcome.checks[-1:]
-
-
-# -- XML ------------------------------------------------------------------------------------------------------------
-
-
-def parse(package: bytes) -> etree._Element:
-    """As an attacker parses it: no rule of ours."""
-    return etree.fromstring(package)
-
-
-def octets_of(root: etree._Element) -> bytes:
-    """The document, with what stands beside its root."""
-    return etree.tostring(root.getroottree(), xml_declaration=True, encoding="UTF-8")
-
-
-def find(root: etree._Element, path: str) -> etree._Element:
-    """One element that must be there."""
-    element = root.find(path)
-    assert element is not None, path
-    return element
-
-
-def changed(package: bytes, change: Callable[[etree._Element], object]) -> bytes:
-    """The package after a change of its tree."""
-    root = parse(package)
-    change(root)
-    return octets_of(root)
-
-
-def without_signature(root: etree._Element) -> etree._Element:
-    """A copy without its Signature."""
-    rest = copy.deepcopy(root)
-    rest.remove(find(rest, SIGNATURE))
-    return rest
-
-
-def element(tag: str, *children: etree._Element, text: str | None = None, **attributes: str) -> etree._Element:
-    """A new element."""
-    made = etree.Element(tag, attributes)
-    made.text = text
-    made.extend(children)
-    return made
-
-
-def sign_again(root: etree._Element, key: ec.EllipticCurvePrivateKey) -> bool:
-    """Let the XML security library sign the document as it stands, whatever algorithms it names.
-
-    False when the library itself cannot; then the old values stay.
-    """
-    octets = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    context = xmlsec.SignatureContext()
-    context.key = xmlsec.Key.from_memory(octets, xmlsec.constants.KeyDataFormatPem)
-    signature = find(root, f".//{SIGNATURE}")
-    kept = [(each, each.text) for each in signature.iter(f"{D}DigestValue", f"{D}SignatureValue")]
-    try:
-        context.sign(signature)
-    except xmlsec.Error:
-        for each, text in kept:
-            each.text = text
-        return False
-    return True
-
-
-def sign_by_hand(root: etree._Element, key: ec.EllipticCurvePrivateKey) -> None:
-    """Digest and signature of the algorithms that a package should name, whatever it does name.
-
-    The XML security library is no tool for the rest: some of the transforms it knows bring the process down.
-    """
-    rest = etree.tostring(without_signature(root), method="c14n", exclusive=True)
-    digest = base64.b64encode(hashlib.sha256(rest).digest()).decode()
-    for each in find(root, SIGNATURE).iter(f"{D}DigestValue"):
-        each.text = digest
-    octets = etree.tostring(find(root, INFO), method="c14n", exclusive=True)
-    find(root, f"{SIGNATURE}/{D}SignatureValue").text = base64.b64encode(raw_signature(key, octets)).decode()
-
-
-def register_ids(root: etree._Element) -> None:
-    """Tell the XML security library which attributes are IDs."""
-    for each in root.iter(etree.Element):
-        if each.get("Id") is not None:
-            xmlsec.tree.add_ids(each, ["Id"])
-
-
-def library_accepts(package: bytes, key: ec.EllipticCurvePublicKey) -> bool:
-    """Whether the XML security library alone, given the right key, calls the first Signature in it good.
-
-    This is what a receiver without rules of its own would rely on: where it says yes, only those rules are left.
-    """
-    octets = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    root = parse(package)
-    register_ids(root)
-    context = xmlsec.SignatureContext()
-    context.key = xmlsec.Key.from_memory(octets, xmlsec.constants.KeyDataFormatPem)
-    try:
-        context.verify(find(root, f".//{SIGNATURE}"))
-    except xmlsec.Error:
-        return False
-    return True

@@ -20,26 +20,22 @@ from mcim.errors import PackageRefused
 from mcim.mcim_object import MAGIC, fresh_keys, open_mcim, seal_mcim
 from mcim.package import verify_package
 from mcim.vocabulary import ResultCode, Suite, Tag
-from tests.support_attacks import (
+from tests.support_attacks import STRUCTURE, Arena, make_arena, refused, still_provisions
+from tests.support_tre import NOW, SHO
+from tests.support_xml import (
     HEADER,
     REFERENCE,
     SIGNATURE,
-    STRUCTURE,
-    Arena,
     D,
     M,
     find,
     library_accepts,
-    make_arena,
     octets_of,
     parse,
-    refused,
     sign_again,
     sign_by_hand,
-    still_provisions,
     without_signature,
 )
-from tests.support_tre import NOW, SHO
 
 DSIG, ENC, ENC11 = (
     "http://www.w3.org/2000/09/xmldsig#",

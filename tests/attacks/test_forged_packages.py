@@ -22,24 +22,9 @@ from mcim.key_id import key_id_of
 from mcim.package import build_package, verify_package
 from mcim.package_header import peek_header
 from mcim.vocabulary import Operation, ResultCode
-from tests.support_attacks import (
-    HEADER,
-    PKI_TIME,
-    REFERENCE,
-    SIGNATURE,
-    STRUCTURE,
-    Arena,
-    D,
-    M,
-    X,
-    changed,
-    find,
-    make_arena,
-    parse,
-    refused,
-    still_provisions,
-)
+from tests.support_attacks import PKI_TIME, STRUCTURE, Arena, make_arena, refused, still_provisions
 from tests.support_tre import NOW, OTHER_SHO, SHO
+from tests.support_xml import HEADER, REFERENCE, SIGNATURE, D, M, X, changed, find, parse
 
 
 def _rogue_root(arena: Arena) -> bytes:

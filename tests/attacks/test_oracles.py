@@ -29,9 +29,10 @@ from mcim.mcim_object import EC_POINT, HEADER_LENGTH, SessionKeys, fresh_keys, o
 from mcim.platform_key import PlatformKey, PlatformPublicKey, SoftwarePlatformKey, oaep
 from mcim.receipt import Receipt
 from mcim.vocabulary import ResultCode, Suite, Tag
-from tests.support_attacks import ENCRYPTED, HEADER, Arena, M, X, find, octets_of, parse, refused, sign_by_hand
+from tests.support_attacks import Arena, refused
 from tests.support_pki import rsa_key
 from tests.support_tre import IMSI, MCIM_ID, NOW, OPC, SHO, TRE_ID, K
+from tests.support_xml import ENCRYPTED, HEADER, M, X, find, octets_of, parse, sign_by_hand
 
 KEYS = {"rsa": (Suite.RSA_GCM_256, Suite.RSA_CBC_256), "ec": (Suite.EC_GCM_256, Suite.EC_CBC_256)}
 

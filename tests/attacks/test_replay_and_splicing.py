@@ -15,20 +15,9 @@ from mcim.data import encode_data
 from mcim.mcim_object import HEADER_LENGTH, fresh_keys, seal_mcim
 from mcim.package import open_package, verify_package
 from mcim.vocabulary import BindMode, Operation, ResultCode, Tag
-from tests.support_attacks import (
-    ENCRYPTED,
-    HEADER,
-    Arena,
-    M,
-    X,
-    find,
-    octets_of,
-    parse,
-    refused,
-    sign_by_hand,
-    still_provisions,
-)
+from tests.support_attacks import Arena, refused, still_provisions
 from tests.support_tre import MCIM_ID, NOW, OTHER_SHO, SHO
+from tests.support_xml import ENCRYPTED, HEADER, M, X, find, octets_of, parse, sign_by_hand
 
 OTHER_MCIM = UUID(int=0x1234)
 

@@ -18,25 +18,9 @@ from mcim.errors import InvalidArgument, PackageRefused
 from mcim.package_header import peek_header
 from mcim.vocabulary import MAX_PACKAGE_SIZE, ResultCode, Tag
 from mcim.xml_header import safe_parser
-from tests.support_attacks import (
-    ENCRYPTED,
-    HEADER,
-    SIGNATURE,
-    STRUCTURE,
-    Arena,
-    D,
-    X,
-    changed,
-    element,
-    find,
-    make_arena,
-    octets_of,
-    parse,
-    refused,
-    sign_by_hand,
-    still_provisions,
-)
+from tests.support_attacks import STRUCTURE, Arena, make_arena, refused, still_provisions
 from tests.support_tre import SHO
+from tests.support_xml import ENCRYPTED, HEADER, SIGNATURE, D, X, changed, element, find, octets_of, parse, sign_by_hand
 
 SECONDS = 2.0  # of processor time for one package on a slow machine; honest ones need some milliseconds
 MEGABYTES = 64  # by which the process may grow

@@ -6,10 +6,8 @@ role below a root for another purpose. In both the key is the attacker's own and
 
 from __future__ import annotations
 
-import os
-import uuid
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,40 +15,28 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from actor_runtime.http import PartnerRefused, to_base64
+from actor_runtime.http import PartnerRefused
 from dmserver.asks import AskTicket, TicketGiven
 from dmserver.orders import OrderState
 from mcim.certificates import Role
-from mcim.evidence import capabilities_digest
 from mcim.key_id import key_id_of
 from mcim.ticket import Ticket, issue_ticket
-from mcim.vocabulary import ValidationMode
-from sho.app import build, partner_application
-from sho.config import ShoSettings
-from sho.store import repository
-from sho.subscriptions import Credential
 from tests import support_dmserver as dm
 from tests.support_operators import (
-    DPF_ID,
     M2ME_ID,
     PVA_ID,
     SHO_ID,
     TRE_ID,
-    TRE_TYPE,
-    TRE_VERSION,
     Device,
     Pki,
     calling,
     der,
     ec_key,
-    running,
 )
+from tests.support_sho import Exchange, fill, serving, sho_settings
 from tests.support_validation import Validation, pva_settings, refused, running_pva
 
-ORDER = "0b5f7bd2-9a04-4b53-9d3c-2f6f0a8f5a11"
 PURPOSES = {"manufacturer": "manufacturer", "sho": "SHO", "pva": "PVA", "tls": "TLS"}
-
-OFFER = {"suites": ["MCIM-EC-GCM-256"], "containers": ["xml"], "algorithms": ["milenage"]}
 
 
 @pytest.fixture(scope="module")
@@ -105,82 +91,10 @@ async def test_attestation_at_the_pva(pki: Pki, device: Device, tmp_path: Path, 
 
 @pytest.fixture
 async def sho(pki: Pki, tmp_path: Path) -> AsyncIterator[Any]:
-    """A DPF's connection to a home operator with an order and a subscription."""
-    settings = ShoSettings(
-        sho_id=SHO_ID,
-        database_url=f"sqlite:///{tmp_path / 'sho.sqlite'}",
-        seal_key=tmp_path / "seal.key",
-        tls_cert=pki.path(f"{SHO_ID}.tls.crt"),
-        tls_key=pki.path(f"{SHO_ID}.tls.key"),
-        tls_ca=pki.path("tls-anchors.pem"),
-        allowed_clients=frozenset({DPF_ID}),
-        signing_cert=pki.path("sho-signing.crt"),
-        signing_key=pki.path("sho-signing.key"),
-        manufacturer_anchors=pki.path("manufacturer-anchors.pem"),
-        pva_anchors=pki.path("pva-anchors.pem"),
-        pva_id=PVA_ID,
-    )
-    made, now = build(settings), datetime.now(UTC)
-
-    def fill(connection: Any) -> None:
-        credential = Credential(imsi="001010000000001", k=b"k" * 15 + b"1", opc=b"o" * 15 + b"2")
-        repository.add_subscription(connection, made.vault.seal(credential), imsi_mask="x", amf=b"\x80\0", now=now)
-        repository.add_order(connection, id="own", m2me_id=M2ME_ID, dpf_url="https://d", reason="initial", now=now)
-        repository.set_order_opened(connection, "own", ORDER)
-
-    await made.store.write(fill)
-    try:
-        async with (
-            running(partner_application(made), pki.server(SHO_ID)) as url,
-            calling(url, pki.client(DPF_ID)) as dpf,
-        ):
-            yield dpf
-    finally:
-        await made.close()
-
-
-class Handover:
-    """A hand-over in which everything is right that is not given."""
-
-    def __init__(self, pki: Pki, device: Device) -> None:
-        self.pki, self.device, self.req_id, self.nonce = pki, device, uuid.uuid4(), os.urandom(32)
-        now = datetime.now(UTC).replace(microsecond=0)
-        self.ticket = Ticket(
-            issuer=PVA_ID,
-            audience=(DPF_ID, SHO_ID),
-            tre_id=TRE_ID,
-            m2me_id=M2ME_ID,
-            req_id=str(self.req_id),
-            nonce=self.nonce,
-            platform_key_id=device.platform_key_id,
-            attest_key_id=key_id_of(device.attest_key.public_key()),
-            mode=ValidationMode.SEMI_AUTONOMOUS,
-            tre_type=TRE_TYPE,
-            tre_version=TRE_VERSION,
-            issued_at=now,
-            expires_at=now + timedelta(hours=1),
-            ticket_id="1",
-            capabilities=capabilities_digest(**OFFER),
-        )
-
-    async def send(self, dpf: Any, *, token: str = "", platform: x509.Certificate | None = None) -> dict[str, Any]:
-        body = {
-            "reqId": str(self.req_id),
-            "orderId": ORDER,
-            "m2meId": M2ME_ID,
-            "treId": TRE_ID,
-            "treType": TRE_TYPE,
-            "treVersion": TRE_VERSION,
-            **OFFER,
-            "trustAnchors": [self.pki.sho.key_id],
-            "platformCert": der(platform or self.device.platform_cert),
-            "chain": [],
-            "nonce": to_base64(self.nonce),
-            "nextSequence": 1,
-            "ticket": token or issue_ticket(self.ticket, self.pki.pva_key, [self.pki.pva_cert]),
-            "dpfId": DPF_ID,
-        }
-        return await dpf.post("/v1/handover", body)
+    """A DPF's connection to a home operator with an order and subscriptions."""
+    async with serving(sho_settings(pki, tmp_path), pki) as (made, dpf):
+        await fill(made)
+        yield dpf
 
 
 async def refusal_code(call: Any) -> str:
@@ -191,45 +105,33 @@ async def refusal_code(call: Any) -> str:
 
 async def test_the_right_certificates_at_the_sho(sho: Any, pki: Pki, device: Device) -> None:
     """REQ-24: what the swaps below start from is accepted."""
-    assert (await Handover(pki, device).send(sho))["package"]
+    assert (await Exchange(pki, device).hand_over(sho))["package"]
 
 
 @pytest.mark.parametrize(("ca", "role"), swaps(Role.PLATFORM, "manufacturer"))
 async def test_platform_at_the_sho(sho: Any, pki: Pki, device: Device, ca: str, role: Role | None) -> None:
     """REQ-27, REQ-46: the SHO sees it by itself; a ticket that names that very key does not help."""
-    made = certificate(pki, ca, role, device.platform_key, TRE_ID)
-    assert await refusal_code(Handover(pki, device).send(sho, platform=made)) == "platform-certificate-refused"
+    swapped = der(certificate(pki, ca, role, device.platform_key, TRE_ID))
+    refusal = await refusal_code(Exchange(pki, device).hand_over(sho, platformCert=swapped))
+    assert refusal == "platform-certificate-refused"
 
 
 @pytest.mark.parametrize(("ca", "role"), swaps(Role.PVA, "pva"))
 async def test_ticket_signer_at_the_sho(sho: Any, pki: Pki, device: Device, ca: str, role: Role | None) -> None:
     """REQ-19, REQ-46: SHO, DPF, attestation or TLS certificate as PVA, with the PVA's name in it."""
-    handover, key = Handover(pki, device), ec_key()
-    token = issue_ticket(handover.ticket, key, [certificate(pki, ca, role, key, PVA_ID)])
-    assert await refusal_code(handover.send(sho, token=token)) == "ticket-refused"
+    key = ec_key()
+    exchange = Exchange(pki, device, key=key, chain=[certificate(pki, ca, role, key, PVA_ID)])
+    assert await refusal_code(exchange.hand_over(sho)) == "ticket-refused"
 
 
 @pytest.mark.parametrize(("ca", "role"), swaps(Role.ATTEST, "manufacturer"))
 async def test_receipt_signer_at_the_sho(sho: Any, pki: Pki, device: Device, ca: str, role: Role | None) -> None:
     """REQ-67, REQ-46: a receipt is signed by an attestation key, certified as one."""
-    handover = Handover(pki, device)
-    answer = await handover.send(sho)
-    receipt = device.receipt(
-        mcim_id=uuid.UUID(answer["mcimId"]),
-        sequence=answer["sequence"],
-        nonce=handover.nonce,
-        package_hash=bytes.fromhex(answer["packageHash"]),
-    )
-    report = {
-        "orderId": ORDER,
-        "reqId": str(handover.req_id),
-        "receipt": to_base64(receipt),
-        "attestCert": der(certificate(pki, ca, role, device.attest_key, TRE_ID)),
-        "chain": [],
-        "result": 1200,
-    }
-    assert await refusal_code(sho.post("/v1/report", report)) == "attest-certificate-refused"
-    assert await sho.post("/v1/report", report | {"attestCert": der(device.attest_cert)})
+    exchange = Exchange(pki, device)
+    await exchange.hand_over(sho)
+    receipt, swapped = exchange.receipt(), der(certificate(pki, ca, role, device.attest_key, TRE_ID))
+    assert await refusal_code(exchange.report(sho, receipt, attestCert=swapped)) == "attest-certificate-refused"
+    assert await exchange.report(sho, receipt)
 
 
 @pytest.mark.parametrize("name", [SHO_ID, "pva.example", "stranger.example"])
@@ -237,7 +139,7 @@ async def test_partner_certificates_as_those_of_the_dpf(pki: Pki, device: Device
     """REQ-24: good TLS certificates of others open nothing at the SHO: the name decides."""
     url = sho._base_url
     async with calling(url, pki.client(name)) as other:
-        assert await refusal_code(Handover(pki, device).send(other)) == "client-not-allowed"
+        assert await refusal_code(Exchange(pki, device).hand_over(other)) == "client-not-allowed"
 
 
 # --- DPF --------------------------------------------------------------------------------------------------------------

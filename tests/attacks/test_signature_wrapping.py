@@ -19,16 +19,16 @@ from lxml import etree
 
 from mcim.vocabulary import ResultCode
 from mcim.xml_header import NSMAP
-from tests.support_attacks import (
+from tests.support_attacks import STRUCTURE, Arena, refused, still_provisions
+from tests.support_tre import SHO
+from tests.support_xml import (
     ENCRYPTED,
     ENCRYPTED_KEY,
     HEADER,
     INFO,
     REFERENCE,
     SIGNATURE,
-    STRUCTURE,
     X11,
-    Arena,
     D,
     M,
     X,
@@ -38,13 +38,10 @@ from tests.support_attacks import (
     library_accepts,
     octets_of,
     parse,
-    refused,
     register_ids,
     sign_again,
-    still_provisions,
     without_signature,
 )
-from tests.support_tre import SHO
 
 XML_ID = "{http://www.w3.org/XML/1998/namespace}id"
 Wrap = Callable[[etree._Element, etree._Element, etree._Element], etree._Element]

@@ -274,7 +274,7 @@ async def test_from_a_udp_bootstrap_to_the_attach(pki, tmp_path, monkeypatch):
         trail = Trail("M2ME", trace_file=settings.trace_file)
         device = open_device(settings, trail, tre=FakeTre())
         running = asyncio.create_task(run_device(settings, device))
-        port = await asyncio.wait_for(up, 5)
+        port = await asyncio.wait_for(up, 60)
         profile = bootstrap_profile(addr=f"{dm_url}/dm")
         await send(port, b"rubbish", bootstrap_push(profile, secret="guess"), bootstrap_push(profile))
         result = await asyncio.wait_for(running, 20)

