@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
 import json
 import os
 import re
@@ -14,13 +15,14 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, Self, TypeVar
 
 import aiohttp
 import structlog
 from aiohttp import web
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, StringConstraints, ValidationError
 
+from actor_runtime.config import ListenAddress
 from actor_runtime.errors import ConfigError
 
 MAX_BODY: Final = 512 * 1024  # octets of a request between back-ends
@@ -195,6 +197,11 @@ class Listener:
     port: int  # 0: the system chooses
     ssl_context: ssl.SSLContext | None = None
 
+    @classmethod
+    def at(cls, address: ListenAddress, name: str, app: web.Application, ssl_context: ssl.SSLContext | None) -> Self:
+        """A listener at an address of the settings."""
+        return cls(name=name, app=app, host=address.host, port=address.port, ssl_context=ssl_context)
+
 
 async def serve(
     listeners: Sequence[Listener],
@@ -205,16 +212,18 @@ async def serve(
 ) -> None:
     """Run until SIGTERM, SIGINT or `stop`, then end requests under way, call `on_stop` and return.
 
-    The ready file appears at once and complete when every listener is up, and is removed at the end.
+    The ready file appears at once and complete when every listener is up, and is removed at the end by who made it:
+    a second process that finds the address taken leaves that of the first alone.
 
     Raises:
-        ConfigError: an address cannot be bound.
+        ConfigError: an address cannot be bound, or the ready file not written.
     """
     stop = stop or asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     runners: list[web.AppRunner] = []
+    ready: Path | None = None
     try:
         ports: dict[str, int] = {}
         for listener in listeners:
@@ -232,10 +241,12 @@ async def serve(
             _log.info("http.listening", listener=listener.name, host=listener.host, port=ports[listener.name])
         if ready_file is not None:
             _write_ready(ready_file, ports)
+            ready = ready_file
         await stop.wait()
     finally:
-        if ready_file is not None:
-            await asyncio.to_thread(ready_file.unlink, missing_ok=True)
+        if ready is not None:
+            with contextlib.suppress(OSError):  # whatever is wrong there, what follows must be done
+                await asyncio.to_thread(ready.unlink, missing_ok=True)
         for runner in reversed(runners):
             await runner.cleanup()
         if on_stop is not None:
@@ -245,10 +256,13 @@ async def serve(
 
 
 def _write_ready(path: Path, ports: Mapping[str, int]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps({"ports": dict(ports), "pid": os.getpid()}) + "\n", encoding="ascii")
-    temporary.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps({"ports": dict(ports), "pid": os.getpid()}) + "\n", encoding="ascii")
+        temporary.replace(path)
+    except OSError as exc:
+        raise ConfigError(f"ready file {path}: {exc.strerror}") from exc
 
 
 # --- calls to partners ----------------------------------------------------------------------------

@@ -30,6 +30,14 @@ MAX_GROUP: Final = 256  # units in one transaction
 READERS: Final = 4
 BUSY_TIMEOUT_MS: Final = 10_000  # another process (a command line) may hold the write lock for a moment
 
+NAMES: Final = {
+    "ix": "ix_%(table_name)s_%(column_0_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s",
+    "pk": "pk_%(table_name)s",
+}
+"""How indexes and constraints are named in the tables of an actor, so that migrations can name them too."""
+
 _log = structlog.get_logger(__name__)
 
 T = TypeVar("T")

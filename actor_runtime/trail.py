@@ -14,6 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, TextIO
 
+from actor_runtime.errors import ConfigError
+
 Kind = Literal["message", "check", "state", "note"]
 
 
@@ -51,6 +53,9 @@ class Trail:
     """Writes records to a trace file, line by line, and gives each to a sink (the actor's database).
 
     One per process; safe to call from several threads.
+
+    Raises:
+        ConfigError: the trace file cannot be opened.
     """
 
     def __init__(
@@ -68,9 +73,12 @@ class Trail:
         self._seq = 0
         self._file: TextIO | None = None
         if trace_file is not None:
-            trace_file.parent.mkdir(parents=True, exist_ok=True)
-            # Line buffered: whoever follows the file sees a record as soon as it is made.
-            self._file = trace_file.open("a", encoding="utf-8", buffering=1)
+            try:
+                trace_file.parent.mkdir(parents=True, exist_ok=True)
+                # Line buffered: whoever follows the file sees a record as soon as it is made.
+                self._file = trace_file.open("a", encoding="utf-8", buffering=1)
+            except OSError as exc:
+                raise ConfigError(f"trace file {trace_file}: {exc.strerror}") from exc
 
     def message(
         self, *, step: str, direction: str, summary: str, octets: int, body: str | None = None, order: str | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,9 +14,8 @@ import typer
 from sqlalchemy import Connection
 
 from actor_runtime import cli
-from actor_runtime.config import load_settings
+from actor_runtime.cli import AsJson
 from actor_runtime.errors import ActorError, ConfigError
-from actor_runtime.logs import configure_logs
 from actor_runtime.store import Store
 from actor_runtime.trail_store import records_of
 from ro.app import open_store, open_trail, open_vault, run
@@ -26,14 +25,13 @@ from ro.store import registration_rows, repository, tables
 from ro.store.registration_rows import Registration, State
 from ro.store.repository import IdentityRow
 
-app = typer.Typer(help="Registration operator: PCIDs, first attach, registration.", no_args_is_help=True)
+app = cli.actor_app("RO", "Registration operator: PCIDs, first attach, registration.", RoSettings, run)
 pcid_app = typer.Typer(help="Provisional identities (CCIF).", no_args_is_help=True)
 route_app = typer.Typer(help="Which home operator devices belong to (DRF).", no_args_is_help=True)
 registration_app = typer.Typer(help="Registrations of devices (DRF).", no_args_is_help=True)
 for _name, _group in (("pcid", pcid_app), ("route", route_app), ("registration", registration_app)):
     app.add_typer(_group, name=_name)
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Number = Annotated[int, typer.Argument(help="Number of the identity, from `ro pcid list`.")]
 ValidDays = Annotated[int, typer.Option(min=1, max=3650, help="How long devices may use it.")]
 Supplier = Annotated[Optional[str], typer.Option(help="Supplier it is given to; routes go by it.")]  # noqa: UP045
@@ -41,22 +39,6 @@ Out = Annotated[Path, typer.Option("--out", help="File for the supplier (JSON); 
 MAX_ISSUE: Final = 100_000
 
 T = TypeVar("T")
-
-
-@app.callback()
-def _global(
-    context: typer.Context,
-    config: Annotated[Optional[Path], typer.Option("--config", "-c", help="Settings file (TOML).")] = None,  # noqa: UP045
-) -> None:
-    settings = load_settings(RoSettings, config)
-    configure_logs(log_format=settings.log_format, level=settings.log_level)
-    context.obj = settings
-
-
-@app.command()
-def serve(context: typer.Context) -> None:
-    """Run the RO until it gets SIGTERM or SIGINT."""
-    asyncio.run(run(_settings(context)))
 
 
 @app.command()
@@ -306,18 +288,12 @@ def _now() -> datetime:
 
 
 def _settings(context: typer.Context) -> RoSettings:
-    settings = context.obj
-    if not isinstance(settings, RoSettings):
-        raise ActorError("no settings")
-    return settings
+    return cli.settings_of(context, RoSettings)
 
 
 def _with_store(context: typer.Context, work: Callable[[Store], T]) -> T:
-    store = open_store(_settings(context))
-    try:
+    with contextlib.closing(open_store(_settings(context))) as store:
         return work(store)
-    finally:
-        store.close()
 
 
 def _partner(context: typer.Context, sho: str) -> None:

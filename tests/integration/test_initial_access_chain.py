@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+from actor_runtime import cli as actor_cli
 from actor_runtime.trail import Trail
 from dmclient import cli as device_cli
 from dmclient import cli_common
@@ -36,7 +37,7 @@ def pki(tmp_path_factory):
 
 def command(monkeypatch, module, name, *arguments):
     """Run a console script in this process."""
-    monkeypatch.setattr(cli_common if module is device_cli else module, "configure_logs", lambda **_: None)
+    monkeypatch.setattr(cli_common if module is device_cli else actor_cli, "configure_logs", lambda **_: None)
     monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
     with pytest.raises(SystemExit) as ended:
         module.main()

@@ -190,6 +190,28 @@ def test_an_error_that_can_be_mended_is_a_hint_and_status_1(capsys):
     assert capsys.readouterr().err == "error: no such thing\nhint: make one\n"
 
 
+def test_help_of_a_command_needs_no_settings_and_serve_reads_them_once(tmp_path, monkeypatch, capsys):
+    ran = []
+
+    async def run_actor(settings):
+        ran.append(settings.name)
+
+    monkeypatch.setattr(cli, "configure_logs", lambda **_: None)
+    config = tmp_path / "x.toml"
+    config.write_text('name = "one"\n')
+    for arguments, code, told in (
+        (["serve", "--help"], 0, "Run the X until"),
+        (["serve"], 1, "name: "),
+        (["--config", str(config), "serve"], 0, ""),
+    ):
+        monkeypatch.setattr(sys, "argv", ["x", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            cli.run(cli.actor_app("X", "An actor.", Settings, run_actor))
+        assert (caught.value.code or 0) == code
+        assert told in "".join(capsys.readouterr())
+    assert ran == ["one"]
+
+
 def test_rows_as_table_and_as_json(capsys):
     rows = [{"id": "a", "note": None}]
     cli.show_rows(rows, as_json=True)

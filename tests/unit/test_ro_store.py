@@ -12,6 +12,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import text
 
+from actor_runtime import cli as actor_cli
 from actor_runtime.errors import ConfigError, UnsealError
 from actor_runtime.sealing import SealingKey
 from actor_runtime.store import Store
@@ -217,7 +218,7 @@ def run(tmp_path, monkeypatch, capsys):
     )
 
     def run(*arguments):
-        monkeypatch.setattr(cli, "configure_logs", lambda **_: None)
+        monkeypatch.setattr(actor_cli, "configure_logs", lambda **_: None)
         monkeypatch.setattr(sys, "argv", ["ro", "--config", str(config), *map(str, arguments)])
         with pytest.raises(SystemExit) as caught:
             cli.main()
