@@ -20,7 +20,7 @@ from actor_runtime.store import Store
 from actor_runtime.trail_store import records_of
 from ro.app import open_store, open_trail, open_vault, run
 from ro.config import RoSettings
-from ro.identities import IdentityError, ProvisionalIdentity, new_identity, new_keys, supplier_document
+from ro.identities import Algorithm, IdentityError, ProvisionalIdentity, new_identity, new_keys, supplier_document
 from ro.store import registration_rows, repository, tables
 from ro.store.registration_rows import Registration, State
 from ro.store.repository import IdentityRow
@@ -77,6 +77,7 @@ def pcid_issue(
     plmn: Annotated[str, typer.Option(help="MCC and MNC of this operator, 5 or 6 digits.")] = "00101",
     valid_days: ValidDays = 90,
     supplier: Supplier = None,
+    algorithm: Annotated[Algorithm, typer.Option(help="What they authenticate with.")] = Algorithm.MILENAGE,
 ) -> None:
     """Make new identities and write them, with their keys, for the supplier."""
     now = _now()
@@ -89,7 +90,7 @@ def pcid_issue(
         def add(connection: Connection) -> None:
             misses = 0
             while len(issued) < count:
-                identity = new_identity(plmn)
+                identity = new_identity(plmn, algorithm)
                 made = repository.add_identity(
                     connection, vault.seal(identity, 1), mask=identity.mask, not_after=not_after, supplier=supplier,
                     now=now,
@@ -133,7 +134,14 @@ def pcid_withdraw(context: typer.Context, number: Number) -> None:
 
 @pcid_app.command("reissue")
 def pcid_reissue(
-    context: typer.Context, number: Number, out: Out, valid_days: ValidDays = 90, supplier: Supplier = None
+    context: typer.Context,
+    number: Number,
+    out: Out,
+    valid_days: ValidDays = 90,
+    supplier: Supplier = None,
+    algorithm: Annotated[
+        Algorithm | None, typer.Option(help="What it authenticates with from now on; as before without it.")
+    ] = None,
 ) -> None:
     """Give an expired identity out again, with other keys and for another device (REQ-72)."""
     now = _now()
@@ -142,7 +150,8 @@ def pcid_reissue(
     def work(store: Store) -> ProvisionalIdentity:
         vault = open_vault(_settings(context), store)
         row = _known(store.read_sync(lambda c: repository.get_identity(c, number)), number)
-        again = ProvisionalIdentity(imsi=vault.open_imsi(row.sealed), keys=new_keys())
+        kept = Algorithm(vault.open_keys(row.sealed, row.generation).label)
+        again = ProvisionalIdentity(imsi=vault.open_imsi(row.sealed), keys=new_keys(algorithm or kept))
         generation = row.generation + 1
         if not store.write_sync(
             lambda c: repository.reissue_identity(

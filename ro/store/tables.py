@@ -28,7 +28,7 @@ identities: Final = Table(
     Column("id", Integer, primary_key=True),
     Column("imsi_index", LargeBinary(32), nullable=False, unique=True),  # HMAC-SHA-256 of the PCID: for lookups
     Column("imsi_sealed", LargeBinary, nullable=False),
-    Column("keys_sealed", LargeBinary, nullable=False),  # algorithm, K and OPc; bound to the generation
+    Column("keys_sealed", LargeBinary, nullable=False),  # algorithm, K and OPc or TOPc; bound to the generation
     Column("imsi_mask", String(15), nullable=False),
     Column("generation", Integer, nullable=False),  # goes up when the identity is given out again
     Column("sqn", BigInteger, nullable=False),  # SQN_HE: the last one used in this generation

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from base64 import b64decode
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -257,12 +258,37 @@ def test_identities_by_command_line(run, tmp_path, monkeypatch):
     assert (heir["k"], heir["opc"]) != (issued[0]["k"], issued[0]["opc"])
     row = json.loads(run("pcid", "show", 1, "--json")[1])
     assert (row["state"], row["generation"], row["supplier"]) == ("issued", 2, "maker")
+    assert heir["algorithm"] == "milenage"
     for name in ("show", "withdraw"):
         code, _, err = run("pcid", name, 9)
         assert (code, "no identity 9" in err) == (1, True)
     assert run("pcid", "issue", "--plmn", "1", "--out", tmp_path / "x")[0] == 1
     assert not (tmp_path / "x").exists()
     assert json.loads(run("visits", "--json")[1]) == json.loads(run("alarms", "--json")[1]) == []
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "name", "lengths"), [("tuak128", "tuak", (16, 32)), ("tuak256", "tuak", (32, 32))]
+)
+def test_identities_for_tuak_by_command_line(run, tmp_path, monkeypatch, algorithm, name, lengths):
+    """REQ-69, REQ-72: an identity given out again keeps its algorithm unless another is asked for."""
+
+    def made(command, *options):
+        out = tmp_path / f"{len(list(tmp_path.iterdir()))}.json"
+        assert run("pcid", *command, "--valid-days", 1, "--out", out, *options)[0] == 0
+        (identity,) = json.loads(out.read_text())["identities"]
+        return identity["algorithm"], len(b64decode(identity["k"])), len(b64decode(identity["opc"]))
+
+    assert made(["issue"], "--algorithm", algorithm) == (name, *lengths)
+    later = datetime.now(UTC).replace(microsecond=0)
+    for days, options, found in (
+        (2, (), (name, *lengths)),
+        (4, ("--algorithm", "milenage"), ("milenage", 16, 16)),
+        (6, (), ("milenage", 16, 16)),
+    ):
+        monkeypatch.setattr(cli, "_now", lambda days=days: later + timedelta(days=days))
+        assert made(["reissue", 1], *options) == found
+    assert run("pcid", "issue", "--algorithm", "xor-test", "--out", tmp_path / "none.json")[0] == 2
 
 
 def test_routes_by_command_line(run):
