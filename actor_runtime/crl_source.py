@@ -55,7 +55,7 @@ Crl = x509.CertificateRevocationList
 
 def _http_url(url: str) -> str:
     parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.fragment:
+    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.fragment:
         raise ValueError("a revocation list has an http or https URL without user and fragment")
     return url
 

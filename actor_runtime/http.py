@@ -29,7 +29,11 @@ MAX_BODY: Final = 512 * 1024  # octets of a request between back-ends
 MAX_ANSWER: Final = 1024 * 1024  # octets of an answer we read
 PROBLEM_TYPE: Final = "application/problem+json"  # RFC 9457
 GRACE_S: Final = 5.0  # seconds for requests under way when we stop
+BODY_TIMEOUT_S: Final = 30.0  # from the end of a request's header to the end of its body
+IDLE_TIMEOUT_S: Final = 75.0  # a connection without a request, or with half a header
+MAX_DETAIL: Final = 255  # characters that we take of a partner's `detail`
 
+_CODE: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")  # of a problem document
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _log = structlog.get_logger(__name__)
 
@@ -58,9 +62,20 @@ def problem(status: int, code: str, detail: str = "", *, retry_after_s: int | No
     return response
 
 
+class _BodyTooSlow(TimeoutError):
+    """A peer lets us wait for the body of its request."""
+
+
+def _expire(request: web.Request) -> None:
+    if not request.content.is_eof():
+        request.content.set_exception(_BodyTooSlow())
+
+
 @web.middleware
 async def request_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Outermost middleware: request id, errors as problem documents, and the one `except Exception`."""
+    """Outermost middleware: request id, errors as problem documents, the one `except Exception`, and an end to bodies
+    that come too slowly (T12)."""
+    deadline = asyncio.get_running_loop().call_later(BODY_TIMEOUT_S, _expire, request)
     given = request.headers.get("X-Request-Id", "")
     request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
     with structlog.contextvars.bound_contextvars(request_id=request_id):
@@ -73,9 +88,13 @@ async def request_middleware(request: web.Request, handler: Handler) -> web.Stre
             response = problem(exc.status, exc.reason.lower().replace(" ", "-"))
             if "Allow" in exc.headers:
                 response.headers["Allow"] = exc.headers["Allow"]
+        except _BodyTooSlow:
+            response = problem(408, "request-timeout")
         except Exception:
             _log.exception("http.failed", path=request.path)
             response = problem(500, "internal-error")
+        finally:
+            deadline.cancel()
     response.headers["X-Request-Id"] = request_id
     return response
 
@@ -227,7 +246,9 @@ async def serve(
     try:
         ports: dict[str, int] = {}
         for listener in listeners:
-            runner = web.AppRunner(listener.app, access_log=None, shutdown_timeout=GRACE_S)
+            runner = web.AppRunner(
+                listener.app, access_log=None, shutdown_timeout=GRACE_S, keepalive_timeout=IDLE_TIMEOUT_S
+            )
             runners.append(runner)
             await runner.setup()
             site = web.TCPSite(runner, listener.host, listener.port, ssl_context=listener.ssl_context)
@@ -273,7 +294,7 @@ class PartnerUnavailable(Exception):
 
 
 class PartnerRefused(Exception):
-    """The partner answered with a problem document (4xx)."""
+    """The partner answered with a problem document (4xx); `code` is a word or "unknown", `detail` is its text."""
 
     def __init__(self, status: int, code: str, detail: str, *, retry_after_s: int | None = None) -> None:
         super().__init__(f"{status} {code}: {detail}")
@@ -323,7 +344,13 @@ class PartnerClient:
 
     async def _call(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> dict[str, Any]:
         if self._session is None:
-            self._session = aiohttp.ClientSession(timeout=self._timeout, headers={"Accept": "application/json"})
+            # No proxy from the environment, no cookies, and no decompression: limits are of octets received.
+            self._session = aiohttp.ClientSession(
+                timeout=self._timeout,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+                headers={"Accept": "application/json", "Accept-Encoding": "identity"},
+            )
         if body is not None:
             headers = headers | {"Content-Type": "application/json"}
         try:
@@ -342,11 +369,21 @@ class PartnerClient:
             raise PartnerUnavailable(f"{self._base_url}: {type(exc).__name__}: {exc}") from exc
         if 400 <= status < 500:
             wait = int(hint) if hint.isascii() and hint.isdecimal() and len(hint) < 8 else None  # seconds, or a date
-            code, detail = str(answer.get("code", "unknown")), str(answer.get("detail", ""))
-            raise PartnerRefused(status, code, detail, retry_after_s=wait)
+            raise PartnerRefused(status, _code(answer), _detail(answer), retry_after_s=wait)
         if not 200 <= status < 300:
             raise PartnerUnavailable(f"{self._base_url}{path}: HTTP {status}")
         return answer
+
+
+def _code(answer: Mapping[str, object]) -> str:
+    """The member `code`; it is compared, logged and kept, so that a hostile one is none."""
+    code = answer.get("code")
+    return code if isinstance(code, str) and _CODE.fullmatch(code) else "unknown"
+
+
+def _detail(answer: Mapping[str, object]) -> str:
+    detail = answer.get("detail")
+    return detail[:MAX_DETAIL] if isinstance(detail, str) else ""
 
 
 async def _read_answer(response: aiohttp.ClientResponse) -> dict[str, Any]:
@@ -357,6 +394,7 @@ async def _read_answer(response: aiohttp.ClientResponse) -> dict[str, Any]:
             raise aiohttp.ClientPayloadError("answer too long")
     try:
         answer = json.loads(octets)
+        json.dumps(answer, ensure_ascii=False).encode()  # half a surrogate pair is no text that could be kept
     except (ValueError, RecursionError):
         answer = None
     if isinstance(answer, dict):

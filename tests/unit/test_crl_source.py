@@ -248,7 +248,15 @@ def test_a_missing_or_broken_file_is_told_at_the_start(tmp_path: Path, name: str
 
 @pytest.mark.parametrize(
     "url",
-    ["file:///etc/ca.crl", "ldap://ca.example/", "http:///ca.crl", "http://u:p@ca.example/", "ca.crl", "http://a#b"],
+    [
+        "file:///etc/ca.crl",
+        "ldap://ca.example/",
+        "http:///ca.crl",
+        "http://u:p@ca.example/",
+        "http://:p@ca.example/",
+        "ca.crl",
+        "http://a#b",
+    ],
 )
 def test_urls_that_are_none_of_ours(url: str) -> None:
     """REQ-21: HTTP to named hosts and nothing else."""
