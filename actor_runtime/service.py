@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
 from sqlalchemy import Table
 
-from actor_runtime.errors import ConfigError
+from actor_runtime.errors import ConfigError, UnsealError
 from actor_runtime.http import Listener, serve
 from actor_runtime.sealing import SealingKey
 from actor_runtime.store import Store
@@ -39,20 +39,31 @@ def open_store(url: str, migrations: Path) -> Store:
     return store
 
 
-def open_seal_key(path: Path, *, sealed: str | None) -> SealingKey:
-    """The sealing key; made anew only while nothing is sealed with another. `sealed` is what is there, None: nothing.
+def open_seal_key(path: Path, what: str, sample: Callable[[SealingKey], object] | None) -> SealingKey:
+    """The sealing key; made anew only while nothing is sealed with another.
+
+    `what` is sealed with it, and `sample` opens one of these; None: there is none yet.
 
     Raises:
-        ConfigError: the file is missing and something was sealed with it, or it is broken.
+        ConfigError: the file is broken, or something was sealed and the key is missing or another one.
     """
-    if path.exists():
-        return SealingKey.load(path)
-    if sealed is not None:
+    if not path.exists():
+        if sample is None:
+            return SealingKey.generate(path)
         raise ConfigError(
             f"sealing key {path} is missing",
-            hint=f"the {sealed} in the database are sealed with it: restore it, or start with a new database",
+            hint=f"the {what} in the database are sealed with it: restore it, or start with a new database",
         )
-    return SealingKey.generate(path)
+    key = SealingKey.load(path)
+    if sample is not None:
+        try:
+            sample(key)
+        except UnsealError as exc:
+            raise ConfigError(
+                f"sealing key {path} is not the one that the {what} in the database are sealed with",
+                hint="restore that one, or start with a new database",
+            ) from exc
+    return key
 
 
 def open_trail(actor: str, store: Store, table: Table, trace_file: Path | None) -> Trail:

@@ -33,7 +33,7 @@ from dmserver.partners import HttpPartners, NoPartners, Partners
 from dmserver.policy import Rules
 from dmserver.sessions import SessionRegistry
 from dmserver.store import MIGRATIONS, tables
-from dmserver.store.accounts import list_devices
+from dmserver.store.accounts import bootstrap_secret, list_devices
 from mcim.certificates import TrustAnchors
 from mo_definitions import load
 
@@ -49,10 +49,14 @@ def open_seal_key(settings: DmServerSettings, store: Store) -> SealingKey:
     """The sealing key; made when it is missing and nothing is sealed yet.
 
     Raises:
-        ConfigError: it is missing and the database has sealed secrets, or it cannot be read or made.
+        ConfigError: it is missing or another one and the database has sealed secrets, or it cannot be read or made.
     """
-    accounts = store.read_sync(lambda connection: list_devices(connection, limit=1))
-    return service.open_seal_key(settings.seal_key, sealed="secrets" if accounts else None)
+
+    def sample(key: SealingKey) -> object:
+        return store.read_sync(lambda connection: bootstrap_secret(connection, key, first[0].device_id))
+
+    first = store.read_sync(lambda connection: list_devices(connection, limit=1))
+    return service.open_seal_key(settings.seal_key, "secrets", sample if first else None)
 
 
 def open_trail(settings: DmServerSettings, store: Store) -> Trail:

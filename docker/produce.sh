@@ -2,6 +2,7 @@
 # What happens before the first power-on, once: the CAs, each actor's keys in its own volume, the operators' databases,
 # and the devices at their supplier: one with a provisional identity and a TRE that the PVA knows, one with neither.
 set -eu
+umask 077
 cd /var/lib/m2m
 [ -e ca/done ] && exit 0
 
@@ -18,7 +19,6 @@ make_device() { # HOME [OPTION OF manufacture…]; settings come from the enviro
   mkdir -p "$home/pki" "$home/certificates"
   cp ca/pki/anchors/tls.pem "$home/pki/"
   python3 -c 'import secrets; print("".join(secrets.choice("0123456789") for _ in range(32)), end="")' >"$home/bootstrap.secret"
-  chmod 600 "$home/bootstrap.secret"
   dmclient --config /etc/m2m/m2me.toml manufacture --request "$home/request.json" "$@"
   m2m-ca issue tre ca/pki "$home/request.json" --out "$home/certificates"
   dmclient --config /etc/m2m/m2me.toml install-certificates --platform "$home/certificates/platform.crt" \

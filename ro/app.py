@@ -105,10 +105,11 @@ def open_vault(settings: RoSettings, store: Store) -> Vault:
     """The sealing key; made anew only while nothing is sealed with another.
 
     Raises:
-        ConfigError: the key file is missing and the database has identities, or the file is broken.
+        ConfigError: the file is broken, or the database has identities and the key is missing or another one.
     """
-    issued = store.read_sync(repository.count_identities)
-    return Vault(service.open_seal_key(settings.seal_key, sealed="identities" if issued else None))
+    first = store.read_sync(lambda connection: repository.list_identities(connection, limit=1))
+    sample = (lambda key: Vault(key).open_imsi(first[0].sealed)) if first else None
+    return Vault(service.open_seal_key(settings.seal_key, "identities", sample))
 
 
 def open_trail(settings: RoSettings, store: Store) -> Trail:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import structlog
 from aiohttp import web
+from sqlalchemy import Connection
 
 from actor_runtime import service
 from actor_runtime.crl_source import CrlSource
@@ -54,7 +55,7 @@ from sho.preparation import Preparation
 from sho.registrations import DpfUnavailable, RegistrationBody, RegistrationDesk
 from sho.report import ReportBody, ReportDesk
 from sho.store import repository, tables
-from sho.subscriptions import Vault
+from sho.subscriptions import SealedCredential, Vault
 
 MIGRATIONS: Final = Path(__file__).parent / "store" / "migrations"
 STEP_CRL: Final = "9"  # platform validation rests on the lists
@@ -130,10 +131,16 @@ def open_vault(settings: ShoSettings, store: Store) -> Vault:
     """The sealing key; made anew only while nothing is sealed with another.
 
     Raises:
-        ConfigError: the key file is missing and the database has subscriptions, or the file is broken.
+        ConfigError: the file is broken, or the database has subscriptions and the key is missing or another one.
     """
-    kept = store.read_sync(repository.count_subscriptions)
-    return Vault(service.open_seal_key(settings.seal_key, sealed="subscriptions" if kept else None))
+
+    def first(connection: Connection) -> SealedCredential | None:
+        listed = repository.list_subscriptions(connection, state=None, limit=1)
+        return repository.get_subscription(connection, cast(int, listed[0]["id"])).sealed if listed else None
+
+    sealed = store.read_sync(first)
+    sample = (lambda key: Vault(key).open(sealed)) if sealed is not None else None
+    return Vault(service.open_seal_key(settings.seal_key, "subscriptions", sample))
 
 
 def open_trail(settings: ShoSettings, store: Store) -> Trail:

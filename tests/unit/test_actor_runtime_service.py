@@ -74,13 +74,17 @@ async def test_an_actor_that_cannot_start_is_closed():
 
 def test_a_sealing_key_is_made_only_while_nothing_is_sealed(tmp_path):
     path = tmp_path / "seal.key"
+    sealed = SealingKey(bytes(32)).seal(b"x", b"")
     with pytest.raises(ConfigError, match="missing") as caught:
-        service.open_seal_key(path, sealed="identities")
+        service.open_seal_key(path, "identities", lambda key: key.open(sealed, b""))
     assert "identities" in caught.value.hint
     assert not path.exists()
-    made = service.open_seal_key(path, sealed=None)
-    assert service.open_seal_key(path, sealed="identities").open(made.seal(b"x", b""), b"") == b"x"
-    assert isinstance(made, SealingKey)
+    made = service.open_seal_key(path, "identities", None)
+    with pytest.raises(ConfigError, match="not the one that the identities") as caught:
+        service.open_seal_key(path, "identities", lambda key: key.open(sealed, b""))
+    sealed = made.seal(b"x", b"")
+    again = service.open_seal_key(path, "identities", lambda key: key.open(sealed, b""))
+    assert again.open(sealed, b"") == b"x"
 
 
 def test_a_database_that_cannot_be_migrated_leaves_no_thread_behind(tmp_path):

@@ -203,7 +203,15 @@ def test_settings_that_cannot_be_used_are_named_before_anything_is_opened(tmp_pa
 def test_a_lost_sealing_key_is_not_made_anew(tmp_path, store):
     """REQ-42: identities sealed with the old one would be lost without a word."""
     add(store)
-    with pytest.raises(ConfigError, match="sealing key"):
+    with pytest.raises(ConfigError, match="is missing"):
+        open_vault(settings(tmp_path), store)
+
+
+def test_another_sealing_key_is_told_at_the_start(tmp_path, store):
+    """REQ-42: with it every device would be a stranger, and new identities would be under another key than the old."""
+    add(store)
+    SealingKey.generate(settings(tmp_path).seal_key)
+    with pytest.raises(ConfigError, match="not the one that the identities"):
         open_vault(settings(tmp_path), store)
 
 
