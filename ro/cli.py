@@ -101,12 +101,12 @@ def pcid_issue(
                 misses += 1
                 if misses > count + 1000:
                     raise IdentityError("the network has hardly any free identities", hint="ro pcid reissue")
+            write(supplier_document((identity, not_after) for identity in issued))
 
         store.write_sync(add)
 
     with _for_supplier(out) as write:
         _with_store(context, work)
-        write(supplier_document((identity, not_after) for identity in issued))
     typer.echo(f"{count} identities issued, valid until {not_after.isoformat()}")
 
 
@@ -147,26 +147,29 @@ def pcid_reissue(
     now = _now()
     not_after = now + timedelta(days=valid_days)
 
-    def work(store: Store) -> ProvisionalIdentity:
+    def work(store: Store) -> None:
         vault = open_vault(_settings(context), store)
         row = _known(store.read_sync(lambda c: repository.get_identity(c, number)), number)
         kept = Algorithm(vault.open_keys(row.sealed, row.generation).label)
         again = ProvisionalIdentity(imsi=vault.open_imsi(row.sealed), keys=new_keys(algorithm or kept))
-        generation = row.generation + 1
-        if not store.write_sync(
-            lambda c: repository.reissue_identity(
-                c, number, vault.seal(again, generation), generation=generation, not_after=not_after,
-                supplier=supplier, now=now,
+        sealed, generation = vault.seal(again, row.generation + 1), row.generation + 1
+
+        def reissue(connection: Connection) -> bool:
+            done = repository.reissue_identity(
+                connection, number, sealed, generation=generation, not_after=not_after, supplier=supplier, now=now
             )
-        ):  # fmt: skip
+            if done:
+                write(supplier_document([(again, not_after)]))
+            return done
+
+        if not store.write_sync(reissue):
             raise IdentityError(
                 f"{row.mask} is valid until {row.not_after.isoformat()}",
                 hint="the device it was given to may still hold it; nobody else gets it before",
             )
-        return again
 
     with _for_supplier(out) as write:
-        write(supplier_document([(_with_store(context, work), not_after)]))
+        _with_store(context, work)
     typer.echo(f"{number}: issued again, valid until {not_after.isoformat()}")
 
 
@@ -269,7 +272,8 @@ def main() -> None:
 
 
 class _for_supplier:
-    """A new file for the owner alone, there before anything is issued: keys that cannot be written are not made."""
+    """A new file for the owner alone. It is written inside the unit that issues: keys that nobody gets are no
+    identity's, and when the unit fails the file goes."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -282,12 +286,16 @@ class _for_supplier:
         return self._write
 
     def _write(self, document: bytes) -> None:
-        self._file.write(document + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        try:
+            self._file.write(document + b"\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as exc:
+            raise ConfigError(f"{self._path}: {exc.strerror}") from exc
 
     def __exit__(self, kind: object, value: object, traceback: object) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # what could not be written is told already
+            self._file.close()
         if kind is not None:
             self._path.unlink(missing_ok=True)
 

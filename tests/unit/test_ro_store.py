@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
 from base64 import b64decode
 from dataclasses import replace
@@ -273,6 +275,24 @@ def test_identities_by_command_line(run, tmp_path, monkeypatch):
     assert run("pcid", "issue", "--plmn", "1", "--out", tmp_path / "x")[0] == 1
     assert not (tmp_path / "x").exists()
     assert json.loads(run("visits", "--json")[1]) == json.loads(run("alarms", "--json")[1]) == []
+
+
+def test_identities_whose_file_cannot_be_written_are_not_issued(run, tmp_path, monkeypatch):
+    """REQ-72: a full disk: keys that nobody got belong to no identity, and the old ones stay."""
+    assert run("pcid", "issue", "--valid-days", 1, "--out", tmp_path / "first.json")[0] == 0
+    before = run("pcid", "list", "--json")[1]
+
+    def full(_descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    later = datetime.now(UTC).replace(microsecond=0) + timedelta(days=1)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        for command in (["issue"], ["reissue", 1]):
+            patched.setattr(cli, "_now", lambda: later)
+            code, _, err = run("pcid", *command, "--out", tmp_path / "none.json")
+            assert (code, "No space" in err, (tmp_path / "none.json").exists()) == (1, True, False)
+    assert run("pcid", "list", "--json")[1] == before
 
 
 @pytest.mark.parametrize(
