@@ -18,7 +18,7 @@ ENV PATH=/opt/m2m/bin:$PATH PYTHONUNBUFFERED=1
 # Volumes begin with the content and the owner of the directory they are mounted on.
 RUN useradd --system --uid 10001 --home-dir /var/lib/m2m m2m \
     && install -d -o m2m -g m2m -m 0750 /var/lib/m2m \
-    && for actor in ca pva sho dpf m2me outdated; do install -d -o m2m -g m2m -m 0700 /var/lib/m2m/$actor; done
+    && for actor in ca pva sho dpf ro m2me outdated; do install -d -o m2m -g m2m -m 0700 /var/lib/m2m/$actor; done
 COPY --from=build /opt/m2m /opt/m2m
 COPY docker /opt/m2m/docker
 COPY docker/settings /etc/m2m

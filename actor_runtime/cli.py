@@ -2,15 +2,52 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from actor_runtime.config import SettingsT, load_settings
 from actor_runtime.errors import ActorError
+from actor_runtime.logs import configure_logs
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", "-c", help="Settings file (TOML).")]
+
+
+def actor_app(
+    name: str, purpose: str, settings: type[SettingsT], run_actor: Callable[[SettingsT], Coroutine[Any, Any, None]]
+) -> typer.Typer:
+    """The command line of an actor: `--config`, which every command goes by, and the command `serve`."""
+    app = typer.Typer(help=purpose, no_args_is_help=True)
+
+    @app.callback()
+    def _global(context: typer.Context, config: ConfigFile = None) -> None:
+        context.obj = config
+
+    @app.command(help=f"Run the {name} until it gets SIGTERM or SIGINT.")
+    def serve(context: typer.Context) -> None:
+        asyncio.run(run_actor(settings_of(context, settings)))
+
+    return app
+
+
+def settings_of(context: typer.Context, settings: type[SettingsT]) -> SettingsT:
+    """The settings the command was called with, read when first asked for; logs are set up on the way.
+
+    Raises:
+        ConfigError: as `load_settings`.
+    """
+    if not isinstance(context.obj, settings):
+        context.obj = load_settings(settings, context.obj)
+        configure_logs(log_format=context.obj.log_format, level=context.obj.log_level)
+    return context.obj
 
 
 def run(app: typer.Typer) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from actor_runtime.errors import ConfigError
 
@@ -83,3 +83,5 @@ def load_settings(cls: type[SettingsT], path: Path | None) -> SettingsT:
         raise ConfigError(
             f"{path or 'environment'}: {faults}", hint=f"keys can also be set in the environment, prefix {prefix}"
         ) from exc
+    except SettingsError as exc:  # the text names field and place; the cause, which quotes the value, is left out
+        raise ConfigError(f"environment: {exc}", hint="tables and lists are JSON there") from None

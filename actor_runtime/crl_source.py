@@ -55,7 +55,7 @@ Crl = x509.CertificateRevocationList
 
 def _http_url(url: str) -> str:
     parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.fragment:
+    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.fragment:
         raise ValueError("a revocation list has an http or https URL without user and fragment")
     return url
 
@@ -90,7 +90,7 @@ class _Held:
         return f"revocation list of {self.crl.issuer.rfc4514_string()}: {number}, {len(self.crl)} revoked{until}"
 
 
-_Key = tuple[bytes, bytes]  # name and key id of the issuer
+_Key = tuple[bytes, bytes]  # name of the issuer; its key id, and what of its certificates an incomplete list is about
 
 
 class CrlRefused(Exception):
@@ -302,13 +302,17 @@ def _replace(path: Path, octets: bytes) -> None:
 
 
 def _key_in_file(crl: Crl) -> _Key:
-    """A list in a file is the operator's word; the key id it names tells lists of one name and two keys apart."""
+    """A list in a file is the operator's word; the key id it names tells lists of one name and two keys apart. A list
+    of changes or of some certificates stands beside the complete one and never takes its place."""
     try:
-        keys = [
-            each.value.key_identifier
-            for each in crl.extensions
-            if isinstance(each.value, x509.AuthorityKeyIdentifier) and each.value.key_identifier is not None
-        ]
-        return crl.issuer.public_bytes(), keys[0] if keys else b""
+        key_id, scope = b"", b""
+        for each in crl.extensions:
+            if isinstance(each.value, x509.AuthorityKeyIdentifier):
+                key_id = each.value.key_identifier or b""
+            elif isinstance(each.value, x509.DeltaCRLIndicator):
+                scope += b"|delta"
+            elif isinstance(each.value, x509.IssuingDistributionPoint):
+                scope += b"|" + each.value.public_bytes()
+        return crl.issuer.public_bytes(), key_id + scope
     except _UNREADABLE as exc:
         raise ConfigError("a revocation list in crl_files cannot be read") from exc

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
 import json
 import os
 import re
@@ -14,20 +15,25 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, Self, TypeVar
 
 import aiohttp
 import structlog
 from aiohttp import web
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, StringConstraints, ValidationError
 
+from actor_runtime.config import ListenAddress
 from actor_runtime.errors import ConfigError
 
 MAX_BODY: Final = 512 * 1024  # octets of a request between back-ends
 MAX_ANSWER: Final = 1024 * 1024  # octets of an answer we read
 PROBLEM_TYPE: Final = "application/problem+json"  # RFC 9457
 GRACE_S: Final = 5.0  # seconds for requests under way when we stop
+BODY_TIMEOUT_S: Final = 30.0  # from the end of a request's header to the end of its body
+IDLE_TIMEOUT_S: Final = 75.0  # a connection without a request, or with half a header
+MAX_DETAIL: Final = 255  # characters that we take of a partner's `detail`
 
+_CODE: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")  # of a problem document
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _log = structlog.get_logger(__name__)
 
@@ -56,9 +62,20 @@ def problem(status: int, code: str, detail: str = "", *, retry_after_s: int | No
     return response
 
 
+class _BodyTooSlow(TimeoutError):
+    """A peer lets us wait for the body of its request."""
+
+
+def _expire(request: web.Request) -> None:
+    if not request.content.is_eof():
+        request.content.set_exception(_BodyTooSlow())
+
+
 @web.middleware
 async def request_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Outermost middleware: request id, errors as problem documents, and the one `except Exception`."""
+    """Outermost middleware: request id, errors as problem documents, the one `except Exception`, and an end to bodies
+    that come too slowly (T12)."""
+    deadline = asyncio.get_running_loop().call_later(BODY_TIMEOUT_S, _expire, request)
     given = request.headers.get("X-Request-Id", "")
     request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
     with structlog.contextvars.bound_contextvars(request_id=request_id):
@@ -71,9 +88,13 @@ async def request_middleware(request: web.Request, handler: Handler) -> web.Stre
             response = problem(exc.status, exc.reason.lower().replace(" ", "-"))
             if "Allow" in exc.headers:
                 response.headers["Allow"] = exc.headers["Allow"]
+        except _BodyTooSlow:
+            response = problem(408, "request-timeout")
         except Exception:
             _log.exception("http.failed", path=request.path)
             response = problem(500, "internal-error")
+        finally:
+            deadline.cancel()
     response.headers["X-Request-Id"] = request_id
     return response
 
@@ -195,6 +216,11 @@ class Listener:
     port: int  # 0: the system chooses
     ssl_context: ssl.SSLContext | None = None
 
+    @classmethod
+    def at(cls, address: ListenAddress, name: str, app: web.Application, ssl_context: ssl.SSLContext | None) -> Self:
+        """A listener at an address of the settings."""
+        return cls(name=name, app=app, host=address.host, port=address.port, ssl_context=ssl_context)
+
 
 async def serve(
     listeners: Sequence[Listener],
@@ -205,20 +231,24 @@ async def serve(
 ) -> None:
     """Run until SIGTERM, SIGINT or `stop`, then end requests under way, call `on_stop` and return.
 
-    The ready file appears at once and complete when every listener is up, and is removed at the end.
+    The ready file appears at once and complete when every listener is up, and is removed at the end by who made it:
+    a second process that finds the address taken leaves that of the first alone.
 
     Raises:
-        ConfigError: an address cannot be bound.
+        ConfigError: an address cannot be bound, or the ready file not written.
     """
     stop = stop or asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     runners: list[web.AppRunner] = []
+    ready: Path | None = None
     try:
         ports: dict[str, int] = {}
         for listener in listeners:
-            runner = web.AppRunner(listener.app, access_log=None, shutdown_timeout=GRACE_S)
+            runner = web.AppRunner(
+                listener.app, access_log=None, shutdown_timeout=GRACE_S, keepalive_timeout=IDLE_TIMEOUT_S
+            )
             runners.append(runner)
             await runner.setup()
             site = web.TCPSite(runner, listener.host, listener.port, ssl_context=listener.ssl_context)
@@ -232,10 +262,12 @@ async def serve(
             _log.info("http.listening", listener=listener.name, host=listener.host, port=ports[listener.name])
         if ready_file is not None:
             _write_ready(ready_file, ports)
+            ready = ready_file
         await stop.wait()
     finally:
-        if ready_file is not None:
-            await asyncio.to_thread(ready_file.unlink, missing_ok=True)
+        if ready is not None:
+            with contextlib.suppress(OSError):  # whatever is wrong there, what follows must be done
+                await asyncio.to_thread(ready.unlink, missing_ok=True)
         for runner in reversed(runners):
             await runner.cleanup()
         if on_stop is not None:
@@ -245,10 +277,13 @@ async def serve(
 
 
 def _write_ready(path: Path, ports: Mapping[str, int]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps({"ports": dict(ports), "pid": os.getpid()}) + "\n", encoding="ascii")
-    temporary.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps({"ports": dict(ports), "pid": os.getpid()}) + "\n", encoding="ascii")
+        temporary.replace(path)
+    except OSError as exc:
+        raise ConfigError(f"ready file {path}: {exc.strerror}") from exc
 
 
 # --- calls to partners ----------------------------------------------------------------------------
@@ -259,7 +294,7 @@ class PartnerUnavailable(Exception):
 
 
 class PartnerRefused(Exception):
-    """The partner answered with a problem document (4xx)."""
+    """The partner answered with a problem document (4xx); `code` is a word or "unknown", `detail` is its text."""
 
     def __init__(self, status: int, code: str, detail: str, *, retry_after_s: int | None = None) -> None:
         super().__init__(f"{status} {code}: {detail}")
@@ -309,7 +344,13 @@ class PartnerClient:
 
     async def _call(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> dict[str, Any]:
         if self._session is None:
-            self._session = aiohttp.ClientSession(timeout=self._timeout, headers={"Accept": "application/json"})
+            # No proxy from the environment, no cookies, and no decompression: limits are of octets received.
+            self._session = aiohttp.ClientSession(
+                timeout=self._timeout,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+                headers={"Accept": "application/json", "Accept-Encoding": "identity"},
+            )
         if body is not None:
             headers = headers | {"Content-Type": "application/json"}
         try:
@@ -328,11 +369,21 @@ class PartnerClient:
             raise PartnerUnavailable(f"{self._base_url}: {type(exc).__name__}: {exc}") from exc
         if 400 <= status < 500:
             wait = int(hint) if hint.isascii() and hint.isdecimal() and len(hint) < 8 else None  # seconds, or a date
-            code, detail = str(answer.get("code", "unknown")), str(answer.get("detail", ""))
-            raise PartnerRefused(status, code, detail, retry_after_s=wait)
+            raise PartnerRefused(status, _code(answer), _detail(answer), retry_after_s=wait)
         if not 200 <= status < 300:
             raise PartnerUnavailable(f"{self._base_url}{path}: HTTP {status}")
         return answer
+
+
+def _code(answer: Mapping[str, object]) -> str:
+    """The member `code`; it is compared, logged and kept, so that a hostile one is none."""
+    code = answer.get("code")
+    return code if isinstance(code, str) and _CODE.fullmatch(code) else "unknown"
+
+
+def _detail(answer: Mapping[str, object]) -> str:
+    detail = answer.get("detail")
+    return detail[:MAX_DETAIL] if isinstance(detail, str) else ""
 
 
 async def _read_answer(response: aiohttp.ClientResponse) -> dict[str, Any]:
@@ -343,6 +394,7 @@ async def _read_answer(response: aiohttp.ClientResponse) -> dict[str, Any]:
             raise aiohttp.ClientPayloadError("answer too long")
     try:
         answer = json.loads(octets)
+        json.dumps(answer, ensure_ascii=False).encode()  # half a surrogate pair is no text that could be kept
     except (ValueError, RecursionError):
         answer = None
     if isinstance(answer, dict):

@@ -31,6 +31,27 @@ def redact(_logger: object, _method: str, event: MutableMapping[str, Any]) -> Mu
     return event
 
 
+_UNPRINTABLE: Final = {
+    number: f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}"
+    for number in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+}
+
+
+def printable(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """structlog processor for the console: what peers wrote begins no line, moves no cursor and hides no text.
+
+    A traceback keeps its line ends.
+    """
+    for key, value in event.items():
+        if key in ("exception", "stack"):
+            event[key] = "\n".join(line.translate(_UNPRINTABLE) for line in str(value).split("\n"))
+        elif isinstance(value, str):
+            event[key] = value.translate(_UNPRINTABLE)
+        elif isinstance(value, dict | list | tuple):
+            event[key] = repr(value).translate(_UNPRINTABLE)
+    return event
+
+
 def configure_logs(*, log_format: Literal["console", "json"] = "console", level: str = "info") -> None:
     """Send structlog's events and those of the libraries (stdlib logging) to standard error in one form."""
     shared: list[structlog.typing.Processor] = [
@@ -40,12 +61,15 @@ def configure_logs(*, log_format: Literal["console", "json"] = "console", level:
         redact,
         structlog.processors.format_exc_info,
     ]
-    renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer()
+    renderers: list[structlog.typing.Processor] = (
+        [structlog.processors.JSONRenderer()]
         if log_format == "json"
-        else structlog.dev.ConsoleRenderer(
-            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
-        )
+        else [
+            printable,
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            ),
+        ]
     )
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -57,7 +81,7 @@ def configure_logs(*, log_format: Literal["console", "json"] = "console", level:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
         )
     )
     root = logging.getLogger()

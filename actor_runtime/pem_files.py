@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from actor_runtime.errors import ConfigError
+from actor_runtime.sealing import warn_if_exposed
 
 _CRL_MARKER: Final = b"-----BEGIN X509 CRL-----"
 
@@ -46,7 +47,9 @@ def read_signing_key(path: Path, leaf: x509.Certificate) -> ec.EllipticCurvePriv
         ConfigError: unreadable, not EC, or not the key of `leaf`.
     """
     try:
-        key = load_pem_private_key(read_file(path, "signing key"), password=None)
+        octets = read_file(path, "signing key")
+        warn_if_exposed(path)
+        key = load_pem_private_key(octets, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as exc:
         raise ConfigError(f"signing key {path}: no PEM private key") from exc
     if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != leaf.public_key():

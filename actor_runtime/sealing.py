@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import binascii
 import os
+import stat
 from pathlib import Path
 from typing import Final
 
+import structlog
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -17,7 +19,22 @@ from actor_runtime.errors import ConfigError, UnsealError
 
 KEY_LENGTH: Final = 32  # octets
 NONCE_LENGTH: Final = 12  # octets
+_log = structlog.get_logger(__name__)
+
 VERSION: Final = b"\x01"  # first octet of everything sealed
+
+
+def warn_if_exposed(path: Path) -> None:
+    """Say it in the log when others on this machine may read or change a private key.
+
+    A warning, not an error: secrets mounted into containers often cannot have another mode.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & 0o077:
+        _log.warning("key.exposed", file=str(path), mode=f"{mode:04o}", hint="chmod 600")
 
 
 class SealingKey:
@@ -40,15 +57,19 @@ class SealingKey:
             ConfigError: missing or broken file.
         """
         try:
-            return cls(base64.b64decode(path.read_bytes().strip(), validate=True))
+            warn_if_exposed(path)
+            key = base64.b64decode(path.read_bytes().strip(), validate=True)
         except OSError as exc:
             raise ConfigError(f"sealing key {path}: {exc.strerror}") from exc
         except binascii.Error as exc:
             raise ConfigError(f"sealing key {path}: not Base64") from exc
+        if len(key) != KEY_LENGTH:
+            raise ConfigError(f"sealing key {path}: not {KEY_LENGTH} octets")
+        return cls(key)
 
     @classmethod
     def generate(cls, path: Path) -> SealingKey:
-        """Make a new key and write it, readable by the owner only.
+        """Make a new key and write it, readable by the owner only; whole and on disk with its name, or not at all.
 
         Raises:
             ConfigError: the file exists (a new key would make everything sealed before unreadable) or cannot be made.
@@ -57,10 +78,15 @@ class SealingKey:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(base64.b64encode(key) + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
+            try:
+                with os.fdopen(descriptor, "wb") as file:
+                    file.write(base64.b64encode(key) + b"\n")
+                    file.flush()
+                    os.fsync(file.fileno())
+            except BaseException:
+                path.unlink()  # half a key would stand in the way of a whole one
+                raise
+            _sync_directory(path.parent)  # what is sealed from now on must not outlive the name of its key
         except OSError as exc:
             raise ConfigError(f"sealing key {path}: {exc.strerror}") from exc
         return cls(key)
@@ -89,3 +115,11 @@ class SealingKey:
             raise UnsealError(
                 "sealed octets do not open", hint="is this the sealing key they were sealed with?"
             ) from exc
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -22,13 +22,21 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from actor_runtime.errors import StoreError
 
 MAX_GROUP: Final = 256  # units in one transaction
 READERS: Final = 4
 BUSY_TIMEOUT_MS: Final = 10_000  # another process (a command line) may hold the write lock for a moment
+
+NAMES: Final = {
+    "ix": "ix_%(table_name)s_%(column_0_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s",
+    "pk": "pk_%(table_name)s",
+}
+"""How indexes and constraints are named in the tables of an actor, so that migrations can name them too."""
 
 _log = structlog.get_logger(__name__)
 
@@ -42,13 +50,22 @@ class _Unit(Generic[T]):
 
 
 class Store:
-    """One database. `migrations` is the Alembic script directory of the actor that owns it."""
+    """One database. `migrations` is the Alembic script directory of the actor that owns it.
+
+    Raises:
+        StoreError: the URL is none, or the file cannot be made.
+    """
 
     def __init__(self, url: str, migrations: Path) -> None:
         self._migrations = migrations
-        self._prepare_file(url)
-        self._writer_engine = _engine(url, begin="BEGIN IMMEDIATE", pool_size=1)
-        self._reader_engine = _engine(url, begin="BEGIN", pool_size=READERS)
+        try:
+            self._writer_engine = _engine(url, begin="BEGIN IMMEDIATE", pool_size=1)
+            self._reader_engine = _engine(url, begin="BEGIN", pool_size=READERS)
+            self._prepare_file(url)
+        except (ArgumentError, ImportError, ValueError) as exc:  # not the URL itself: it may hold a password
+            raise StoreError(
+                f"database_url: {type(exc).__name__}", hint="sqlite:///FILE or postgresql+psycopg://…"
+            ) from None
         self._queue: queue.SimpleQueue[_Unit[Any] | None] = queue.SimpleQueue()
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-read")
         self._closed = False

@@ -6,6 +6,7 @@ import ssl
 from pathlib import Path
 
 from actor_runtime.errors import ConfigError
+from actor_runtime.sealing import warn_if_exposed
 
 
 def server_context(cert: Path, key: Path, *, client_ca: Path | None = None) -> ssl.SSLContext:
@@ -31,6 +32,7 @@ def client_context(ca: Path, *, cert: Path | None = None, key: Path | None = Non
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies chain and host name
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.hostname_checks_common_name = False  # a name in the subject is no identity (RFC 9525 §2)
     _load_anchors(context, ca)
     if (cert is None) != (key is None):
         raise ConfigError("a client certificate needs its key, and a key its certificate")
@@ -39,9 +41,15 @@ def client_context(ca: Path, *, cert: Path | None = None, key: Path | None = Non
     return context
 
 
+def _no_password() -> str:
+    """An encrypted key is an error; OpenSSL would ask at the terminal, and a service would hang at its start."""
+    return ""
+
+
 def _load_own(context: ssl.SSLContext, cert: Path, key: Path) -> None:
     try:
-        context.load_cert_chain(cert, key)
+        warn_if_exposed(key)
+        context.load_cert_chain(cert, key, password=_no_password)
     except ssl.SSLError as exc:
         raise ConfigError(f"{cert}, {key}: not a PEM certificate chain with its key") from exc
     except OSError as exc:

@@ -7,12 +7,20 @@ platform validation, 12 MCIM object, 13 download, 14 provisioning and report, 15
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from io import FileIO
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import Literal
+
+import structlog
+
+from actor_runtime.errors import ConfigError
+
+_log = structlog.get_logger(__name__)
 
 Kind = Literal["message", "check", "state", "note"]
 
@@ -50,7 +58,11 @@ def _utc_now() -> datetime:
 class Trail:
     """Writes records to a trace file, line by line, and gives each to a sink (the actor's database).
 
-    One per process; safe to call from several threads.
+    One per process; safe to call from several threads. The database is the record, the trace file a copy for whoever
+    follows it: a full disk under the file is told in the log and stops nothing.
+
+    Raises:
+        ConfigError: the trace file cannot be opened.
     """
 
     def __init__(
@@ -66,11 +78,14 @@ class Trail:
         self._now = now
         self._lock = threading.Lock()
         self._seq = 0
-        self._file: TextIO | None = None
+        self._file: FileIO | None = None
         if trace_file is not None:
-            trace_file.parent.mkdir(parents=True, exist_ok=True)
-            # Line buffered: whoever follows the file sees a record as soon as it is made.
-            self._file = trace_file.open("a", encoding="utf-8", buffering=1)
+            try:
+                trace_file.parent.mkdir(parents=True, exist_ok=True)
+                # Unbuffered: whoever follows the file sees a record as soon as it is made. For its owner alone.
+                self._file = FileIO(trace_file, "ab", opener=lambda path, flags: os.open(path, flags, 0o600))
+            except OSError as exc:
+                raise ConfigError(f"trace file {trace_file}: {exc.strerror}") from exc
 
     def message(
         self, *, step: str, direction: str, summary: str, octets: int, body: str | None = None, order: str | None = None
@@ -109,6 +124,9 @@ class Trail:
                 ts=self._now(), seq=self._seq, actor=self._actor, kind=kind, step=step, order=order, fields=fields
             )
             if self._file is not None:
-                self._file.write(record.to_json() + "\n")
+                try:
+                    self._file.write((record.to_json() + "\n").encode())
+                except OSError as exc:
+                    _log.error("trail.file_failed", reason=exc.strerror)
             if self._sink is not None:
                 self._sink(record)

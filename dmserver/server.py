@@ -11,15 +11,14 @@ from pathlib import Path
 
 import structlog
 
+from actor_runtime import service
 from actor_runtime.crl_source import CrlSource
-from actor_runtime.errors import ConfigError
 from actor_runtime.http import Listener, PartnerClient, serve
 from actor_runtime.pem_files import read_chain
 from actor_runtime.sealing import SealingKey
 from actor_runtime.store import Store
 from actor_runtime.tls import client_context, server_context
-from actor_runtime.trail import Trail, TrailRecord
-from actor_runtime.trail_store import append_record
+from actor_runtime.trail import Trail
 from dmserver.admission import Admission
 from dmserver.app import dm_application, partner_application
 from dmserver.bootstrap_pull import add_pull_route
@@ -34,7 +33,7 @@ from dmserver.partners import HttpPartners, NoPartners, Partners
 from dmserver.policy import Rules
 from dmserver.sessions import SessionRegistry
 from dmserver.store import MIGRATIONS, tables
-from dmserver.store.accounts import list_devices
+from dmserver.store.accounts import bootstrap_secret, list_devices
 from mcim.certificates import TrustAnchors
 from mo_definitions import load
 
@@ -43,33 +42,26 @@ _log = structlog.get_logger(__name__)
 
 def open_store(settings: DmServerSettings) -> Store:
     """The database, at its newest schema."""
-    store = Store(settings.database_url, MIGRATIONS)
-    store.upgrade()
-    return store
+    return service.open_store(settings.database_url, MIGRATIONS)
 
 
 def open_seal_key(settings: DmServerSettings, store: Store) -> SealingKey:
     """The sealing key; made when it is missing and nothing is sealed yet.
 
     Raises:
-        ConfigError: it is missing and the database has sealed secrets, or it cannot be read or made.
+        ConfigError: it is missing or another one and the database has sealed secrets, or it cannot be read or made.
     """
-    if not settings.seal_key.exists():
-        if store.read_sync(list_devices):
-            raise ConfigError(
-                f"sealing key {settings.seal_key} is missing", hint="the database was sealed with it; restore the file"
-            )
-        return SealingKey.generate(settings.seal_key)
-    return SealingKey.load(settings.seal_key)
+
+    def sample(key: SealingKey) -> object:
+        return store.read_sync(lambda connection: bootstrap_secret(connection, key, first[0].device_id))
+
+    first = store.read_sync(lambda connection: list_devices(connection, limit=1))
+    return service.open_seal_key(settings.seal_key, "secrets", sample if first else None)
 
 
 def open_trail(settings: DmServerSettings, store: Store) -> Trail:
     """The audit trail: into the database, and into the trace file if there is one."""
-
-    def keep(record: TrailRecord) -> None:
-        store.post(lambda connection: append_record(connection, tables.trail, record))
-
-    return Trail("DPF", sink=keep, trace_file=settings.trace_file)
+    return service.open_trail("DPF", store, tables.trail, settings.trace_file)
 
 
 def load_crls(settings: DmServerSettings) -> CrlSource | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -12,6 +12,7 @@ from typing import Final
 import structlog
 from aiohttp import web
 
+from actor_runtime import service
 from actor_runtime.crl_source import CrlSource
 from actor_runtime.http import (
     Listener,
@@ -20,14 +21,13 @@ from actor_runtime.http import (
     new_application,
     peer_identities,
     read_body,
-    serve,
     to_base64,
 )
 from actor_runtime.pem_files import read_chain, read_signing_key
+from actor_runtime.service import utc_now
 from actor_runtime.store import Store
 from actor_runtime.tls import client_context, server_context
-from actor_runtime.trail import Trail, TrailRecord
-from actor_runtime.trail_store import append_record
+from actor_runtime.trail import Trail
 from mcim.certificates import TrustAnchors
 from pva.config import PvaSettings
 from pva.store import tables
@@ -47,10 +47,6 @@ MIGRATIONS: Final = Path(__file__).parent / "store" / "migrations"
 _log = structlog.get_logger(__name__)
 
 
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pva:
     """The parts of a running PVA."""
@@ -60,7 +56,7 @@ class Pva:
     desk: ValidationDesk
     crls: CrlSource
     allowed_clients: frozenset[str]
-    now: Callable[[], datetime] = _utc_now
+    now: Callable[[], datetime] = utc_now
 
     async def start(self) -> None:
         """Begin what goes on in the background."""
@@ -75,12 +71,10 @@ class Pva:
 
 def open_store(settings: PvaSettings) -> Store:
     """The database, migrated."""
-    store = Store(settings.database_url, MIGRATIONS)
-    store.upgrade()
-    return store
+    return service.open_store(settings.database_url, MIGRATIONS)
 
 
-def build(settings: PvaSettings, *, now: Callable[[], datetime] = _utc_now) -> Pva:
+def build(settings: PvaSettings, *, now: Callable[[], datetime] = utc_now) -> Pva:
     """Load everything and check it, before anything listens.
 
     Raises:
@@ -102,11 +96,7 @@ def build(settings: PvaSettings, *, now: Callable[[], datetime] = _utc_now) -> P
         ticket_ttl=timedelta(seconds=settings.ticket_ttl_s),
     )
     store = open_store(settings)
-
-    def sink(record: TrailRecord) -> None:
-        store.post(lambda connection: append_record(connection, tables.trail, record))
-
-    trail = Trail("PVA", sink=sink, trace_file=settings.trace_file)
+    trail = service.open_trail("PVA", store, tables.trail, settings.trace_file)
     return Pva(
         store=store,
         trail=trail,
@@ -130,15 +120,8 @@ async def run(settings: PvaSettings) -> None:
     """Serve until told to stop."""
     context = server_context(settings.tls_cert, settings.tls_key, client_ca=settings.tls_ca)
     pva = build(settings)
-    await pva.start()
-    listener = Listener(
-        name="partner",
-        app=application(pva),
-        host=settings.partner.host,
-        port=settings.partner.port,
-        ssl_context=context,
-    )
-    await serve([listener], ready_file=settings.ready_file, on_stop=pva.close)
+    listener = Listener.at(settings.partner, "partner", application(pva), context)
+    await service.run_service(pva, [listener], ready_file=settings.ready_file)
 
 
 async def _challenge(pva: Pva, request: web.Request) -> web.Response:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 from collections.abc import Callable, Sized
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,9 +11,8 @@ from typing import Annotated, Optional, TypeVar, cast
 import typer
 
 from actor_runtime import cli
-from actor_runtime.config import load_settings
+from actor_runtime.cli import AsJson
 from actor_runtime.errors import ActorError
-from actor_runtime.logs import configure_logs
 from actor_runtime.store import Store
 from mcim.vocabulary import ValidationMode
 from pva.app import open_store, run
@@ -21,33 +20,16 @@ from pva.config import PvaSettings
 from pva.references import make_reference, parse_pairs, read_measurements
 from pva.store import repository
 
-app = typer.Typer(help="Platform validation authority: challenges, evidence, tickets.", no_args_is_help=True)
+app = cli.actor_app("PVA", "Platform validation authority: challenges, evidence, tickets.", PvaSettings, run)
 reference_app = typer.Typer(help="TRE types and versions known to be good.", no_args_is_help=True)
 decision_app = typer.Typer(help="Decisions made.", no_args_is_help=True)
 app.add_typer(reference_app, name="reference")
 app.add_typer(decision_app, name="decision")
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 TreType = Annotated[str, typer.Option("--tre-type", help="As in M2MMobj/TRE/Type.")]
 Version = Annotated[str, typer.Option("--version", help="As in M2MMobj/TRE/Version.")]
 
 T = TypeVar("T")
-
-
-@app.callback()
-def _global(
-    context: typer.Context,
-    config: Annotated[Optional[Path], typer.Option("--config", "-c", help="Settings file (TOML).")] = None,  # noqa: UP045
-) -> None:
-    settings = load_settings(PvaSettings, config)
-    configure_logs(log_format=settings.log_format, level=settings.log_level)
-    context.obj = settings
-
-
-@app.command()
-def serve(context: typer.Context) -> None:
-    """Run the PVA until it gets SIGTERM or SIGINT."""
-    asyncio.run(run(_settings(context)))
 
 
 @reference_app.command("add")
@@ -154,15 +136,9 @@ def main() -> None:
 
 
 def _settings(context: typer.Context) -> PvaSettings:
-    settings = context.obj
-    if not isinstance(settings, PvaSettings):
-        raise ActorError("no settings")
-    return settings
+    return cli.settings_of(context, PvaSettings)
 
 
 def _with_store(context: typer.Context, work: Callable[[Store], T]) -> T:
-    store = open_store(_settings(context))
-    try:
+    with contextlib.closing(open_store(_settings(context))) as store:
         return work(store)
-    finally:
-        store.close()

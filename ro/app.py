@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +15,7 @@ from uuid import UUID
 
 from aiohttp import web
 
+from actor_runtime import service
 from actor_runtime.crl_source import CrlSource
 from actor_runtime.errors import ConfigError
 from actor_runtime.http import (
@@ -25,15 +25,13 @@ from actor_runtime.http import (
     ProblemError,
     new_application,
     read_body,
-    serve,
     to_base64,
 )
 from actor_runtime.pem_files import read_chain
-from actor_runtime.sealing import SealingKey
+from actor_runtime.service import utc_now
 from actor_runtime.store import Store
 from actor_runtime.tls import client_context, server_context
-from actor_runtime.trail import Trail, TrailRecord
-from actor_runtime.trail_store import append_record
+from actor_runtime.trail import Trail
 from home_network.http import AttachAnswerBody, AttachBody, answer_challenge, challenge_document, refusal
 from home_network.sessions import AttachBusy, Attached, AttachRefused, AttachSessions
 from mcim.certificates import TrustAnchors
@@ -67,10 +65,6 @@ class InitialAnswerBody(AttachAnswerBody):
     platform: PlatformBody | None = None
 
 
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ro:
     """The parts of a running RO."""
@@ -86,7 +80,7 @@ class Ro:
     desk: RegistrationDesk
     partners: tuple[PartnerClient, ...]
     crls: CrlSource | None = None  # of the gate
-    now: Callable[[], datetime] = _utc_now
+    now: Callable[[], datetime] = utc_now
 
     async def start(self) -> None:
         """Begin what goes on in the background."""
@@ -104,37 +98,26 @@ class Ro:
 
 def open_store(settings: RoSettings) -> Store:
     """The database, migrated."""
-    store = Store(settings.database_url, MIGRATIONS)
-    store.upgrade()
-    return store
+    return service.open_store(settings.database_url, MIGRATIONS)
 
 
 def open_vault(settings: RoSettings, store: Store) -> Vault:
     """The sealing key; made anew only while nothing is sealed with another.
 
     Raises:
-        ConfigError: the key file is missing and the database has identities, or the file is broken.
+        ConfigError: the file is broken, or the database has identities and the key is missing or another one.
     """
-    if settings.seal_key.exists():
-        return Vault(SealingKey.load(settings.seal_key))
-    if store.read_sync(repository.count_identities):
-        raise ConfigError(
-            f"sealing key {settings.seal_key} is missing",
-            hint="the identities in the database are sealed with it: restore it, or start with a new database",
-        )
-    return Vault(SealingKey.generate(settings.seal_key))
+    first = store.read_sync(lambda connection: repository.list_identities(connection, limit=1))
+    sample = (lambda key: Vault(key).open_imsi(first[0].sealed)) if first else None
+    return Vault(service.open_seal_key(settings.seal_key, "identities", sample))
 
 
 def open_trail(settings: RoSettings, store: Store) -> Trail:
     """The audit trail: in the database, and in the trace file where one is set."""
-
-    def sink(record: TrailRecord) -> None:
-        store.post(lambda connection: append_record(connection, tables.trail, record))
-
-    return Trail("RO", sink=sink, trace_file=settings.trace_file)
+    return service.open_trail("RO", store, tables.trail, settings.trace_file)
 
 
-def build(settings: RoSettings, *, now: Callable[[], datetime] = _utc_now) -> Ro:
+def build(settings: RoSettings, *, now: Callable[[], datetime] = utc_now) -> Ro:
     """Load everything and check it, before anything listens.
 
     Raises:
@@ -208,27 +191,11 @@ async def run(settings: RoSettings, *, stop: asyncio.Event | None = None) -> Non
     """Serve until told to stop, and go on with the registrations that wait."""
     network_tls = server_context(settings.tls_cert, settings.tls_key)
     ro = build(settings)
-    await ro.start()
-    rounds = asyncio.create_task(ro.desk.advance_for_ever(settings.retry_s))
-
-    async def close() -> None:
-        rounds.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await rounds
-        await ro.close()
-
-    await serve(
-        [
-            Listener(
-                name="network",
-                app=network_application(ro),
-                host=settings.network.host,
-                port=settings.network.port,
-                ssl_context=network_tls,
-            )
-        ],
+    await service.run_service(
+        ro,
+        [Listener.at(settings.network, "network", network_application(ro), network_tls)],
+        work=ro.desk.advance_for_ever(settings.retry_s),
         ready_file=settings.ready_file,
-        on_stop=close,
         stop=stop,
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,26 +14,24 @@ import typer
 from sqlalchemy import Connection
 
 from actor_runtime import cli
-from actor_runtime.config import load_settings
+from actor_runtime.cli import AsJson
 from actor_runtime.errors import ActorError, ConfigError
-from actor_runtime.logs import configure_logs
 from actor_runtime.store import Store
 from actor_runtime.trail_store import records_of
 from ro.app import open_store, open_trail, open_vault, run
 from ro.config import RoSettings
-from ro.identities import IdentityError, ProvisionalIdentity, new_identity, new_keys, supplier_document
+from ro.identities import Algorithm, IdentityError, ProvisionalIdentity, new_identity, new_keys, supplier_document
 from ro.store import registration_rows, repository, tables
 from ro.store.registration_rows import Registration, State
 from ro.store.repository import IdentityRow
 
-app = typer.Typer(help="Registration operator: PCIDs, first attach, registration.", no_args_is_help=True)
+app = cli.actor_app("RO", "Registration operator: PCIDs, first attach, registration.", RoSettings, run)
 pcid_app = typer.Typer(help="Provisional identities (CCIF).", no_args_is_help=True)
 route_app = typer.Typer(help="Which home operator devices belong to (DRF).", no_args_is_help=True)
 registration_app = typer.Typer(help="Registrations of devices (DRF).", no_args_is_help=True)
 for _name, _group in (("pcid", pcid_app), ("route", route_app), ("registration", registration_app)):
     app.add_typer(_group, name=_name)
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Number = Annotated[int, typer.Argument(help="Number of the identity, from `ro pcid list`.")]
 ValidDays = Annotated[int, typer.Option(min=1, max=3650, help="How long devices may use it.")]
 Supplier = Annotated[Optional[str], typer.Option(help="Supplier it is given to; routes go by it.")]  # noqa: UP045
@@ -41,22 +39,6 @@ Out = Annotated[Path, typer.Option("--out", help="File for the supplier (JSON); 
 MAX_ISSUE: Final = 100_000
 
 T = TypeVar("T")
-
-
-@app.callback()
-def _global(
-    context: typer.Context,
-    config: Annotated[Optional[Path], typer.Option("--config", "-c", help="Settings file (TOML).")] = None,  # noqa: UP045
-) -> None:
-    settings = load_settings(RoSettings, config)
-    configure_logs(log_format=settings.log_format, level=settings.log_level)
-    context.obj = settings
-
-
-@app.command()
-def serve(context: typer.Context) -> None:
-    """Run the RO until it gets SIGTERM or SIGINT."""
-    asyncio.run(run(_settings(context)))
 
 
 @app.command()
@@ -95,6 +77,7 @@ def pcid_issue(
     plmn: Annotated[str, typer.Option(help="MCC and MNC of this operator, 5 or 6 digits.")] = "00101",
     valid_days: ValidDays = 90,
     supplier: Supplier = None,
+    algorithm: Annotated[Algorithm, typer.Option(help="What they authenticate with.")] = Algorithm.MILENAGE,
 ) -> None:
     """Make new identities and write them, with their keys, for the supplier."""
     now = _now()
@@ -107,7 +90,7 @@ def pcid_issue(
         def add(connection: Connection) -> None:
             misses = 0
             while len(issued) < count:
-                identity = new_identity(plmn)
+                identity = new_identity(plmn, algorithm)
                 made = repository.add_identity(
                     connection, vault.seal(identity, 1), mask=identity.mask, not_after=not_after, supplier=supplier,
                     now=now,
@@ -118,12 +101,12 @@ def pcid_issue(
                 misses += 1
                 if misses > count + 1000:
                     raise IdentityError("the network has hardly any free identities", hint="ro pcid reissue")
+            write(supplier_document((identity, not_after) for identity in issued))
 
         store.write_sync(add)
 
     with _for_supplier(out) as write:
         _with_store(context, work)
-        write(supplier_document((identity, not_after) for identity in issued))
     typer.echo(f"{count} identities issued, valid until {not_after.isoformat()}")
 
 
@@ -151,31 +134,42 @@ def pcid_withdraw(context: typer.Context, number: Number) -> None:
 
 @pcid_app.command("reissue")
 def pcid_reissue(
-    context: typer.Context, number: Number, out: Out, valid_days: ValidDays = 90, supplier: Supplier = None
+    context: typer.Context,
+    number: Number,
+    out: Out,
+    valid_days: ValidDays = 90,
+    supplier: Supplier = None,
+    algorithm: Annotated[
+        Algorithm | None, typer.Option(help="What it authenticates with from now on; as before without it.")
+    ] = None,
 ) -> None:
     """Give an expired identity out again, with other keys and for another device (REQ-72)."""
     now = _now()
     not_after = now + timedelta(days=valid_days)
 
-    def work(store: Store) -> ProvisionalIdentity:
+    def work(store: Store) -> None:
         vault = open_vault(_settings(context), store)
         row = _known(store.read_sync(lambda c: repository.get_identity(c, number)), number)
-        again = ProvisionalIdentity(imsi=vault.open_imsi(row.sealed), keys=new_keys())
-        generation = row.generation + 1
-        if not store.write_sync(
-            lambda c: repository.reissue_identity(
-                c, number, vault.seal(again, generation), generation=generation, not_after=not_after,
-                supplier=supplier, now=now,
+        kept = Algorithm(vault.open_keys(row.sealed, row.generation).label)
+        again = ProvisionalIdentity(imsi=vault.open_imsi(row.sealed), keys=new_keys(algorithm or kept))
+        sealed, generation = vault.seal(again, row.generation + 1), row.generation + 1
+
+        def reissue(connection: Connection) -> bool:
+            done = repository.reissue_identity(
+                connection, number, sealed, generation=generation, not_after=not_after, supplier=supplier, now=now
             )
-        ):  # fmt: skip
+            if done:
+                write(supplier_document([(again, not_after)]))
+            return done
+
+        if not store.write_sync(reissue):
             raise IdentityError(
                 f"{row.mask} is valid until {row.not_after.isoformat()}",
                 hint="the device it was given to may still hold it; nobody else gets it before",
             )
-        return again
 
     with _for_supplier(out) as write:
-        write(supplier_document([(_with_store(context, work), not_after)]))
+        _with_store(context, work)
     typer.echo(f"{number}: issued again, valid until {not_after.isoformat()}")
 
 
@@ -278,7 +272,8 @@ def main() -> None:
 
 
 class _for_supplier:
-    """A new file for the owner alone, there before anything is issued: keys that cannot be written are not made."""
+    """A new file for the owner alone. It is written inside the unit that issues: keys that nobody gets are no
+    identity's, and when the unit fails the file goes."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -291,12 +286,16 @@ class _for_supplier:
         return self._write
 
     def _write(self, document: bytes) -> None:
-        self._file.write(document + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        try:
+            self._file.write(document + b"\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as exc:
+            raise ConfigError(f"{self._path}: {exc.strerror}") from exc
 
     def __exit__(self, kind: object, value: object, traceback: object) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # what could not be written is told already
+            self._file.close()
         if kind is not None:
             self._path.unlink(missing_ok=True)
 
@@ -306,18 +305,12 @@ def _now() -> datetime:
 
 
 def _settings(context: typer.Context) -> RoSettings:
-    settings = context.obj
-    if not isinstance(settings, RoSettings):
-        raise ActorError("no settings")
-    return settings
+    return cli.settings_of(context, RoSettings)
 
 
 def _with_store(context: typer.Context, work: Callable[[Store], T]) -> T:
-    store = open_store(_settings(context))
-    try:
+    with contextlib.closing(open_store(_settings(context))) as store:
         return work(store)
-    finally:
-        store.close()
 
 
 def _partner(context: typer.Context, sho: str) -> None:

@@ -14,6 +14,7 @@ import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 from typing import Final
 
 from actor_runtime.errors import ActorError, UnsealError
@@ -22,11 +23,26 @@ from actor_runtime.sealing import SealingKey
 from mcim.network_keys import NetworkKeys
 from mcim.vocabulary import AlgorithmId
 
-KEY_LENGTH: Final = 16  # octets of K and OPc with MILENAGE
 DIGITS: Final = 15  # of a PCID
 FILE_FORMAT: Final = "m2m-pcid/1"
 
 _PLMN: Final = re.compile(r"(?:[2-79][0-9]{2}|001)[0-9]{2,3}")  # ITU-T E.212; 001 is the test network
+
+
+class Algorithm(StrEnum):
+    """What a PCID authenticates with, by the names that TREs list; the constants are the defaults."""
+
+    MILENAGE = "milenage"
+    TUAK128 = "tuak128"
+    TUAK256 = "tuak256"
+
+
+_KEYS: Final = {
+    Algorithm.MILENAGE: (AlgorithmId.MILENAGE, 16, 16),
+    Algorithm.TUAK128: (AlgorithmId.TUAK, 16, 32),
+    Algorithm.TUAK256: (AlgorithmId.TUAK, 32, 32),
+}
+"""Octets of K and of OPc or TOPc."""
 
 
 class IdentityError(ActorError):
@@ -105,7 +121,7 @@ class Vault:
             raise UnsealError("sealed keys have an unknown format") from None
 
 
-def new_identity(plmn: str) -> ProvisionalIdentity:
+def new_identity(plmn: str, algorithm: Algorithm = Algorithm.MILENAGE) -> ProvisionalIdentity:
     """A random PCID in the network `plmn` (MCC and MNC of the RO, by which visited networks find it).
 
     Raises:
@@ -114,25 +130,24 @@ def new_identity(plmn: str) -> ProvisionalIdentity:
     if not _PLMN.fullmatch(plmn):
         raise IdentityError("the network code is 5 or 6 digits, such as 00101")
     digits = DIGITS - len(plmn)
-    return ProvisionalIdentity(imsi=plmn + f"{secrets.randbelow(10**digits):0{digits}}", keys=new_keys())
+    return ProvisionalIdentity(imsi=plmn + f"{secrets.randbelow(10**digits):0{digits}}", keys=new_keys(algorithm))
 
 
-def new_keys() -> NetworkKeys:
-    """Random keys for MILENAGE with its default constants."""
-    return NetworkKeys(
-        algorithm=AlgorithmId.MILENAGE, k=secrets.token_bytes(KEY_LENGTH), opc=secrets.token_bytes(KEY_LENGTH)
-    )
+def new_keys(algorithm: Algorithm = Algorithm.MILENAGE) -> NetworkKeys:
+    """Random keys."""
+    number, k_length, opc_length = _KEYS[algorithm]
+    return NetworkKeys(algorithm=number, k=secrets.token_bytes(k_length), opc=secrets.token_bytes(opc_length))
 
 
 def supplier_document(issued: Iterable[tuple[ProvisionalIdentity, datetime]]) -> bytes:
-    """What a supplier puts into its devices, as JSON; it holds K and OPc and belongs into no log."""
+    """What a supplier puts into its devices, as JSON; it holds K and OPc (TOPc with TUAK) and belongs into no log."""
     return json.dumps(
         {
             "format": FILE_FORMAT,
             "identities": [
                 {
                     "pcid": identity.imsi,
-                    "algorithm": "milenage",
+                    "algorithm": identity.keys.algorithm.name.lower(),  # the length of K says which TUAK
                     "k": to_base64(identity.keys.k),
                     "opc": to_base64(identity.keys.opc),
                     "notAfter": f"{not_after:%Y-%m-%dT%H:%M:%SZ}",

@@ -142,6 +142,11 @@ class InitialAttach:
             AttachRefused, AttachBusy.
         """
         context = {"vno": vno} if m2me_id is None else {"vno": vno, "m2meId": m2me_id}
+        index = self._identities.index(imsi)
+        # Read before the vector is made: what is given out again later has another generation (REQ-72).
+        before = await self._store.read(lambda connection: repository.find_identity(connection, index))
+        if before is not None:
+            context["generation"] = str(before.generation)
         challenge = await self._sessions.start(imsi, context)
         self._trail.message(step="4", direction="RO→VNO", summary="authentication vector", octets=32)
         return challenge
@@ -150,7 +155,7 @@ class InitialAttach:
         """Steps 5 and 6: AKA is done, the device may reach the RO and nobody else.
 
         Raises:
-            AttachRefused: the identity was withdrawn meanwhile.
+            AttachRefused: the identity was withdrawn, or given out again, since the challenge.
         """
         token = secrets.token_urlsafe(32)
         vno = attached.context["vno"]
@@ -159,6 +164,8 @@ class InitialAttach:
             identity = repository.find_identity(connection, attached.index)
             if identity is None or not identity.valid(now):
                 raise AttachRefused("withdrawn meanwhile")
+            if attached.context.get("generation") != str(identity.generation):
+                raise AttachRefused(f"{identity.mask} was given out again meanwhile")
             repository.put_token(
                 connection,
                 identity,

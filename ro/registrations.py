@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -34,6 +35,8 @@ MAX_TRIES: Final = 3  # home operators asked for one registration, when the DPF 
 MAX_USES: Final = 20  # calls with one access token
 AT_ONCE: Final = 8  # registrations of one round that may wait for a partner
 NO_ORDER: Final = frozenset({"no-ongoing-order"})  # codes of the DPF by which the order is gone
+
+_ORDER_ID: Final = re.compile(r"[\x21-\x7e]{1,64}")
 
 _log = structlog.get_logger(__name__)
 
@@ -185,7 +188,10 @@ class RegistrationDesk:
 
         async def one(registration_id: str) -> None:
             async with places:
-                await self.advance(registration_id)
+                try:
+                    await self.advance(registration_id)
+                except Exception:  # the others go on, and this one has the next round
+                    _log.exception("ro.registration_failed", registration=registration_id)
 
         await asyncio.gather(*map(one, await self._store.read(registration_rows.waiting_registrations)))
 
@@ -244,7 +250,7 @@ class RegistrationDesk:
         if isinstance(answer, PartnerRefused):
             return await self._move(row, State.REFUSED, detail=f"home operator: {answer.code}")
         order_id = answer.get("orderId") if answer is not None else None
-        if not isinstance(order_id, str) or not 1 <= len(order_id) <= 64:
+        if not isinstance(order_id, str) or not _ORDER_ID.fullmatch(order_id):
             return None
         return await self._move(row, State.AT_SHO, order_id=order_id, bootstraps=row.bootstraps + 1)
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import structlog
 from aiohttp import web
+from sqlalchemy import Connection
 
+from actor_runtime import service
 from actor_runtime.crl_source import CrlSource
 from actor_runtime.errors import ConfigError
 from actor_runtime.http import (
@@ -23,14 +25,12 @@ from actor_runtime.http import (
     new_application,
     peer_identities,
     read_body,
-    serve,
 )
 from actor_runtime.pem_files import read_chain
-from actor_runtime.sealing import SealingKey
+from actor_runtime.service import utc_now
 from actor_runtime.store import Store
 from actor_runtime.tls import client_context, server_context
-from actor_runtime.trail import Trail, TrailRecord
-from actor_runtime.trail_store import append_record
+from actor_runtime.trail import Trail
 from home_network.http import (
     MAX_ATTACH_BODY,
     answer_challenge,
@@ -48,24 +48,20 @@ from sho.checks import RequestRefused
 from sho.config import ShoSettings
 from sho.handover import Deferred, HandoverBody, HandoverDesk, HandoverPolicy, package_members
 from sho.identity import TrustStore, load_identity
-from sho.jobs import JobDesk, JobWorker, working
+from sho.jobs import JobDesk, JobWorker
 from sho.packaging import PackageMaker
 from sho.platform_checks import PlatformChecks
 from sho.preparation import Preparation
 from sho.registrations import DpfUnavailable, RegistrationBody, RegistrationDesk
 from sho.report import ReportBody, ReportDesk
 from sho.store import repository, tables
-from sho.subscriptions import Vault
+from sho.subscriptions import SealedCredential, Vault
 
 MIGRATIONS: Final = Path(__file__).parent / "store" / "migrations"
 STEP_CRL: Final = "9"  # platform validation rests on the lists
 REGISTRATIONS: Final = "/v1/registrations"
 
 _log = structlog.get_logger(__name__)
-
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
 
 
 class DpfClients:
@@ -110,7 +106,7 @@ class Sho:
     allowed_clients: frozenset[str]
     registrations: RegistrationDesk | None = None
     allowed_registrars: frozenset[str] = frozenset()
-    now: Callable[[], datetime] = _utc_now
+    now: Callable[[], datetime] = utc_now
 
     async def start(self) -> None:
         """Begin what goes on in the background."""
@@ -128,37 +124,31 @@ class Sho:
 
 def open_store(settings: ShoSettings) -> Store:
     """The database, migrated."""
-    store = Store(settings.database_url, MIGRATIONS)
-    store.upgrade()
-    return store
+    return service.open_store(settings.database_url, MIGRATIONS)
 
 
 def open_vault(settings: ShoSettings, store: Store) -> Vault:
     """The sealing key; made anew only while nothing is sealed with another.
 
     Raises:
-        ConfigError: the key file is missing and the database has subscriptions, or the file is broken.
+        ConfigError: the file is broken, or the database has subscriptions and the key is missing or another one.
     """
-    if settings.seal_key.exists():
-        return Vault(SealingKey.load(settings.seal_key))
-    if store.read_sync(repository.count_subscriptions):
-        raise ConfigError(
-            f"sealing key {settings.seal_key} is missing",
-            hint="the subscriptions in the database are sealed with it: restore it, or start with a new database",
-        )
-    return Vault(SealingKey.generate(settings.seal_key))
+
+    def first(connection: Connection) -> SealedCredential | None:
+        listed = repository.list_subscriptions(connection, state=None, limit=1)
+        return repository.get_subscription(connection, cast(int, listed[0]["id"])).sealed if listed else None
+
+    sealed = store.read_sync(first)
+    sample = (lambda key: Vault(key).open(sealed)) if sealed is not None else None
+    return Vault(service.open_seal_key(settings.seal_key, "subscriptions", sample))
 
 
 def open_trail(settings: ShoSettings, store: Store) -> Trail:
     """The audit trail: in the database, and in the trace file where one is set."""
-
-    def sink(record: TrailRecord) -> None:
-        store.post(lambda connection: append_record(connection, tables.trail, record))
-
-    return Trail("SHO", sink=sink, trace_file=settings.trace_file)
+    return service.open_trail("SHO", store, tables.trail, settings.trace_file)
 
 
-def build(settings: ShoSettings, *, now: Callable[[], datetime] = _utc_now) -> Sho:
+def build(settings: ShoSettings, *, now: Callable[[], datetime] = utc_now) -> Sho:
     """Load everything and check it, before anything listens.
 
     Raises:
@@ -308,28 +298,15 @@ async def run(settings: ShoSettings) -> None:
     partner_tls = server_context(settings.tls_cert, settings.tls_key, client_ca=settings.tls_ca)
     network_tls = server_context(settings.tls_cert, settings.tls_key)
     sho = build(settings)
-    listeners = [
-        Listener(
-            name="partner",
-            app=partner_application(sho),
-            host=settings.partner.host,
-            port=settings.partner.port,
-            ssl_context=partner_tls,
-        ),
-        Listener(
-            name="network",
-            app=network_application(sho),
-            host=settings.network.host,
-            port=settings.network.port,
-            ssl_context=network_tls,
-        ),
-    ]
-    await sho.start()
-    try:
-        async with working(sho.worker):
-            await serve(listeners, ready_file=settings.ready_file)
-    finally:
-        await sho.close()
+    await service.run_service(
+        sho,
+        [
+            Listener.at(settings.partner, "partner", partner_application(sho), partner_tls),
+            Listener.at(settings.network, "network", network_application(sho), network_tls),
+        ],
+        work=sho.worker.run(),
+        ready_file=settings.ready_file,
+    )
 
 
 async def _hand_over(sho: Sho, request: web.Request) -> web.Response:

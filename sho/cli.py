@@ -2,45 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
-from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
 from actor_runtime import cli
-from actor_runtime.config import load_settings
-from actor_runtime.logs import configure_logs
 from actor_runtime.trail_store import records_of
 from sho import cli_orders, cli_platforms, cli_subscriptions
 from sho.app import run
-from sho.cli_context import AsJson, opened, settings_of
+from sho.cli_context import AsJson, opened
 from sho.config import ShoSettings
 from sho.store import tables
 
-app = typer.Typer(help="Selected home operator: subscriptions, packages, AuC.", no_args_is_help=True)
+app = cli.actor_app("SHO", "Selected home operator: subscriptions, packages, AuC.", ShoSettings, run)
 app.add_typer(cli_subscriptions.app, name="subscription")
 app.add_typer(cli_orders.app, name="order")
 app.add_typer(cli_orders.package_app, name="package")
 app.add_typer(cli_platforms.app, name="platform")
 app.add_typer(cli_platforms.prepare_app, name="prepare")
 app.add_typer(cli_platforms.token_app, name="token")
-
-
-@app.callback()
-def _global(
-    context: typer.Context,
-    config: Annotated[Optional[Path], typer.Option("--config", "-c", help="Settings file (TOML).")] = None,  # noqa: UP045
-) -> None:
-    settings = load_settings(ShoSettings, config)
-    configure_logs(log_format=settings.log_format, level=settings.log_level)
-    context.obj = settings
-
-
-@app.command()
-def serve(context: typer.Context) -> None:
-    """Run the SHO until it gets SIGTERM or SIGINT."""
-    asyncio.run(run(settings_of(context)))
 
 
 @app.command()

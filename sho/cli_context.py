@@ -7,35 +7,29 @@ import contextlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
+from actor_runtime import cli
+from actor_runtime.cli import AsJson as AsJson
 from actor_runtime.errors import ActorError
 from actor_runtime.store import Store
 from sho.app import Sho, build, open_store
 from sho.config import ShoSettings
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 MAX_INPUT = 64 * 1024 * 1024  # octets of a file or of standard input
 
 
 def settings_of(context: typer.Context) -> ShoSettings:
     """The settings that the callback loaded."""
-    settings = context.obj
-    if not isinstance(settings, ShoSettings):
-        raise ActorError("no settings")
-    return settings
+    return cli.settings_of(context, ShoSettings)
 
 
 @contextlib.contextmanager
 def opened(context: typer.Context) -> Iterator[Store]:
     """The store, closed at the end."""
-    store = open_store(settings_of(context))
-    try:
+    with contextlib.closing(open_store(settings_of(context))) as store:
         yield store
-    finally:
-        store.close()
 
 
 @contextlib.contextmanager

@@ -17,15 +17,10 @@ from sqlalchemy import (
     false,
 )
 
+from actor_runtime.store import NAMES
 from actor_runtime.trail_store import trail_table
 
-metadata: Final = MetaData(
-    naming_convention={
-        "ix": "ix_%(table_name)s_%(column_0_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_name)s",
-        "pk": "pk_%(table_name)s",
-    }
-)
+metadata: Final = MetaData(naming_convention=NAMES)
 
 challenges: Final = Table(
     "challenge",

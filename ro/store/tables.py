@@ -17,16 +17,10 @@ from sqlalchemy import (
     Table,
 )
 
+from actor_runtime.store import NAMES
 from actor_runtime.trail_store import trail_table
 
-metadata: Final = MetaData(
-    naming_convention={
-        "ix": "ix_%(table_name)s_%(column_0_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_name)s",
-        "pk": "pk_%(table_name)s",
-    }
-)
+metadata: Final = MetaData(naming_convention=NAMES)
 
 identities: Final = Table(
     "pcid",
@@ -34,7 +28,7 @@ identities: Final = Table(
     Column("id", Integer, primary_key=True),
     Column("imsi_index", LargeBinary(32), nullable=False, unique=True),  # HMAC-SHA-256 of the PCID: for lookups
     Column("imsi_sealed", LargeBinary, nullable=False),
-    Column("keys_sealed", LargeBinary, nullable=False),  # algorithm, K and OPc; bound to the generation
+    Column("keys_sealed", LargeBinary, nullable=False),  # algorithm, K and OPc or TOPc; bound to the generation
     Column("imsi_mask", String(15), nullable=False),
     Column("generation", Integer, nullable=False),  # goes up when the identity is given out again
     Column("sqn", BigInteger, nullable=False),  # SQN_HE: the last one used in this generation

@@ -18,16 +18,10 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
+from actor_runtime.store import NAMES
 from actor_runtime.trail_store import trail_table
 
-metadata: Final = MetaData(
-    naming_convention={
-        "ix": "ix_%(table_name)s_%(column_0_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_name)s",
-        "pk": "pk_%(table_name)s",
-    }
-)
+metadata: Final = MetaData(naming_convention=NAMES)
 
 subscriptions: Final = Table(
     "subscription",

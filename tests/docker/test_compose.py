@@ -67,10 +67,27 @@ def order_states(m2me_id: str) -> list[str]:
     return [str(row["state"]).upper() for row in json.loads(listed) if row["m2meId"] == m2me_id]
 
 
+def ro(*command: str) -> list[dict[str, object]]:
+    rows = json.loads(compose("exec", "-T", "ro", "ro", "--config", "/etc/m2m/ro.toml", *command, "--json"))
+    assert isinstance(rows, list)
+    return rows
+
+
 def test_the_device_is_provisioned_and_attached() -> None:
-    """REQ-68, REQ-69: the m2me container exits 0 after its attach, and its order is closed."""
+    """REQ-11, REQ-68, REQ-69, REQ-72: attach with the PCID, registration, provisioning, attach with the MCIM.
+
+    The m2me container exits 0, its order is closed, and the provisional identity is its own.
+    """
     assert exit_code("m2me") == 0
     assert order_states(PROVISIONED) == ["CLOSED"]
+    (identity,), (registration,), (visit,) = ro("pcid", "list"), ro("registration", "list"), ro("visits")
+    assert (identity["state"], identity["m2meId"]) == ("issued", PROVISIONED)
+    assert (registration["m2meId"], registration["state"], registration["sho"]) == (
+        PROVISIONED,
+        "bootstrapped",
+        "sho.m2m.example",
+    )
+    assert (visit["vno"], visit["outcome"], visit["count"]) == ("26201", "attached", 1)
 
 
 def test_a_device_the_pva_does_not_trust_is_refused_and_then_has_no_order() -> None:

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+from actor_runtime import cli as actor_cli
 from actor_runtime.trail import Trail
 from dmclient import cli as device_cli
 from dmclient import cli_common
@@ -36,7 +37,7 @@ def pki(tmp_path_factory):
 
 def command(monkeypatch, module, name, *arguments):
     """Run a console script in this process."""
-    monkeypatch.setattr(cli_common if module is device_cli else module, "configure_logs", lambda **_: None)
+    monkeypatch.setattr(cli_common if module is device_cli else actor_cli, "configure_logs", lambda **_: None)
     monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
     with pytest.raises(SystemExit) as ended:
         module.main()
@@ -96,12 +97,20 @@ def manufacture(monkeypatch, site, settings, pcid_file, number):
     )
 
 
-@pytest.mark.parametrize("gate", [False, True], ids=["attach first", "validation gates the attach"])
-async def test_from_the_factory_to_the_bootstrap(monkeypatch, pki, tmp_path, gate):
-    """TR 33.812 §5.1.3.7.1 steps 1 to 8, REQ-07, REQ-11, REQ-13, REQ-72."""
+CHAINS = {
+    "attach first": (False, "milenage"),
+    "attach first, TUAK with 128 bits": (False, "tuak128"),
+    "validation gates the attach": (True, "milenage"),
+    "validation gates the attach, TUAK with 256 bits": (True, "tuak256"),
+}
+
+
+@pytest.mark.parametrize(("gate", "algorithm"), CHAINS.values(), ids=CHAINS)
+async def test_from_the_factory_to_the_bootstrap(monkeypatch, pki, tmp_path, gate, algorithm):
+    """TR 33.812 §5.1.3.7.1 steps 1 to 8, REQ-07, REQ-11, REQ-13, REQ-69, REQ-72."""
     async with world(pki, tmp_path, validation_gates_attach=gate) as site:
         site.add_device()
-        pcids = issue(monkeypatch, pki, tmp_path, "--count", 3, "--supplier", "maker")
+        pcids = issue(monkeypatch, pki, tmp_path, "--count", 3, "--supplier", "maker", "--algorithm", algorithm)
         settings = settings_of(site, tmp_path)
         manufacture(monkeypatch, site, settings, pcids, 1)
         trail = Trail("M2ME", trace_file=settings.trace_file)

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from aiohttp import web
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from actor_runtime.http import PartnerRefused, PartnerUnavailable, new_application, to_base64
 from dmserver.store.orders import list_orders
@@ -20,8 +20,9 @@ from mcim.key_id import key_id_of
 from mcim.ticket import Ticket, issue_ticket
 from mcim.vocabulary import ValidationMode
 from ro.app import build, run
+from ro.identities import ProvisionalIdentity, new_keys
 from ro.registrations import MAX_USES
-from ro.store import registration_rows, repository
+from ro.store import registration_rows, repository, tables
 from ro.store.registration_rows import State
 from sho.store import repository as sho_rows
 from syncml.wap_push import parse_push
@@ -111,6 +112,26 @@ async def test_attaches_of_one_identity_are_limited_and_strangers_do_not_use_the
     assert await refusal(usim.attach(site.network)) == UNIFORM
     site.clock.ahead = timedelta(hours=1)
     assert (await usim.attach(site.network))["result"] == "attached"
+
+
+async def test_an_attach_begun_by_the_former_holder_gives_no_access_to_the_next_ones_identity(site):
+    """T7, REQ-72: given out again between challenge and response, it is not the one that was challenged."""
+    number, identity = site.issue(days=1)
+    site.clock.ahead = timedelta(days=1, seconds=-5)
+    challenge = await site.network.post("/v1/attach", {"imsi": identity.imsi})
+    res = Usim(identity).judge(challenge).res
+    site.clock.ahead = timedelta(days=1)
+    again, now = ProvisionalIdentity(imsi=identity.imsi, keys=new_keys()), site.clock()
+    assert site.ro.store.write_sync(
+        lambda c: repository.reissue_identity(
+            c, number, site.ro.vault.seal(again, 2), generation=2, not_after=now + timedelta(days=30), supplier=None,
+            now=now,
+        )
+    )  # fmt: skip
+    call = site.network.post(f"/v1/attach/{challenge['session']}", {"res": to_base64(res)})
+    assert await refusal(call) == UNIFORM
+    assert site.ro.store.read_sync(lambda c: c.execute(select(tables.tokens)).all()) == []
+    assert (await Usim(again).attach(site.network))["result"] == "attached"
 
 
 # --- DRF: registration ----------------------------------------------------------------------------------
@@ -267,6 +288,42 @@ async def test_partners_that_do_not_answer_are_asked_again(pki, tmp_path):
         finally:
             await again.close()
         assert (await site.register(token))["state"] == "registered"
+
+
+@pytest.mark.parametrize("order_id", ["", "a b", "a\nb", "\u00e9", "x" * 65, 7, None])
+async def test_an_order_id_that_is_none_leaves_the_registration_waiting(pki, tmp_path, order_id):
+    """T12: what a home operator answers goes into trail, log and calls to the DPF; a strange one is no answer."""
+
+    async def answer(_request):
+        return web.json_response({"orderId": order_id}, status=201)
+
+    app = web.Application()
+    app.router.add_post("/v1/registrations", answer)
+    async with running(app, pki.server(SHO_ID)) as url, world(pki, tmp_path, shos={SHO_ID: url}) as site:
+        assert (await registered(site))[1]["state"] == "pending"
+        assert (rows(site)[0].state, rows(site)[0].order_id) == (State.ROUTED, None)
+
+
+async def test_a_registration_that_fails_does_not_stand_in_the_way_of_others(site, monkeypatch):
+    """T12: a round is for all of them."""
+    site.add_device()
+    await registered(site)
+    (row,) = rows(site)
+    for number, name in enumerate(("poisoned", row.id)):
+        waiting = registration_rows.dataclasses.replace(
+            row, id=name, state=State.PENDING, sho_id=None, updated_at=row.updated_at + timedelta(seconds=number)
+        )
+        site.ro.store.write_sync(lambda c, waiting=waiting: registration_rows.put_registration(c, waiting))
+    advance = site.ro.desk.advance
+
+    async def poisoned(registration_id):
+        if registration_id == "poisoned":
+            raise ValueError
+        return await advance(registration_id)
+
+    monkeypatch.setattr(site.ro.desk, "advance", poisoned)
+    await site.ro.desk.advance_waiting()
+    assert {each.id: each.state for each in rows(site)} == {"poisoned": State.PENDING, row.id: State.BOOTSTRAPPED}
 
 
 async def test_an_order_that_ended_meanwhile_is_opened_anew(site):

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from actor_runtime import cli as actor_cli
 from actor_runtime.http import PartnerRefused, to_base64
 from mcim.certificates import Role
 from mcim.errors import CertificateRefused
@@ -301,7 +302,7 @@ def fleet(pki, tmp_path, monkeypatch, capsys):
         device = Device(pki, platform_key=ec_key(), m2me_id=f"urn:imei:{number}", tre_id=f"urn:m2m:tre:{number:04}")
         (directory / f"{number:04}.pem").write_bytes(device.platform_cert.public_bytes(Encoding.PEM))
     config = write_settings(tmp_path / "sho.toml", sho_settings(pki, tmp_path))
-    monkeypatch.setattr(cli, "configure_logs", lambda **_: None)
+    monkeypatch.setattr(actor_cli, "configure_logs", lambda **_: None)
 
     def run(*arguments, fails=False):
         monkeypatch.setattr(sys, "argv", ["sho", "--config", str(config), *arguments])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import logging
+import os
 import stat
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 import structlog
@@ -67,6 +70,17 @@ def test_a_bad_file_is_named_with_its_key_and_without_values(tmp_path, content, 
     assert "70000" not in str(caught.value)
 
 
+@pytest.mark.parametrize("value", ["{", "top-secret", "[1, 2"])
+def test_an_environment_value_that_is_no_json_is_named_and_not_repeated(monkeypatch, value):
+    """T1: tables and lists are JSON there; a slip is an error with a hint, and what was typed may be a secret."""
+    monkeypatch.setenv("XYZ_NAME", "x")
+    monkeypatch.setenv("XYZ_PARTNER", value)
+    with pytest.raises(ConfigError, match="partner") as caught:
+        load_settings(Settings, None)
+    assert value not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
 def test_a_missing_file_is_a_typed_error(tmp_path):
     with pytest.raises(ConfigError, match=r"none\.toml"):
         load_settings(Settings, tmp_path / "none.toml")
@@ -95,6 +109,32 @@ def test_logs_redact_and_take_in_library_events(monkeypatch, log_format):
     assert "careful" in text
     if log_format == "json":
         assert [json.loads(line)["event"] for line in text.splitlines()] == ["made", "careful"]
+
+
+def test_nothing_from_outside_makes_a_line_or_moves_the_cursor(monkeypatch):
+    """T12: peers' text in a console log stays where it is; with JSON the format itself sees to it."""
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    hostile = "a\x1b[2J\u2028b\x85\u202ec\rd"
+    try:
+        logs.configure_logs(log_format="console", level="info")
+        log = structlog.get_logger("x")
+        log.info("refused", path=hostile, deep={"a": [hostile]})
+        logging.getLogger("library").warning("line\nforged %s", hostile)
+        try:
+            raise ValueError(hostile)
+        except ValueError:
+            log.exception("failed")
+    finally:
+        root.handlers[:], _ = before, root.setLevel(level)
+        structlog.reset_defaults()
+    text = stream.getvalue()
+    assert "a\\x1b[2J\\u2028b\\x85\\u202ec\\x0dd" in text
+    assert not any(character in text for character in "\x1b\u2028\x85\u202e\r")
+    assert "line\\x0aforged" in text
+    assert "\nTraceback" in text  # a traceback is still one
 
 
 # --- trail ------------------------------------------------------------------------------------------
@@ -128,6 +168,24 @@ def test_trail_records_are_lines_of_json_and_rows_in_the_database(tmp_path):
         stored = records_of(connection, table, "o1")
     engine.dispose()
     assert [{k: v for k, v in line.items() if k != "seq"} for line in lines[:2]] == stored
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the device that is always full")
+def test_a_full_disk_under_the_trace_file_loses_no_record_and_stops_nothing():
+    """REQ-71: the database is the record."""
+    sunk = []
+    trail = Trail("SHO", sink=sunk.append, trace_file=Path("/dev/full"))
+    trail.note("one", step="1")
+    trail.note("two", step="1")
+    trail.close()
+    assert [record.fields["text"] for record in sunk] == ["one", "two"]
+
+
+def test_a_trace_file_is_for_its_owner(tmp_path):
+    """T13: it names devices."""
+    path = tmp_path / "trace.jsonl"
+    Trail("RO", trace_file=path).close()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 # --- sealing ----------------------------------------------------------------------------------------
@@ -169,12 +227,35 @@ def test_key_file(tmp_path):
     assert "seal" not in repr(key).lower().replace("sealingkey", "")
     with pytest.raises(ConfigError):
         SealingKey.generate(path)  # would make everything sealed unreadable
-    for content in (b"***", b"QUJD"):
+    for content in (b"***", b"QUJD", b""):
         path.write_bytes(content)
-        with pytest.raises(ConfigError):
+        with pytest.raises(ConfigError, match=r"seal\.key"):
             SealingKey.load(path)
     with pytest.raises(ConfigError):
         SealingKey.load(tmp_path / "none")
+
+
+def test_a_key_that_cannot_be_written_whole_is_not_there(tmp_path, monkeypatch):
+    """Half a key in the file would keep the actor from ever making a whole one."""
+
+    def full(_descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ConfigError, match="No space"):
+        SealingKey.generate(tmp_path / "seal.key")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("mode", "told"), [(0o600, False), (0o400, False), (0o640, True), (0o604, True)])
+def test_a_key_that_others_may_read_is_told(tmp_path, mode, told):
+    """T9"""
+    path = tmp_path / "seal.key"
+    SealingKey.generate(path)
+    path.chmod(mode)
+    with structlog.testing.capture_logs() as events:
+        SealingKey.load(path)
+    assert [each["event"] for each in events] == ["key.exposed"] * told
 
 
 # --- command line -----------------------------------------------------------------------------------
@@ -188,6 +269,28 @@ def test_an_error_that_can_be_mended_is_a_hint_and_status_1(capsys):
         cli.run(app)
     assert caught.value.code == 1
     assert capsys.readouterr().err == "error: no such thing\nhint: make one\n"
+
+
+def test_help_of_a_command_needs_no_settings_and_serve_reads_them_once(tmp_path, monkeypatch, capsys):
+    ran = []
+
+    async def run_actor(settings):
+        ran.append(settings.name)
+
+    monkeypatch.setattr(cli, "configure_logs", lambda **_: None)
+    config = tmp_path / "x.toml"
+    config.write_text('name = "one"\n')
+    for arguments, code, told in (
+        (["serve", "--help"], 0, "Run the X until"),
+        (["serve"], 1, "name: "),
+        (["--config", str(config), "serve"], 0, ""),
+    ):
+        monkeypatch.setattr(sys, "argv", ["x", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            cli.run(cli.actor_app("X", "An actor.", Settings, run_actor))
+        assert (caught.value.code or 0) == code
+        assert told in "".join(capsys.readouterr())
+    assert ran == ["one"]
 
 
 def test_rows_as_table_and_as_json(capsys):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
+from yarl import URL
 
+from actor_runtime import http
 from actor_runtime.errors import ConfigError
 from actor_runtime.http import (
     Base64,
@@ -197,6 +200,73 @@ async def test_an_access_token_goes_into_its_header():
         await partner.close()
 
 
+# --- peers that are slow or send too much -----------------------------------------------------------------
+
+
+async def raw(url, octets):
+    """What comes back for these octets, until the other side closes."""
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    writer.write(octets)
+    try:
+        async with asyncio.timeout(20):
+            return await reader.read()
+    finally:
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    ("head", "body"),
+    [
+        (b"Content-Length: 100", b'{"reqId"'),
+        (b"Transfer-Encoding: chunked", b"5\r\n{"),
+        (b"Transfer-Encoding: chunked", b""),
+    ],
+)
+async def test_a_body_that_does_not_come_ends_the_request(monkeypatch, head, body):
+    """T12: neither a handler nor a connection waits for ever."""
+    monkeypatch.setattr(http, "BODY_TIMEOUT_S", 0.05)
+    async with TestServer(application(), lingering_time=0.05) as server:
+        answer = await raw(server.make_url("/"), b"POST /greet HTTP/1.1\r\nHost: x\r\n" + head + b"\r\n\r\n" + body)
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b'"request-timeout"' in answer
+
+
+@pytest.mark.parametrize("octets", [b"", b"GET /healthz HTTP/1.1\r\nHost: "])
+async def test_a_connection_without_a_request_is_closed(monkeypatch, tmp_path, octets):
+    """T12"""
+    monkeypatch.setattr(http, "IDLE_TIMEOUT_S", 0.05)
+    ready, stop = tmp_path / "ready.json", asyncio.Event()
+    listener = Listener(name="one", app=application(), host="127.0.0.1", port=0)
+    task = asyncio.create_task(serve([listener], ready_file=ready, stop=stop))
+    while not ready.exists():
+        assert not task.done()
+        await asyncio.sleep(0.001)
+    port = json.loads(ready.read_text())["ports"]["one"]
+    assert await raw(URL(f"http://127.0.0.1:{port}"), octets) == b""
+    stop.set()
+    await task
+
+
+SIZES = {
+    "header": (b"A: " + b"a" * 20_000, b"", b"HTTP/1.0 400 "),
+    "many headers": (b"\r\n".join(b"A%d: b" % number for number in range(1000)), b"", b"HTTP/1.0 400 "),
+    "chunks": (b"Transfer-Encoding: chunked", (b"10\r\n" + b" " * 16 + b"\r\n") * 20, b"HTTP/1.1 413 "),
+    "two lengths": (b"Content-Length: 2\r\nTransfer-Encoding: chunked", b"0\r\n\r\n", b"HTTP/1.0 400 "),
+    "compressed": (
+        b"Content-Encoding: gzip\r\nContent-Length: %d" % len(BOMB := gzip.compress(bytes(10_000_000))), BOMB,
+        b"HTTP/1.1 413 ",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("head", "body", "status"), SIZES.values(), ids=SIZES)
+async def test_requests_are_bounded(head, body, status):
+    """T12: what is counted is what a handler would have to hold."""
+    async with TestServer(application(), lingering_time=0.05) as server:
+        request = b"POST /greet HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + head + b"\r\n\r\n" + body
+        assert (await raw(server.make_url("/"), request)).startswith(status)
+
+
 # --- partner calls ----------------------------------------------------------------------------------
 
 
@@ -215,6 +285,62 @@ async def test_partner_client():
                     await partner.post(path, {})
         finally:
             await partner.close()
+
+
+HOSTILE = {
+    "a code that is text": (403, b'{"code": "a\\nb", "detail": "d"}', (403, "unknown", "d")),
+    "a code that is none": (403, b'{"code": {"a": 1}, "detail": ["d"]}', (403, "unknown", "")),
+    "long": (403, b'{"code": "' + b"a" * 65 + b'", "detail": "' + b"d" * 300 + b'"}', (403, "unknown", "d" * 255)),
+    "half a surrogate pair": (403, b'{"code": "c", "detail": "\\ud800"}', (403, "unknown", "")),
+    "half a surrogate pair in an answer": (200, b'{"orderId": "\\ud800"}', None),
+    "deep": (403, b"[" * 100_000, (403, "unknown", "")),
+    "deep answer": (200, b'{"a":' * 100_000, None),
+    "too long": (403, b" " * (http.MAX_ANSWER + 1), None),
+    "compressed": (200, gzip.compress(b'{"a": 1}'), None),
+}
+
+
+@pytest.mark.parametrize(("status", "body", "refused"), HOSTILE.values(), ids=HOSTILE)
+async def test_hostile_answers(status, body, refused):
+    """T12: a partner's answer is bounded, and what is taken of it can be compared, logged and kept."""
+
+    async def answer(request):
+        asked.append(request.headers.get("Cookie"))
+        coding = {"Content-Encoding": "gzip"} if body.startswith(b"\x1f\x8b") else {}
+        return web.Response(status=status, body=body, headers={"Set-Cookie": "a=b; Path=/", **coding})
+
+    asked: list[str | None] = []
+    app = web.Application()
+    app.router.add_post("/x", answer)
+    async with TestServer(app) as server:
+        partner = PartnerClient(str(server.make_url("/")).replace("127.0.0.1", "localhost"), None)
+        for _ in range(2):
+            with pytest.raises(PartnerUnavailable if refused is None else PartnerRefused) as caught:
+                await partner.post("/x", {})
+        if refused is not None:
+            assert (caught.value.status, caught.value.code, caught.value.detail) == refused
+        await partner.close()
+    assert asked == [None, None]
+
+
+async def test_redirects_and_proxies_are_not_followed(monkeypatch):
+    """T5: a partner is where the settings say, whatever the environment or an answer says."""
+
+    async def elsewhere(request):
+        reached.append(request.path)
+        return web.Response(status=307, headers={"Location": "/other"})
+
+    reached: list[str] = []
+    app = web.Application()
+    app.router.add_post("/{path}", elsewhere)
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    async with TestServer(app) as server:
+        partner = PartnerClient(str(server.make_url("/")), None)
+        with pytest.raises(PartnerUnavailable):
+            await partner.post("/x", {})
+        await partner.close()
+    assert reached == ["/x"]
 
 
 async def test_a_partner_that_is_down_is_unavailable(unused_port_url):

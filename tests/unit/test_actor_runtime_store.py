@@ -113,6 +113,14 @@ def test_a_database_that_cannot_be_made_is_a_typed_error(tmp_path, migrations):
         Store(f"sqlite:///{tmp_path / 'file' / 'db.sqlite'}", migrations)
 
 
+@pytest.mark.parametrize("url", ["no url: pass-word", "nobase://u:pass-word@x/y", "sqlite+none:///x", "http://[::1"])
+def test_a_url_that_is_none_is_a_typed_error_without_it(migrations, url):
+    """T1: it may hold a password."""
+    with pytest.raises(StoreError, match="database_url") as caught:
+        Store(url, migrations)
+    assert "pass-word" not in str(caught.value)
+
+
 def test_a_failed_commit_is_told_to_every_unit(tmp_path, migrations):
     store = Store(f"sqlite:///{tmp_path / 'db.sqlite'}", migrations)
     store.upgrade()

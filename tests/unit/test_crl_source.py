@@ -103,10 +103,15 @@ async def test_lists_are_fetched_replaced_and_told(publisher: Publisher, issuers
         await lists.stop()
 
 
+def _ca_key_id() -> x509.AuthorityKeyIdentifier:
+    """As in the lists that `m2m_ca` makes."""
+    return crl().extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
+
+
 def _delta() -> Crl:
     builder = x509.CertificateRevocationListBuilder().issuer_name(CA.certificate.subject)
     builder = builder.last_update(NOW).next_update(NOW + timedelta(days=1))
-    builder = builder.add_extension(x509.CRLNumber(9), critical=False)
+    builder = builder.add_extension(x509.CRLNumber(9), critical=False).add_extension(_ca_key_id(), critical=False)
     return builder.add_extension(x509.DeltaCRLIndicator(2), critical=True).sign(CA.key, hashes.SHA256())
 
 
@@ -234,6 +239,28 @@ def test_one_file_with_lists_of_several_cas(tmp_path: Path) -> None:
     assert numbers(source(crl_files=(path,))) == [1, 2, 3]
 
 
+def _of_some(number: int) -> Crl:
+    """A list of CA certificates alone: not complete."""
+    part = x509.IssuingDistributionPoint(None, None, False, True, None, False, False)
+    builder = x509.CertificateRevocationListBuilder().issuer_name(CA.certificate.subject)
+    builder = builder.last_update(NOW).next_update(NOW + timedelta(days=1))
+    builder = builder.add_extension(x509.CRLNumber(number), critical=False).add_extension(_ca_key_id(), critical=False)
+    return builder.add_extension(part, critical=True).sign(CA.key, hashes.SHA256())
+
+
+@pytest.mark.parametrize("partial", [_delta(), _of_some(9)], ids=["delta", "of some certificates"])
+async def test_a_file_with_a_part_takes_no_complete_list_away(tmp_path: Path, partial: Crl) -> None:
+    """REQ-21: what it does not name may still be revoked; an entry in any list revokes (RFC 5280 §5.2.4, §5.2.5)."""
+    paths = tmp_path / "ca.crl", tmp_path / "part.crl"
+    for path, made in zip(paths, (crl(2, 5), partial), strict=True):
+        path.write_bytes(der(made))
+    for order in (paths, paths[::-1]):
+        lists = source(crl_files=order)
+        assert sorted(numbers(lists)) == [2, 9]
+        await lists.refresh()
+        assert sorted(numbers(lists)) == [2, 9]
+
+
 @pytest.mark.parametrize("name", ["crl_files", "crl_issuers"])
 def test_a_missing_or_broken_file_is_told_at_the_start(tmp_path: Path, name: str) -> None:
     """REQ-43: told with its name, before anything listens."""
@@ -248,7 +275,15 @@ def test_a_missing_or_broken_file_is_told_at_the_start(tmp_path: Path, name: str
 
 @pytest.mark.parametrize(
     "url",
-    ["file:///etc/ca.crl", "ldap://ca.example/", "http:///ca.crl", "http://u:p@ca.example/", "ca.crl", "http://a#b"],
+    [
+        "file:///etc/ca.crl",
+        "ldap://ca.example/",
+        "http:///ca.crl",
+        "http://u:p@ca.example/",
+        "http://:p@ca.example/",
+        "ca.crl",
+        "http://a#b",
+    ],
 )
 def test_urls_that_are_none_of_ours(url: str) -> None:
     """REQ-21: HTTP to named hosts and nothing else."""

@@ -12,6 +12,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 
+from actor_runtime import cli as actor_cli
 from actor_runtime.errors import ActorError
 from actor_runtime.store import Store
 from actor_runtime.trail import Trail
@@ -41,7 +42,7 @@ def run(tmp_path, monkeypatch, capsys):
     )
 
     def run(*arguments):
-        monkeypatch.setattr(cli, "configure_logs", lambda **_: None)
+        monkeypatch.setattr(actor_cli, "configure_logs", lambda **_: None)
         monkeypatch.setattr(sys, "argv", ["pva", "--config", str(config), *arguments])
         with pytest.raises(SystemExit) as caught:
             cli.main()

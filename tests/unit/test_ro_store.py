@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
+from base64 import b64decode
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -12,6 +15,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import text
 
+from actor_runtime import cli as actor_cli
 from actor_runtime.errors import ConfigError, UnsealError
 from actor_runtime.sealing import SealingKey
 from actor_runtime.store import Store
@@ -201,7 +205,15 @@ def test_settings_that_cannot_be_used_are_named_before_anything_is_opened(tmp_pa
 def test_a_lost_sealing_key_is_not_made_anew(tmp_path, store):
     """REQ-42: identities sealed with the old one would be lost without a word."""
     add(store)
-    with pytest.raises(ConfigError, match="sealing key"):
+    with pytest.raises(ConfigError, match="is missing"):
+        open_vault(settings(tmp_path), store)
+
+
+def test_another_sealing_key_is_told_at_the_start(tmp_path, store):
+    """REQ-42: with it every device would be a stranger, and new identities would be under another key than the old."""
+    add(store)
+    SealingKey.generate(settings(tmp_path).seal_key)
+    with pytest.raises(ConfigError, match="not the one that the identities"):
         open_vault(settings(tmp_path), store)
 
 
@@ -217,7 +229,7 @@ def run(tmp_path, monkeypatch, capsys):
     )
 
     def run(*arguments):
-        monkeypatch.setattr(cli, "configure_logs", lambda **_: None)
+        monkeypatch.setattr(actor_cli, "configure_logs", lambda **_: None)
         monkeypatch.setattr(sys, "argv", ["ro", "--config", str(config), *map(str, arguments)])
         with pytest.raises(SystemExit) as caught:
             cli.main()
@@ -256,12 +268,55 @@ def test_identities_by_command_line(run, tmp_path, monkeypatch):
     assert (heir["k"], heir["opc"]) != (issued[0]["k"], issued[0]["opc"])
     row = json.loads(run("pcid", "show", 1, "--json")[1])
     assert (row["state"], row["generation"], row["supplier"]) == ("issued", 2, "maker")
+    assert heir["algorithm"] == "milenage"
     for name in ("show", "withdraw"):
         code, _, err = run("pcid", name, 9)
         assert (code, "no identity 9" in err) == (1, True)
     assert run("pcid", "issue", "--plmn", "1", "--out", tmp_path / "x")[0] == 1
     assert not (tmp_path / "x").exists()
     assert json.loads(run("visits", "--json")[1]) == json.loads(run("alarms", "--json")[1]) == []
+
+
+def test_identities_whose_file_cannot_be_written_are_not_issued(run, tmp_path, monkeypatch):
+    """REQ-72: a full disk: keys that nobody got belong to no identity, and the old ones stay."""
+    assert run("pcid", "issue", "--valid-days", 1, "--out", tmp_path / "first.json")[0] == 0
+    before = run("pcid", "list", "--json")[1]
+
+    def full(_descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    later = datetime.now(UTC).replace(microsecond=0) + timedelta(days=1)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        for command in (["issue"], ["reissue", 1]):
+            patched.setattr(cli, "_now", lambda: later)
+            code, _, err = run("pcid", *command, "--out", tmp_path / "none.json")
+            assert (code, "No space" in err, (tmp_path / "none.json").exists()) == (1, True, False)
+    assert run("pcid", "list", "--json")[1] == before
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "name", "lengths"), [("tuak128", "tuak", (16, 32)), ("tuak256", "tuak", (32, 32))]
+)
+def test_identities_for_tuak_by_command_line(run, tmp_path, monkeypatch, algorithm, name, lengths):
+    """REQ-69, REQ-72: an identity given out again keeps its algorithm unless another is asked for."""
+
+    def made(command, *options):
+        out = tmp_path / f"{len(list(tmp_path.iterdir()))}.json"
+        assert run("pcid", *command, "--valid-days", 1, "--out", out, *options)[0] == 0
+        (identity,) = json.loads(out.read_text())["identities"]
+        return identity["algorithm"], len(b64decode(identity["k"])), len(b64decode(identity["opc"]))
+
+    assert made(["issue"], "--algorithm", algorithm) == (name, *lengths)
+    later = datetime.now(UTC).replace(microsecond=0)
+    for days, options, found in (
+        (2, (), (name, *lengths)),
+        (4, ("--algorithm", "milenage"), ("milenage", 16, 16)),
+        (6, (), ("milenage", 16, 16)),
+    ):
+        monkeypatch.setattr(cli, "_now", lambda days=days: later + timedelta(days=days))
+        assert made(["reissue", 1], *options) == found
+    assert run("pcid", "issue", "--algorithm", "xor-test", "--out", tmp_path / "none.json")[0] == 2
 
 
 def test_routes_by_command_line(run):

@@ -13,6 +13,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 
+from actor_runtime import cli as actor_cli
 from actor_runtime.sealing import SealingKey
 from actor_runtime.store import Store
 from actor_runtime.trail import Trail
@@ -220,7 +221,7 @@ def run(tmp_path, monkeypatch, capsys):
     )
 
     def run(*arguments):
-        monkeypatch.setattr(cli, "configure_logs", lambda **_: None)
+        monkeypatch.setattr(actor_cli, "configure_logs", lambda **_: None)
         monkeypatch.setattr(sys, "argv", ["sho", "--config", str(config), *arguments])
         with pytest.raises(SystemExit) as caught:
             cli.main()
@@ -248,7 +249,10 @@ def test_subscriptions_by_command_line(run, tmp_path):
     assert run("subscription", "import", str(many))[1] == "1 subscriptions added\n"
     (tmp_path / "seal.key").unlink()
     code, _, err = run("subscription", "generate")
-    assert (code, "sealing key" in err) == (1, True)
+    assert (code, "is missing" in err) == (1, True)
+    SealingKey.generate(tmp_path / "seal.key")
+    code, _, err = run("subscription", "generate")
+    assert (code, "is not the one that the subscriptions" in err) == (1, True)
 
 
 def test_updates_by_command_line(run, tmp_path):
