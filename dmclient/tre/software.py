@@ -89,6 +89,9 @@ class SoftwareKeyStore:
             raise KeyStoreError("the TRE store holds keys of another kind")
         return SoftwareKeys(platform, attest)
 
+    def keep_only(self, kept: tuple[KeyBlobs, ...]) -> None:
+        """See `KeyStore.keep_only`: keys are in the sealed state and nowhere else."""
+
     def measure(self, measurements: tuple[Measurement, ...]) -> None:
         """See `KeyStore.measure`: there are no registers."""
 

@@ -220,6 +220,10 @@ class TpmKeyStore:
             raise KeyStoreError(f"another TPM made these keys, or it was cleared: {exc}") from exc
         return keys
 
+    def keep_only(self, kept: tuple[KeyBlobs, ...]) -> None:
+        """See `KeyStore.keep_only`: the TPM holds no keys, and this process forgets how it had others loaded."""
+        self._device.forget_all_but(WrappedKey.decode(blob) for keys in kept for blob in (keys.platform, keys.attest))
+
     def measure(self, measurements: tuple[Measurement, ...]) -> None:
         """See `KeyStore.measure`."""
         wanted = replay(measurements)

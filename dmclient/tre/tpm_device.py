@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
@@ -194,6 +194,12 @@ class TpmDevice:
                 esapi.flush_context(handle)
 
         return self.run(loaded)
+
+    def forget_all_but(self, kept: Iterable[WrappedKey]) -> None:
+        """Drop the saved contexts of other keys: each is a way to load its key without the blob."""
+        with self._lock:
+            wanted = set(kept)
+            self._contexts = {key: context for key, context in self._contexts.items() if key in wanted}
 
     def close(self) -> None:
         """Let go of the TPM; the next operation connects again."""

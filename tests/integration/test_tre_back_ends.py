@@ -18,15 +18,16 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from dmclient.config import TreSection
-from dmclient.tre.base import Hints
+from dmclient.tre.base import Hints, TreError
 from dmclient.tre.counter import COUNTER_NAME
 from dmclient.tre.counter_reference import REFERENCE_NAME
 from dmclient.tre.environment import Tre
 from dmclient.tre.key_stores import open_key_store
 from dmclient.tre.keys import KeyBlobs, KeyStore, KeyStoreError, KeyType
 from dmclient.tre.measured_start import REGISTER, measure_start
+from dmclient.tre.memory import TreMemory
 from dmclient.tre.profiles import PROFILES
-from dmclient.tre.store import STORE_NAME
+from dmclient.tre.store import _AAD, STORE_NAME, SealedStore, StorageFailed
 from mcim import aka
 from mcim.data import encode_data
 from mcim.key_id import key_id_of
@@ -38,7 +39,7 @@ from mcim.statements import verify_raw
 from mcim.vocabulary import Container, ResultCode, Suite, Tag, ValidationMode
 from tests.support_pki import rsa_key
 from tests.support_tokens import RunningTpm, missing, running_tpm, settings_for
-from tests.support_tre import IMSI, MCIM_ID, NOW, OPC, SEAL_KEY, K, World
+from tests.support_tre import IMSI, MCIM_ID, NOW, OPC, SEAL_KEY, SHO, K, World
 
 BACK_ENDS = ("software", "pkcs11", "tpm")
 KEY_TYPES: tuple[KeyType, ...] = ("rsa", "ec")
@@ -267,6 +268,209 @@ def test_new_keys(back_end: BackEnd, tmp_path: Path) -> None:
     assert world.provision(old).code is not ResultCode.SUCCESS
     assert world.provision(another(world)).code is ResultCode.SUCCESS
     assert world.reopen().facts().state == "ok"
+
+
+def held(back_end: BackEnd, world: World) -> int:
+    """Key objects in the back-end's device, whoever made them; none where keys are in the sealed file alone."""
+    store: Any = world.tre._key_store
+    if back_end.name == "pkcs11":
+        from pkcs11 import Attribute, ObjectClass
+
+        def count(session: Any) -> int:
+            classes = (ObjectClass.PRIVATE_KEY, ObjectClass.PUBLIC_KEY)
+            return sum(len(list(session.get_objects({Attribute.CLASS: each}))) for each in classes)
+
+        return int(store._session.run(count))
+    if back_end.name == "tpm":
+        from tpm2_pytss.constants import TPM2_CAP, TPM2_HC
+
+        def handles(esapi: Any) -> int:
+            found = 0
+            for kind in (TPM2_HC.TRANSIENT_FIRST, TPM2_HC.PERSISTENT_FIRST):
+                _, data = esapi.get_capability(TPM2_CAP.HANDLES, kind, 16)
+                found += len(list(data.data.handles))
+            return found
+
+        return int(store._device.run(handles))
+    return 0
+
+
+def blobs_of(tre: Tre) -> KeyBlobs:
+    """The keys in use."""
+    return KeyBlobs(platform=tre._state.platform_key, attest=tre._state.attest_key)
+
+
+def require_gone(back_end: BackEnd, world: World, old: KeyBlobs) -> None:
+    """Nothing on the disk or in the device is left of replaced keys."""
+    opened = b"".join(SEAL_KEY.open(path.read_bytes(), _AAD) for path in world.directory.glob("tre.sealed*"))
+    for blob in (old.platform, old.attest):
+        assert base64.b64encode(blob) not in opened
+    if back_end.name == "pkcs11":
+        with pytest.raises(KeyStoreError, match="not in this token"):
+            world.tre._key_store.load(old)
+    if back_end.name == "tpm":  # a saved context is a way to load a key without its blob
+        kept = world.tre._key_store._device._contexts  # type: ignore[attr-defined]
+        assert {each.public for each in kept} <= {_tpm_public(blob) for blob in _blobs(blobs_of(world.tre))}
+
+
+def _blobs(keys: KeyBlobs) -> tuple[bytes, bytes]:
+    return keys.platform, keys.attest
+
+
+def _tpm_public(blob: bytes) -> bytes:
+    from dmclient.tre.tpm_device import WrappedKey
+
+    return WrappedKey.decode(blob).public
+
+
+def test_replaced_keys_are_destroyed(back_end: BackEnd, tmp_path: Path) -> None:
+    """REQ-21, REQ-42, T11: with the certificates of the new ones; whatever another TRE has there stays."""
+    other = back_end.world(tmp_path / "other")
+    world = back_end.world(tmp_path / "tre")
+    before = held(back_end, world)
+    for _ in range(2):
+        old = blobs_of(world.tre)
+        world.tre.complete_rekey(*world.take_over(world.tre.begin_rekey()), world.certificates[2], NOW)
+        assert held(back_end, world) == before
+        require_gone(back_end, world, old)
+    for each in (world, other):
+        each.reopen().renew_registration(reason="initial", sho_id=SHO, now=NOW)
+        assert each.provision(another(each)).code is ResultCode.SUCCESS
+
+
+class PowerCut(BaseException):
+    """Nothing after it runs, no handler either: only a new start."""
+
+
+CUTS = {  # where the power goes, and whether the new keys are in use after the next start
+    "the new keys are made": ("begin", TreMemory, "commit", "before"),
+    "the new keys are noted": ("begin", TreMemory, "commit", "after"),
+    "their certificates are there": ("complete", TreMemory, "commit", "before"),
+    "the state names the new keys": ("complete", TreMemory, "commit", "after"),
+    "the file is written, the counter is not": ("complete", TreMemory, "_commit", "half"),
+}
+
+
+@pytest.mark.parametrize(("call", "owner", "name", "when"), CUTS.values(), ids=CUTS)
+def test_a_power_cut_while_keys_are_replaced(
+    back_end: BackEnd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, owner: Any, name: str, when: str
+) -> None:
+    """REQ-21, REQ-56: the TRE has one pair or the other, nothing of it is lost, and the next start clears the rest."""
+    world = back_end.world(tmp_path)
+    before, old = held(back_end, world), blobs_of(world.tre)
+    if call == "complete":
+        certificates = world.take_over(world.tre.begin_rekey())
+    done = getattr(owner, name)
+
+    def cut(memory: TreMemory, state: Any) -> None:
+        if when == "after":
+            done(memory, state)
+        if when == "half":
+            memory._counter = Stuck(memory._counter)  # type: ignore[assignment]
+            done(memory, state)
+        raise PowerCut
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, cut)
+        with pytest.raises(PowerCut):
+            if call == "begin":
+                world.tre.begin_rekey()
+            else:
+                world.tre.complete_rekey(*certificates, world.certificates[2], NOW)
+    world.reopen()
+    replaced = call == "complete" and when != "before"
+    noted = when == "after" if call == "begin" else when == "before"
+    assert (blobs_of(world.tre) == old) is not replaced
+    assert (world.tre._state.next_keys is not None) is noted
+    assert held(back_end, world) - before == (4 if noted and back_end.name == "pkcs11" else 0)
+    if replaced:
+        require_gone(back_end, world, old)
+    else:
+        world.tre.complete_rekey(*world.take_over(world.tre.begin_rekey()), world.certificates[2], NOW)
+    assert held(back_end, world) == before
+    world.register()
+    assert world.provision(another(world)).code is ResultCode.SUCCESS
+
+
+class Stuck:
+    """A counter at which the power goes."""
+
+    def __init__(self, counter: Any) -> None:
+        self.read = counter.read
+
+    def increment(self) -> int:
+        raise PowerCut
+
+
+def test_unfinished_re_keying_does_not_pile_up(
+    back_end: BackEnd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """REQ-21, T12: begun again and again on a full disk, or with a device that fails after the first key."""
+    world = back_end.world(tmp_path)
+    before = held(back_end, world)
+    with monkeypatch.context() as patch:
+        patch.setattr(SealedStore, "write", _full)
+        for _ in range(3):
+            with pytest.raises(TreError):
+                world.tre.begin_rekey()
+            assert held(back_end, world) == before
+    for _ in range(3):
+        world.tre.begin_rekey()
+        world.reopen()
+    assert held(back_end, world) - before == (4 if back_end.name == "pkcs11" else 0)
+
+
+def _full(*_: object) -> None:
+    raise StorageFailed(broken=False)
+
+
+def test_manufacture_that_failed_leaves_no_keys(
+    back_end: BackEnd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """REQ-45, T12: on a full disk; what the last try made is destroyed before the next makes its own."""
+    with monkeypatch.context() as patch:
+        patch.setattr(SealedStore, "write", _full)
+        for _ in range(3):
+            with pytest.raises(TreError):
+                back_end.world(tmp_path)
+    first = back_end.world(tmp_path / "another")
+    before = held(back_end, first)
+    world = back_end.world(tmp_path)  # two keys in the place of those that the last try left
+    assert held(back_end, world) == before
+
+
+def test_another_process_keeps_its_hands_off_new_keys(back_end: BackEnd, tmp_path: Path) -> None:
+    """REQ-21, REQ-56: a process that knows an older state destroys nothing of what another one made since."""
+    world = back_end.world(tmp_path)
+    stale = world.tre
+    request = world.reopen().begin_rekey()
+    stale._clear_key_store()
+    with pytest.raises(TreError):
+        stale.begin_rekey()
+    world.reopen().complete_rekey(*world.take_over(request), world.certificates[2], NOW)
+    stale._clear_key_store()
+    world.register()
+    assert world.provision(another(world)).code is ResultCode.SUCCESS
+
+
+def test_a_device_that_does_not_destroy_keeps_nobody_from_the_new_keys(
+    back_end: BackEnd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """REQ-21: they are in use all the same, and the next start tries again."""
+    world = back_end.world(tmp_path)
+    before = held(back_end, world)
+
+    def refuse(*_: object) -> None:
+        raise KeyStoreError("token is lost")
+
+    request = world.tre.begin_rekey()
+    with monkeypatch.context() as patch:
+        patch.setattr(type(world.tre._key_store), "keep_only", refuse)
+        world.tre.complete_rekey(*world.take_over(request), world.certificates[2], NOW)
+        world.reopen().renew_registration(reason="initial", sho_id=SHO, now=NOW)
+        assert world.provision(another(world)).code is ResultCode.SUCCESS
+    world.reopen()
+    assert held(back_end, world) == before
 
 
 # -- counter, restart, roll-back -------------------------------------------------------------------------------------
