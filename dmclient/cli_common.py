@@ -18,6 +18,9 @@ from dmclient.tre.base import Outcome
 from mcim.vocabulary import ResultCode
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+TreOption = Annotated[
+    str | None, typer.Option("--tre-id", metavar="URN", help="Which TRE (tre.tre_id, more_tres); default: the first.")
+]
 REFUSED: Final = 2  # exit status: somebody said no
 
 
