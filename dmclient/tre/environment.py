@@ -105,9 +105,13 @@ class Tre:
                 or the key store serves no suite with such keys.
             KeyStoreError: the keys cannot be made.
         """
-        directory.mkdir(parents=True, exist_ok=True)
         store = SealedStore(directory, seal_key)
-        if store.exists():
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            exists = store.exists()
+        except OSError as exc:
+            raise TreError(ResultCode.STORAGE_FAILURE, f"{directory} cannot be used: {exc.strerror}") from exc
+        if exists:
             raise TreError(ResultCode.WRONG_STATE, "there is a TRE already")
         openable = key_store.containers(key_type)
         containers = tuple(each for each in profile.containers if each in openable)
@@ -333,27 +337,29 @@ class Tre:
                 counter = self._memory.next_statement()
             except StorageFailed as exc:
                 raise TreError(ResultCode.STORAGE_FAILURE, "the counter cannot be stored") from exc
-            return self._keys.attest(
-                Evidence(
-                    mode=mode,
-                    m2me_id=state.m2me_id,
-                    tre_id=state.tre_id,
-                    tre_type=state.tre_type,
-                    tre_version=state.version,
-                    tre_state=state.condition,
-                    platform_key_id=self._keys.platform.key_id,
-                    challenge=challenge,
-                    nonce=record.nonce,
-                    req_id=uuid.UUID(record.req_id),
-                    counter=counter,
-                    capabilities=capabilities_digest(
-                        suites=[suite.label for suite in state.suites],
-                        containers=state.containers,
-                        algorithms=state.algorithms,
-                    ),
-                    log_digest=hashlib.sha256(self._log).digest() if mode is ValidationMode.REMOTE else b"",
-                )
+            statement = Evidence(
+                mode=mode,
+                m2me_id=state.m2me_id,
+                tre_id=state.tre_id,
+                tre_type=state.tre_type,
+                tre_version=state.version,
+                tre_state=state.condition,
+                platform_key_id=self._keys.platform.key_id,
+                challenge=challenge,
+                nonce=record.nonce,
+                req_id=uuid.UUID(record.req_id),
+                counter=counter,
+                capabilities=capabilities_digest(
+                    suites=[suite.label for suite in state.suites],
+                    containers=state.containers,
+                    algorithms=state.algorithms,
+                ),
+                log_digest=hashlib.sha256(self._log).digest() if mode is ValidationMode.REMOTE else b"",
             )
+            try:
+                return self._keys.attest(statement)
+            except KeyStoreError as exc:
+                raise TreError(ResultCode.INTERNAL_ERROR, "the key store does not answer") from exc
 
     def take_measurements(self, measurements: tuple[Measurement, ...]) -> None:
         """See `TrustedEnvironment.take_measurements`."""
@@ -371,15 +377,18 @@ class Tre:
 
     def provision(self, package: bytes, hints: Hints, now: datetime) -> Outcome:
         """See `TrustedEnvironment.provision`."""
-        return self._reception.provision(package, hints, now)
+        with self._lock:  # the keys may be about to be replaced
+            return self._reception.provision(package, hints, now)
 
     def command(self, operation: Operation, command: bytes, hints: Hints, now: datetime) -> Outcome:
         """See `TrustedEnvironment.command`."""
-        return self._reception.command(operation, command, hints, now)
+        with self._lock:
+            return self._reception.command(operation, command, hints, now)
 
     def local_command(self, operation: Operation, mcim_id: uuid.UUID, now: datetime) -> Outcome:
         """See `TrustedEnvironment.local_command`."""
-        return self._reception.local_command(operation, mcim_id, now)
+        with self._lock:
+            return self._reception.local_command(operation, mcim_id, now)
 
     def last_outcome(self) -> tuple[bytes, Outcome] | None:
         """See `TrustedEnvironment.last_outcome`."""
@@ -445,7 +454,8 @@ class Tre:
 
     def fall_back(self, mcim_id: uuid.UUID, now: datetime) -> Outcome | None:
         """See `TrustedEnvironment.fall_back`."""
-        return self._reception.fall_back(mcim_id, now)
+        with self._lock:
+            return self._reception.fall_back(mcim_id, now)
 
     # -- inside ----------------------------------------------------------------------------------------------------
 

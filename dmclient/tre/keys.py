@@ -125,3 +125,7 @@ class KeyStore(Protocol):
 
 class KeyStoreError(Exception):
     """A key store does not do what it was asked; the text never contains key material."""
+
+
+class KeyStoreGone(KeyStoreError):
+    """The device is not there, or not any more: what was asked was not refused, and may be asked again."""

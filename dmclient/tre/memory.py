@@ -100,7 +100,9 @@ class TreMemory:
             StorageFailed: another process wrote, or nobody knows what is on the disk.
             OSError, KeyStoreError: the counter cannot be read.
         """
-        if self.broken or self._counter.read() != self.state.generation:
+        if self.broken:
+            raise StorageFailed(broken=True)
+        if self._counter.read() != self.state.generation:
             raise StorageFailed(broken=True)
 
     def commit(self, state: TreState) -> None:
@@ -109,8 +111,6 @@ class TreMemory:
         Raises:
             StorageFailed: it is not the present one; `broken` when not even the state on disk is sure.
         """
-        if self.broken:
-            raise StorageFailed(broken=True)
         try:
             with self.alone():
                 self._commit(state)
@@ -154,8 +154,12 @@ class TreMemory:
         self.state = after
 
     def _tampered(self, value: int) -> None:
-        """Note it for good. A write adds at most `COUNTER_STEP` statements: the new limit is above all ever signed."""
-        self._statements = COUNTER_STEP * (value + 2)
+        """Note it for good.
+
+        A write adds at most `COUNTER_STEP` statements, so by the newer of state and counter the limit is above all ever
+        signed: the state may be the old one, and so may the counter.
+        """
+        self._statements = max(COUNTER_STEP * (value + 2), self.state.counter_limit)
         self.state = replace(self.state, condition=TAMPERED, generation=value, counter_limit=self._statements)
         try:
             self._commit(self.state)

@@ -19,6 +19,7 @@ from os import urandom
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 from pkcs11 import KDF, MGF, Attribute, Mechanism, MechanismFlag, ObjectClass
@@ -94,7 +95,7 @@ class TokenKey:
             entry = json.loads(octets)
             public = load_der_public_key(base64.b64decode(entry["spki"], validate=True))
             ident, counter = bytes.fromhex(entry["id"]), str(entry["counter"])
-        except (ValueError, KeyError, TypeError) as exc:
+        except (ValueError, KeyError, TypeError, UnsupportedAlgorithm) as exc:
             raise KeyStoreError("the TRE's keys are not those of a token") from exc
         if not isinstance(public, rsa.RSAPublicKey | ec.EllipticCurvePublicKey):
             raise KeyStoreError("the TRE's keys are of another kind")

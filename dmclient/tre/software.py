@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_der_private_key
@@ -81,7 +82,7 @@ class SoftwareKeyStore:
         """See `KeyStore.load`."""
         try:
             platform, attest = _load(blobs.platform), _load(blobs.attest)
-        except (ValueError, TypeError) as exc:
+        except (ValueError, TypeError, UnsupportedAlgorithm) as exc:
             raise KeyStoreError("the TRE's keys are not those of a software TRE") from exc
         if not isinstance(platform, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) or not isinstance(
             attest, ec.EllipticCurvePrivateKey

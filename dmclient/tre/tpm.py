@@ -276,10 +276,10 @@ def _hash(esapi: Any, octets: bytes) -> tuple[Any, Any]:
         while len(rest) > _BUFFER:
             esapi.sequence_update(sequence, rest[:_BUFFER])
             rest = rest[_BUFFER:]
+        return _pair(esapi.sequence_complete(sequence, rest, ESYS_TR.RH_OWNER))
     except BaseException:
         esapi.flush_context(sequence)
         raise
-    return _pair(esapi.sequence_complete(sequence, rest, ESYS_TR.RH_OWNER))
 
 
 def _pair(result: Any) -> tuple[Any, Any]:

@@ -452,6 +452,17 @@ def test_another_process_keeps_its_hands_off_new_keys(back_end: BackEnd, tmp_pat
     assert world.provision(another(world)).code is ResultCode.SUCCESS
 
 
+def test_an_old_store_destroys_no_keys(back_end: BackEnd, tmp_path: Path) -> None:
+    """T3, REQ-21: what a state that was put back does not name may be in use."""
+    world = back_end.world(tmp_path)
+    before = (tmp_path / STORE_NAME).read_bytes()
+    world.tre.begin_rekey()
+    keys = held(back_end, world)
+    (tmp_path / STORE_NAME).write_bytes(before)
+    assert world.reopen().facts().state == "tampered"
+    assert held(back_end, world) == keys
+
+
 def test_a_device_that_does_not_destroy_keeps_nobody_from_the_new_keys(
     back_end: BackEnd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
