@@ -305,7 +305,7 @@ class Agent:
         if network is None:
             return result
         device = self._device
-        tre = device.holder_of(mcim.mcim_id)
+        tre = device.holder_of(mcim)
         try:
             async with asyncio.timeout(self._policy.attach_decision_s):
                 for attempt in range(1, self._policy.attach_attempts + 1):

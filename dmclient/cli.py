@@ -20,7 +20,7 @@ from actor_runtime.trail import Trail
 from dmclient import cli_tre
 from dmclient.agent import RunResult
 from dmclient.app import attach_device, describe, listen_device, open_device, open_tre, run_device
-from dmclient.cli_common import JsonOption, TreOption, certificates, settings_of
+from dmclient.cli_common import JsonOption, RequestOption, TreOption, certificates, settings_of, write_request
 from dmclient.config import ClientSettings
 from dmclient.console import Console
 from dmclient.dm_sessions import listen_plainly, open_dm_device, sessions_over_http
@@ -67,7 +67,7 @@ def _with_tests(settings: ClientSettings, behaviour: Path | None, ddf: list[Path
 @app.command()
 def manufacture(
     context: typer.Context,
-    request: Annotated[Path | None, typer.Option(help="Where the certification request goes; default: output.")] = None,
+    request: RequestOption = None,
     pcid_file: Annotated[
         Path | None, typer.Option(help="Provisional identities from the registration operator (`ro pcid issue`).")
     ] = None,
@@ -103,13 +103,7 @@ def manufacture(
     except KeyStoreError as error:
         raise ActorError(f"{section.backend}: {error}") from error
     text = json.dumps(tre.certification_request(), indent=2)
-    if request is None:
-        typer.echo(text)
-        return
-    try:
-        request.write_text(text + "\n", encoding="ascii")
-    except OSError as error:
-        raise ConfigError(f"{request}: {error.strerror}") from error
+    write_request(text, request)
 
 
 @app.command("install-certificates")

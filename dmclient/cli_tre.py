@@ -11,10 +11,19 @@ from uuid import UUID
 import typer
 
 from actor_runtime import cli
-from actor_runtime.errors import ActorError, ConfigError
+from actor_runtime.errors import ActorError
 from actor_runtime.trail import Trail
 from dmclient.app import open_device, open_tre, utc_now
-from dmclient.cli_common import JsonOption, TreOption, certificates, settings_of, show_code, show_outcome
+from dmclient.cli_common import (
+    JsonOption,
+    RequestOption,
+    TreOption,
+    certificates,
+    settings_of,
+    show_code,
+    show_outcome,
+    write_request,
+)
 from dmclient.config import ClientSettings
 from dmclient.objects.m2m import utc_text
 from dmclient.tampering import KINDS
@@ -71,10 +80,20 @@ def tre_info(context: typer.Context, tre_id: TreOption = None, as_json: JsonOpti
     cli.show(describe_tre(open_tre(settings, tre_id)), as_json=as_json)
 
 
+@tre_app.command("request")
+def certification_request(context: typer.Context, request: RequestOption = None, tre_id: TreOption = None) -> None:
+    """Write the request of `manufacture` once more: for certificates of the keys in use."""
+    try:
+        text = json.dumps(open_tre(settings_of(context), tre_id).certification_request(), indent=2)
+    except KeyStoreError as error:
+        raise ActorError(str(error)) from error
+    write_request(text, request)
+
+
 @tre_app.command()
 def rekey(
     context: typer.Context,
-    request: Annotated[Path | None, typer.Option(help="Where the certification request goes; default: output.")] = None,
+    request: RequestOption = None,
     tre_id: TreOption = None,
 ) -> None:
     """Make new keys beside those in use; write the request for their certificates, proved by old and new key."""
@@ -82,13 +101,7 @@ def rekey(
         text = json.dumps(open_tre(settings_of(context), tre_id).begin_rekey(), indent=2)
     except (TreError, KeyStoreError) as error:
         raise ActorError(str(error)) from error
-    if request is None:
-        typer.echo(text)
-        return
-    try:
-        request.write_text(text + "\n", encoding="ascii")
-    except OSError as error:
-        raise ConfigError(f"{request}: {error.strerror}") from error
+    write_request(text, request)
 
 
 @tre_app.command("complete-rekey")

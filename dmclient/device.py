@@ -203,7 +203,10 @@ class Device(DmDevice):
         doing = _DOING[job.operation]
         self.trail.state("container", "received" if doing == "provisioning" else "held", doing, step=STEP, detail=name)
         if self.profile.keep_package is not None and job.operation == "Provision":
-            self.profile.keep_package.write_bytes(job.octets)
+            try:
+                self.profile.keep_package.write_bytes(job.octets)
+            except OSError as error:
+                self.trail.note(f"the package is not kept: {error.strerror}", step=STEP)
         tre, outcome = self._take_to_tre(job)
         for check in outcome.checks:
             self.trail.check(check.name, check.passed, req=check.req, step=STEP, detail=check.detail)
@@ -267,10 +270,14 @@ class Device(DmDevice):
             return self.tre
         return next((each for each in self.tres if each.facts().platform_key_id == key_id), self.tre)
 
-    def holder_of(self, mcim_id: UUID) -> TrustedEnvironment:
-        """The TRE that an MCIM is in; the first when it is in none."""
+    def holder_of(self, mcim: McimInfo | UUID) -> TrustedEnvironment:
+        """The TRE that an MCIM is in; the first when it is in none.
+
+        An id alone may be another home operator's in another TRE: whoever has the MCIM's facts gives those.
+        """
+        sho_id, mcim_id = (mcim.sho_id, mcim.mcim_id) if isinstance(mcim, McimInfo) else (None, mcim)
         for tre in self.tres:
-            if any(each.mcim_id == mcim_id for each in tre.mcims()):
+            if any(each.mcim_id == mcim_id and sho_id in (None, each.sho_id) for each in tre.mcims()):
                 return tre
         return self.tre
 
@@ -291,10 +298,11 @@ class Device(DmDevice):
         Raises:
             TreError: the TRE cannot store it.
         """
-        self.holder_of(mcim.mcim_id).confirm_attach(mcim.mcim_id, self.now())
+        self.holder_of(mcim).confirm_attach(mcim.mcim_id, self.now())
         if str(mcim.mcim_id) not in self.announced:
             self.alerts.push(network_attach(self.container_of(mcim), int(ResultCode.SUCCESS)))
-            self.announced.append(str(mcim.mcim_id))
+            held = {str(each.mcim_id) for each in self.mcims()}
+            self.announced = [*(each for each in self.announced if each in held), str(mcim.mcim_id)]
         if self.profile.drop_pcid_after_attach:
             self._drop_pcids(True)
         self.save()
@@ -307,7 +315,7 @@ class Device(DmDevice):
         Raises:
             TreError: the TRE cannot store it.
         """
-        tre = self.holder_of(mcim.mcim_id)
+        tre = self.holder_of(mcim)
         outcome = tre.fall_back(mcim.mcim_id, self.now())
         if outcome is None:
             if str(mcim.mcim_id) not in self.announced:

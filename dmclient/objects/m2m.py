@@ -10,7 +10,7 @@ and the evidence made over it. Nothing here is secret: the TRE hands out no secr
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
@@ -36,7 +36,7 @@ class M2MFacts:
     """What M2MMobj shows beside the TRE's own facts."""
 
     supplier: str = ""  # M2MES identifier; empty: the leaf is absent
-    pcid: str = ""  # provisional connectivity identity, digits; subscriber-private
+    pcid: str = field(default="", repr=False)  # provisional connectivity identity, digits; subscriber-private
     pcid_expiry: datetime | None = None  # UTC
     mode: ValidationMode = ValidationMode.SEMI_AUTONOMOUS
 

@@ -108,6 +108,7 @@ class Tre:
         store = SealedStore(directory, seal_key)
         try:
             directory.mkdir(parents=True, exist_ok=True)
+            directory.chmod(0o700)  # whoever can open it can lock it, and we would wait
             exists = store.exists()
         except OSError as exc:
             raise TreError(ResultCode.STORAGE_FAILURE, f"{directory} cannot be used: {exc.strerror}") from exc

@@ -237,6 +237,21 @@ def test_one_tre_at_a_time_on_the_command_line(place: Place) -> None:
     assert (after[0] == keys[0], after[1] == keys[1]) == (True, False)
 
 
+def test_a_request_that_got_lost_is_written_again(software: Place) -> None:
+    """REQ-21: on a full disk `manufacture` leaves a TRE without its request; the keys are the same."""
+    nowhere = software.directory / "nowhere" / "request.json"
+    place = settings_file(software.directory, tre_id="urn:m2m:tre:4", directory=str(software.directory / "4"))
+    with pytest.raises(ConfigError, match="nowhere") as caught:
+        invoke(place, "manufacture", "--request", str(nowhere), "--tre-id", "urn:m2m:tre:4")
+    assert "tre request" in str(caught.value.hint)
+    request = software.directory / "again.json"
+    invoke(place, "tre", "request", "--request", str(request), "--tre-id", "urn:m2m:tre:4")
+    again = json.loads(request.read_text())
+    printed = json.loads(invoke(place, "tre", "request", "--tre-id", "urn:m2m:tre:4"))
+    assert {**again, "proof": ""} == {**printed, "proof": ""}
+    assert again["treId"] == "urn:m2m:tre:4"
+
+
 class HomeNetwork:
     """Knows the K of one MCIM."""
 

@@ -104,6 +104,13 @@ def test_a_counter_reference_that_is_none(tmp_path: Path, octets: bytes) -> None
         ReferenceFile(tmp_path).read()
 
 
+def test_nobody_else_gets_into_the_directory(tmp_path: Path) -> None:
+    """T9, T12: whoever could open it could lock it, and the TRE would wait for ever."""
+    (tmp_path / "tre").mkdir(mode=0o755)
+    world = World(tmp_path / "tre", key_type="ec")
+    assert world.directory.stat().st_mode & 0o077 == 0
+
+
 def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
     """REQ-45: manufacture on a full disk, or below a file."""
     (tmp_path / "file").write_bytes(b"")
