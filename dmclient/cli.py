@@ -98,11 +98,11 @@ def manufacture(
             token=_token(section.device_token_file),
             provisional=provisional,
         )
+        text = json.dumps(tre.certification_request(), indent=2)
     except TreError as error:
         raise ActorError(str(error), hint="a device is manufactured once; use another state_dir") from error
     except KeyStoreError as error:
         raise ActorError(f"{section.backend}: {error}") from error
-    text = json.dumps(tre.certification_request(), indent=2)
     write_request(text, request)
 
 

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -481,6 +482,99 @@ def test_a_device_that_does_not_destroy_keeps_nobody_from_the_new_keys(
         assert world.provision(another(world)).code is ResultCode.SUCCESS
     world.reopen()
     assert held(back_end, world) == before
+
+
+class Failing:
+    """A session or connection that fails once, at a certain call of it."""
+
+    def __init__(self, inner: Any, faults: Faults) -> None:
+        self._inner, self._faults = inner, faults
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._inner, name)
+        return found if not callable(found) else partial(self._faults.call, found)
+
+
+class Faults:
+    """Makes the device fail at call number `place`, counted from 0."""
+
+    def __init__(self, place: int, error: Exception) -> None:
+        self.calls, self._place, self._error = 0, place, error
+
+    def call(self, method: Any, *arguments: Any, **named: Any) -> Any:
+        self.calls += 1
+        if self.calls == self._place + 1:
+            raise self._error
+        return method(*arguments, **named)
+
+    @property
+    def met(self) -> bool:
+        """Whether it came so far."""
+        return self.calls > self._place
+
+
+def _errors(back_end: BackEnd) -> list[Exception]:
+    """One of a device that is gone, one of a device that does not want."""
+    if back_end.name == "pkcs11":
+        from pkcs11.exceptions import DeviceRemoved, GeneralError
+
+        return [DeviceRemoved(), GeneralError()]
+    from tpm2_pytss import TSS2_Exception
+
+    return [TSS2_Exception(0x000A000A), TSS2_Exception(0x101)]
+
+
+STEPS: dict[str, Callable[[World], object]] = {
+    "a request": lambda world: world.register(),
+    "evidence": lambda world: world.tre.generate_evidence(CHALLENGE, ValidationMode.SEMI_AUTONOMOUS, NOW),
+    "a package": lambda world: world.provision(another(world)),
+    "new keys": lambda world: world.tre.complete_rekey(
+        *world.take_over(world.tre.begin_rekey()), world.certificates[2], NOW
+    ),
+    "a start": lambda world: world.reopen(),
+}
+
+
+@pytest.mark.parametrize("step", STEPS.values(), ids=STEPS)
+@pytest.mark.parametrize("kind", [0, 1], ids=["gone", "refuses"])
+def test_a_device_that_fails_at_every_step(
+    hardware: BackEnd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: Callable[[World], object], kind: int
+) -> None:
+    """REQ-48, REQ-56: each end is typed; after the next start the TRE is in order, works, and nothing piles up."""
+    owner, name = _entrance(hardware)
+    enter = getattr(owner, name)
+    world = hardware.world(tmp_path, max_mcim=250)
+    before = held(hardware, world)
+    for place in range(200):
+        world.register()
+        faults = Faults(place, _errors(hardware)[kind])
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, lambda device, faults=faults: Failing(enter(device), faults))
+            with suppress(TreError, KeyStoreError, OSError):
+                step(world)
+        tre = world.reopen()
+        world.take_over(tre.certification_request())
+        assert tre.facts().state == "ok", place
+        if tre._state.next_keys is not None:
+            certificates = world.take_over(tre.begin_rekey())
+            tre.complete_rekey(*certificates, world.certificates[2], NOW)
+        if hardware.name == "pkcs11":  # what a broken connection leaves loaded in a TPM goes when its place is needed
+            assert held(hardware, world) == before, place
+        if not faults.met:
+            break
+    assert place > 0
+    world.register()
+    assert world.provision(another(world)).code is ResultCode.SUCCESS
+
+
+def _entrance(back_end: BackEnd) -> tuple[Any, str]:
+    if back_end.name == "pkcs11":
+        from dmclient.tre.pkcs11_session import TokenSession
+
+        return TokenSession, "_alive"
+    from dmclient.tre.tpm_device import TpmDevice
+
+    return TpmDevice, "_connected"
 
 
 # -- counter, restart, roll-back -------------------------------------------------------------------------------------
