@@ -21,7 +21,7 @@ from dmclient.device import Device
 from dmclient.http_transport import ServerNotAuthenticated
 from dmclient.management_session import SessionFailed, SessionSettings, Transport
 from dmclient.network import AttachCode, AttachResult, Network, attach
-from dmclient.tre.base import McimInfo, TreError
+from dmclient.tre.base import McimInfo, TreError, TrustedEnvironment
 from mcim.vocabulary import ContainerState, ResultCode
 from mo_definitions import AlertType
 from syncml.codes import StatusCode
@@ -150,15 +150,17 @@ class Agent:
         waits = self._device.alerts.waits
         return not waits(AlertType.PROVISIONING_COMPLETE) and not waits(AlertType.LIFECYCLE_COMPLETE)
 
-    async def attach(self, mcim_id: UUID | None = None) -> RunResult:
+    async def attach(self, mcim_id: UUID | None = None, tre: TrustedEnvironment | None = None) -> RunResult:
         """Attach with the MCIM that is in use, without any DM session; the alert waits for the next one.
 
         Args:
             mcim_id: attach with this one; a TRE lets nobody attach with one that is not activated.
+            tre: only those of this one count; None: of all.
         """
-        mcim = self._device.usable_mcim()
+        mcim = self._device.usable_mcim(tre)
         if mcim_id is not None:
-            mcim = next((each for each in self._device.mcims() if each.mcim_id == mcim_id), None)
+            mcims = self._device.mcims() if tre is None else tre.mcims()
+            mcim = next((each for each in mcims if each.mcim_id == mcim_id), None)
         if mcim is None:
             return _refused("no activated MCIM" if mcim_id is None else "there is no such MCIM")
         if mcim.state is not ContainerState.ACTIVATED:
@@ -303,7 +305,7 @@ class Agent:
         if network is None:
             return result
         device = self._device
-        tre = device.holder_of(mcim.mcim_id)
+        tre = device.holder_of(mcim)
         try:
             async with asyncio.timeout(self._policy.attach_decision_s):
                 for attempt in range(1, self._policy.attach_attempts + 1):

@@ -12,7 +12,7 @@ from uuid import UUID
 
 import structlog
 
-from actor_runtime.errors import ConfigError
+from actor_runtime.errors import ActorError, ConfigError
 from actor_runtime.http import PartnerClient
 from actor_runtime.sealing import SealingKey
 from actor_runtime.tls import client_context
@@ -36,7 +36,7 @@ from dmclient.store.state_file import StateFile
 from dmclient.tre.base import TrustedEnvironment
 from dmclient.tre.environment import Tre
 from dmclient.tre.key_stores import open_key_store
-from dmclient.tre.keys import KeyStoreError
+from dmclient.tre.keys import KeyStore, KeyStoreError
 from dmclient.tre.measured_start import measure_start
 from dmclient.user_interaction import UserInterface
 from mo_definitions import Ddf, DdfError, read_ddf_file
@@ -49,24 +49,32 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def open_tre(settings: ClientSettings) -> Tre:
-    """The TRE that `manufacture` made, with what was loaded measured.
+def open_tre(settings: ClientSettings, tre_id: str | None = None) -> Tre:
+    """A TRE that `manufacture` made, with what was loaded measured. None: the first.
 
     Raises:
-        ConfigError: there is none, or its start cannot be measured.
+        ConfigError: there is none, it is another one, or its start cannot be measured.
         UnsealError: its store does not open.
     """
+    place = settings.tre_named(tre_id)
     seal_key = SealingKey.load(settings.seal_key_file)
+    key_store: KeyStore | None = None
     try:
-        tre = Tre.open(settings.tre_dir, seal_key, open_key_store(settings.tre, settings.tre_dir))
-        tre.take_measurements(measure_start(settings.tre))
-        return tre
-    except OSError as error:
-        raise ConfigError(
-            f"TRE {settings.tre_dir}: {error.strerror}", hint="run `dmclient manufacture` first"
-        ) from error
-    except (ValueError, KeyStoreError) as error:
-        raise ConfigError(f"TRE {settings.tre_dir}: {error}") from error
+        key_store = open_key_store(place.section, place.directory)
+        tre = Tre.open(place.directory, seal_key, key_store)
+        tre.take_measurements(measure_start(place.section))
+        if place != settings.tres[0] and tre.facts().tre_id != place.tre_id:
+            raise KeyStoreError(f"this is {tre.facts().tre_id}, not {place.tre_id}")
+    except (ActorError, OSError, ValueError, KeyStoreError) as error:
+        if key_store is not None:
+            key_store.close()
+        if isinstance(error, ActorError):
+            raise
+        if isinstance(error, FileNotFoundError):
+            hint = "run `dmclient manufacture` first"
+            raise ConfigError(f"TRE {place.directory}: {error.strerror}", hint=hint) from error
+        raise ConfigError(f"TRE {place.directory}: {getattr(error, 'strerror', None) or error}") from error
+    return tre
 
 
 def open_device(
@@ -77,20 +85,31 @@ def open_device(
     now: Callable[[], datetime] = utc_now,
     console: Console | None = None,
 ) -> Device:
-    """The device with its TRE and what it remembers. `console` is where somebody sits, None when that is not known.
+    """The device with its TREs and what it remembers. `console` is where somebody sits, None when that is not known.
 
     Raises:
         ConfigError, UnsealError, StoreError: something of it is missing or damaged.
     """
-    tre = tre if tre is not None else open_tre(settings)
-    if tre.facts().m2me_id != settings.m2me_id:
+    tres = (
+        tre if tre is not None else open_tre(settings),
+        *(open_tre(settings, each.tre_id) for each in settings.more_tres),
+    )
+    if any(each.facts().m2me_id != settings.m2me_id for each in tres):
         raise ConfigError("m2me_id is not the identity that the TRE was made for")
     if settings.pcid_expiry is not None and settings.pcid_expiry.tzinfo is None:
         raise ConfigError("pcid_expiry needs a time zone, e.g. 2027-01-01T00:00:00Z")
     state_file = StateFile(settings.state_file, SealingKey.load(settings.seal_key_file))
     profile, setup = settings.profile(), device_setup(settings, console)
     try:
-        return Device(profile=profile, tre=tre, state_file=state_file, trail=trail, now=now, setup=setup)
+        return Device(
+            profile=profile,
+            tre=tres[0],
+            more_tres=tres[1:],
+            state_file=state_file,
+            trail=trail,
+            now=now,
+            setup=setup,
+        )
     except DescriptionConflict as error:
         raise ConfigError(f"ddf_files: {error}") from error
 
@@ -183,11 +202,14 @@ async def listen_device(
             await parts.close()
 
 
-async def attach_device(settings: ClientSettings, device: Device, mcim_id: UUID | None = None) -> RunResult:
-    """Attach with the MCIM that is in use, or see that a certain one is it."""
+async def attach_device(
+    settings: ClientSettings, device: Device, mcim_id: UUID | None = None, *, tre_id: str | None = None
+) -> RunResult:
+    """Attach with the MCIM that is in use, or see that a certain one is it; `tre_id`: with those of one TRE."""
     parts = _agent_parts(settings)
     try:
-        return await parts.agent(settings, device, sleep=asyncio.sleep).attach(mcim_id)
+        tre = None if tre_id is None else device.tre_named(tre_id)
+        return await parts.agent(settings, device, sleep=asyncio.sleep).attach(mcim_id, tre)
     finally:
         await parts.close()
 
@@ -311,10 +333,21 @@ def http_transport(settings: ClientSettings, ssl_context: ssl.SSLContext) -> Htt
 
 def describe(device: Device) -> dict[str, Any]:
     """What may be shown of a device: no secret, no IMSI, no nonce, no PCID."""
-    facts, provisional = device.tre.facts(), device.tre.provisional_expiry()
-    registration = device.tre.registration(device.now())
+    provisional = device.tre.provisional_expiry()
     return {
-        "m2meId": facts.m2me_id,
+        "m2meId": device.tre.facts().m2me_id,
+        **_describe_tre(device, device.tre),
+        "servers": list(server_ids(device.tree.nodes)),
+        "connectivity": device.bootstrap.connectivity,
+        "provisionalUntil": None if provisional is None else utc_text(provisional),
+        "moreTres": [_describe_tre(device, each) for each in device.tres[1:]],
+        "alertsWaiting": len(device.alerts),
+    }
+
+
+def _describe_tre(device: Device, tre: TrustedEnvironment) -> dict[str, Any]:
+    facts, registration = tre.facts(), tre.registration(device.now())
+    return {
         "treId": facts.tre_id,
         "treType": facts.tre_type,
         "treVersion": facts.version,
@@ -323,9 +356,6 @@ def describe(device: Device) -> dict[str, Any]:
         "platformKeyId": facts.platform_key_id.hex(),
         "certified": facts.platform_cert is not None and facts.attest_cert is not None,
         "trustAnchors": list(facts.trust_anchor_ids),
-        "servers": list(server_ids(device.tree.nodes)),
-        "connectivity": device.bootstrap.connectivity,
-        "provisionalUntil": None if provisional is None else utc_text(provisional),
         "registration": {
             "reqId": registration.req_id,
             "state": registration.state.name.lower(),
@@ -345,7 +375,6 @@ def describe(device: Device) -> dict[str, Any]:
                 "confirmed": each.confirmed,
                 "attachAnnounced": str(each.mcim_id) in device.announced,
             }
-            for each in device.tre.mcims()
+            for each in tre.mcims()
         ],
-        "alertsWaiting": len(device.alerts),
     }

@@ -20,7 +20,7 @@ from actor_runtime.trail import Trail
 from dmclient import cli_tre
 from dmclient.agent import RunResult
 from dmclient.app import attach_device, describe, listen_device, open_device, open_tre, run_device
-from dmclient.cli_common import JsonOption, certificates, settings_of
+from dmclient.cli_common import JsonOption, RequestOption, TreOption, certificates, settings_of, write_request
 from dmclient.config import ClientSettings
 from dmclient.console import Console
 from dmclient.dm_sessions import listen_plainly, open_dm_device, sessions_over_http
@@ -74,49 +74,45 @@ def _with_tests(settings: ClientSettings, behaviour: Path | None, ddf: list[Path
 @app.command(epilog="Example: `dmclient -c dmclient.toml manufacture --request request.json`, then `m2m-ca issue tre`")
 def manufacture(
     context: typer.Context,
-    request: Annotated[Path | None, typer.Option(help="Where the certification request goes; default: output.")] = None,
+    request: RequestOption = None,
     pcid_file: Annotated[
         Path | None, typer.Option(help="Provisional identities from the registration operator (`ro pcid issue`).")
     ] = None,
     pcid_number: Annotated[int, typer.Option(min=0, help="Which of the file, counted from 0.")] = 0,
+    tre_id: TreOption = None,
 ) -> None:
-    """Make the TRE and its keys, once; write the request for the manufacturer's CA."""
+    """Make a TRE and its keys, once; write the request for the manufacturer's CA."""
     settings = settings_of(context)
+    place = settings.tre_named(tre_id)
+    section = place.section
     provisional = _provisional(pcid_file, pcid_number)
     key_file = settings.seal_key_file
     seal_key = SealingKey.load(key_file) if key_file.exists() else SealingKey.generate(key_file)
     try:
         tre = Tre.manufacture(
-            settings.tre_dir,
+            place.directory,
             seal_key=seal_key,
-            key_store=open_key_store(settings.tre, settings.tre_dir),
-            profile=PROFILES[settings.tre.effective_type],
+            key_store=open_key_store(section, place.directory),
+            profile=PROFILES[section.effective_type],
             m2me_id=settings.m2me_id,
-            tre_id=settings.effective_tre_id,
-            key_type=settings.tre.key_type,
-            version=settings.tre.version,
-            vendor=settings.tre.vendor,
-            legacy_suite=settings.tre.legacy_suite,
-            legacy_container=settings.tre.legacy_container,
-            max_mcim=settings.tre.max_mcim,
-            token=_token(settings.tre.device_token_file),
+            tre_id=place.tre_id,
+            key_type=section.key_type,
+            version=section.version,
+            vendor=section.vendor,
+            legacy_suite=section.legacy_suite,
+            legacy_container=section.legacy_container,
+            max_mcim=section.max_mcim,
+            token=_token(section.device_token_file),
             provisional=provisional,
         )
+        text = json.dumps(tre.certification_request(), indent=2)
     except TreError as error:
         raise ActorError(str(error), hint="a device is manufactured once; use another state_dir") from error
     except KeyStoreError as error:
-        raise ActorError(f"{settings.tre.backend}: {error}") from error
+        raise ActorError(f"{section.backend}: {error}") from error
     except OSError as error:
-        raise ConfigError(f"state_dir: {error.filename or settings.state_dir}: {error.strerror}") from error
-    text = json.dumps(tre.certification_request(), indent=2)
-    if request is None:
-        typer.echo(text)
-        return
-    try:
-        request.write_text(text + "\n", encoding="ascii")
-    except OSError as error:
-        raise ConfigError(f"{request}: {error.strerror}") from error
-    typer.echo(f"request: {request}")
+        raise ConfigError(f"state_dir: {error.filename or place.directory}: {error.strerror}") from error
+    write_request(text, request)
 
 
 @app.command(
@@ -133,10 +129,11 @@ def install_certificates(
     supplier_anchors: Annotated[
         Path | None, typer.Option(help="Roots below which the supplier's own commands are signed (PEM).")
     ] = None,
+    tre_id: TreOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Put the certificates of the TRE's keys and the roots for home operators into the TRE."""
-    tre = open_tre(settings_of(context))
+    tre = open_tre(settings_of(context), tre_id)
     try:
         tre.install_certificates(
             certificates(platform)[0],
@@ -286,13 +283,16 @@ def _bootstrap(file: Path | None, url: str | None) -> bytes | None:
 def attach(
     context: typer.Context,
     mcim: Annotated[UUID | None, typer.Option(help="Id of the MCIM; it must be the activated one.")] = None,
+    tre_id: TreOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Attach to the network with the activated MCIM."""
     settings = settings_of(context)
+    tre = None if tre_id is None else settings.tre_named(tre_id).tre_id
     trail = Trail("M2ME", trace_file=settings.trace_file)
     try:
-        _end(asyncio.run(attach_device(settings, open_device(settings, trail), mcim)), as_json=as_json)
+        ended = asyncio.run(attach_device(settings, open_device(settings, trail), mcim, tre_id=tre))
+        _end(ended, as_json=as_json)
     finally:
         trail.close()
 

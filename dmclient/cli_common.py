@@ -18,6 +18,10 @@ from dmclient.tre.base import Outcome
 from mcim.vocabulary import ResultCode
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+TreOption = Annotated[
+    str | None, typer.Option("--tre-id", metavar="URN", help="Which TRE (tre.tre_id, more_tres); default: the first.")
+]
+RequestOption = Annotated[Path | None, typer.Option(help="Where the certification request goes; default: output.")]
 REFUSED: Final = 2  # exit status: somebody said no
 
 
@@ -40,6 +44,23 @@ def certificates(path: Path) -> list[x509.Certificate]:
         raise ConfigError(f"{path}: {error.strerror}") from error
     except ValueError as error:
         raise ConfigError(f"{path}: no PEM certificates") from error
+
+
+def write_request(text: str, path: Path | None) -> None:
+    """Write a certification request to a file, or to the output.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    if path is None:
+        typer.echo(text)
+        return
+    try:
+        path.write_text(text + "\n", encoding="ascii")
+    except OSError as error:
+        hint = "the keys are made: `dmclient tre request`, or `tre rekey` for new ones, writes it again"
+        raise ConfigError(f"{path}: {error.strerror}", hint=hint) from error
+    typer.echo(f"request: {path}")
 
 
 def show_code(code: ResultCode, more: dict[str, object], *, as_json: bool) -> None:

@@ -11,10 +11,19 @@ from uuid import UUID
 import typer
 
 from actor_runtime import cli
-from actor_runtime.errors import ActorError, ConfigError
+from actor_runtime.errors import ActorError
 from actor_runtime.trail import Trail
 from dmclient.app import open_device, open_tre, utc_now
-from dmclient.cli_common import JsonOption, certificates, settings_of, show_code, show_outcome
+from dmclient.cli_common import (
+    JsonOption,
+    RequestOption,
+    TreOption,
+    certificates,
+    settings_of,
+    show_code,
+    show_outcome,
+    write_request,
+)
 from dmclient.config import ClientSettings
 from dmclient.objects.m2m import utc_text
 from dmclient.tampering import KINDS
@@ -62,32 +71,37 @@ def describe_tre(tre: Tre) -> dict[str, object]:
 
 
 @tre_app.command("info")
-def tre_info(context: typer.Context, as_json: JsonOption = False) -> None:
+def tre_info(context: typer.Context, tre_id: TreOption = None, as_json: JsonOption = False) -> None:
     """Show what M2MMobj/TRE shows; also when there is no TRE yet."""
     settings = settings_of(context)
-    if not settings.tre_dir.exists():
+    if not settings.tre_named(tre_id).directory.exists():
         cli.show({"manufactured": False}, as_json=as_json)
         return
-    cli.show(describe_tre(open_tre(settings)), as_json=as_json)
+    cli.show(describe_tre(open_tre(settings, tre_id)), as_json=as_json)
+
+
+@tre_app.command("request")
+def certification_request(context: typer.Context, request: RequestOption = None, tre_id: TreOption = None) -> None:
+    """Write the request of `manufacture` once more: for certificates of the keys in use."""
+    try:
+        text = json.dumps(open_tre(settings_of(context), tre_id).certification_request(), indent=2)
+    except KeyStoreError as error:
+        raise ActorError(str(error)) from error
+    write_request(text, request)
 
 
 @tre_app.command()
 def rekey(
     context: typer.Context,
-    request: Annotated[Path | None, typer.Option(help="Where the certification request goes; default: output.")] = None,
+    request: RequestOption = None,
+    tre_id: TreOption = None,
 ) -> None:
     """Make new keys beside those in use; write the request for their certificates, proved by old and new key."""
     try:
-        text = json.dumps(open_tre(settings_of(context)).begin_rekey(), indent=2)
+        text = json.dumps(open_tre(settings_of(context), tre_id).begin_rekey(), indent=2)
     except (TreError, KeyStoreError) as error:
         raise ActorError(str(error)) from error
-    if request is None:
-        typer.echo(text)
-        return
-    try:
-        request.write_text(text + "\n", encoding="ascii")
-    except OSError as error:
-        raise ConfigError(f"{request}: {error.strerror}") from error
+    write_request(text, request)
 
 
 @tre_app.command("complete-rekey")
@@ -96,9 +110,10 @@ def complete_rekey(
     platform: Annotated[Path, typer.Option(help="Certificate of the new PK_D (PEM).")],
     attest: Annotated[Path, typer.Option(help="Certificate of the new attestation key (PEM).")],
     chain: Annotated[Path, typer.Option(help="Intermediate certificates, leaf-most first (PEM).")],
+    tre_id: TreOption = None,
 ) -> None:
     """Put the new keys in the place of the old ones. MCIMs stay; an open request starts anew."""
-    tre = open_tre(settings_of(context))
+    tre = open_tre(settings_of(context), tre_id)
     try:
         tre.complete_rekey(certificates(platform)[0], certificates(attest)[0], certificates(chain), utc_now())
     except (TreError, KeyStoreError) as error:
@@ -109,16 +124,18 @@ def complete_rekey(
 def supplier_command(
     context: typer.Context,
     file: Annotated[Path, typer.Argument(help="A command signed by the supplier.")],
+    tre_id: TreOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Give the TRE a command of its supplier: other roots for home operators, or the token unlocked."""
-    show_code(open_tre(settings_of(context)).supplier_command(_read(file), utc_now()), {}, as_json=as_json)
+    tre = open_tre(settings_of(context), tre_id)
+    show_code(tre.supplier_command(_read(file), utc_now()), {}, as_json=as_json)
 
 
 @tre_app.command()
-def measurements(context: typer.Context, as_json: JsonOption = False) -> None:
+def measurements(context: typer.Context, tre_id: TreOption = None, as_json: JsonOption = False) -> None:
     """Show what was measured at this start."""
-    log = open_tre(settings_of(context)).measurement_log()
+    log = open_tre(settings_of(context), tre_id).measurement_log()
     rows = [
         {"register": each.register, "name": each.name, "sha256": each.digest.hex()}
         for each in (decode_log(log) if log else ())
@@ -127,8 +144,8 @@ def measurements(context: typer.Context, as_json: JsonOption = False) -> None:
 
 
 @mcim_app.command("list")
-def mcim_list(context: typer.Context, as_json: JsonOption = False) -> None:
-    """Show the MCIMs without their secrets."""
+def mcim_list(context: typer.Context, tre_id: TreOption = None, as_json: JsonOption = False) -> None:
+    """Show the MCIMs of a TRE without their secrets."""
     rows = [
         {
             "mcimId": str(each.mcim_id),
@@ -141,33 +158,42 @@ def mcim_list(context: typer.Context, as_json: JsonOption = False) -> None:
             "policy": [str(flag.name).lower().replace("_", "-") for flag in each.policy],
             "confirmed": each.confirmed,
         }
-        for each in open_tre(settings_of(context)).mcims()
+        for each in open_tre(settings_of(context), tre_id).mcims()
     ]
     cli.show_rows(rows, as_json=as_json)
 
 
 @mcim_app.command()
-def activate(context: typer.Context, mcim_id: McimArgument, as_json: JsonOption = False) -> None:
+def activate(
+    context: typer.Context, mcim_id: McimArgument, tre_id: TreOption = None, as_json: JsonOption = False
+) -> None:
     """Use this MCIM for network access. Refused when its home operator has to sign that."""
-    _local(settings_of(context), Operation.ACTIVATE, mcim_id, as_json)
+    _local(settings_of(context), Operation.ACTIVATE, mcim_id, tre_id, as_json)
 
 
 @mcim_app.command()
-def suspend(context: typer.Context, mcim_id: McimArgument, as_json: JsonOption = False) -> None:
+def suspend(
+    context: typer.Context, mcim_id: McimArgument, tre_id: TreOption = None, as_json: JsonOption = False
+) -> None:
     """Stop using this MCIM and keep it. Refused when its home operator has to sign that."""
-    _local(settings_of(context), Operation.SUSPEND, mcim_id, as_json)
+    _local(settings_of(context), Operation.SUSPEND, mcim_id, tre_id, as_json)
 
 
 @mcim_app.command()
-def delete(context: typer.Context, mcim_id: McimArgument, as_json: JsonOption = False) -> None:
+def delete(
+    context: typer.Context, mcim_id: McimArgument, tre_id: TreOption = None, as_json: JsonOption = False
+) -> None:
     """Destroy this MCIM. Refused when its home operator has to sign that."""
-    _local(settings_of(context), Operation.DELETE, mcim_id, as_json)
+    _local(settings_of(context), Operation.DELETE, mcim_id, tre_id, as_json)
 
 
-def _local(settings: ClientSettings, operation: Operation, mcim_id: UUID, as_json: bool) -> None:
+def _local(settings: ClientSettings, operation: Operation, mcim_id: UUID, tre_id: str | None, as_json: bool) -> None:
+    named = None if tre_id is None else settings.tre_named(tre_id).tre_id
     trail = Trail("M2ME", trace_file=settings.trace_file)
     try:
-        outcome = open_device(settings, trail).local_command(operation, mcim_id)
+        device = open_device(settings, trail)
+        tre = None if named is None else device.tre_named(named)
+        outcome = device.local_command(operation, mcim_id, tre=tre)
     finally:
         trail.close()
     show_outcome(outcome, as_json=as_json)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Base64Bytes, Field
+from pydantic import Base64Bytes, Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from actor_runtime.config import ActorSettings, ListenAddress, Section
+from actor_runtime.errors import ConfigError
 from dmclient.called_sessions import RetryPolicy
 from dmclient.device import DeviceProfile
 from dmclient.management_session import SessionSettings
@@ -68,6 +70,22 @@ class TreSection(Section):
     def effective_type(self) -> str:
         """Kind of TRE that `manufacture` makes."""
         return self.type or self.backend
+
+
+class FurtherTreSection(TreSection):
+    """Table `[[more_tres]]`: a further TRE of the device (REQ-64)."""
+
+    tre_id: str = Field(min_length=1)  # a URN
+    directory: Path  # of its store, and of nothing else
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrePlace:
+    """A TRE as the settings describe it."""
+
+    tre_id: str
+    directory: Path
+    section: TreSection
 
 
 class BootstrapSection(Section):
@@ -178,11 +196,39 @@ class ClientSettings(ActorSettings):
     account: tuple[AccountSection, ...] = ()  # for `session`
     device: DeviceSection = DeviceSection()
     tre: TreSection = TreSection()
+    more_tres: tuple[FurtherTreSection, ...] = ()  # beside the one of `[tre]`
     initial_access: InitialAccessSection = InitialAccessSection()
     bootstrap: BootstrapSection = BootstrapSection()
     push: PushSection = PushSection()
     session: SessionSection = SessionSection()
     retry: RetrySection = RetrySection()
+
+    @model_validator(mode="after")
+    def _tres_apart(self) -> Self:
+        if len({each.tre_id for each in self.tres}) <= len(self.more_tres):
+            raise ValueError("more_tres: two TREs have the same tre_id")
+        if len({each.directory.resolve() for each in self.tres}) <= len(self.more_tres):
+            raise ValueError("more_tres: two TREs have the same directory")
+        return self
+
+    @property
+    def tres(self) -> tuple[TrePlace, ...]:
+        """All TREs of the device; the first registers."""
+        return (
+            TrePlace(tre_id=self.effective_tre_id, directory=self.tre_dir, section=self.tre),
+            *(TrePlace(tre_id=each.tre_id, directory=each.directory, section=each) for each in self.more_tres),
+        )
+
+    def tre_named(self, tre_id: str | None) -> TrePlace:
+        """The TRE of that identity; None: the first.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        for each in self.tres:
+            if tre_id in (None, each.tre_id):
+                return each
+        raise ConfigError(f"there is no TRE {tre_id}", hint=f"one of {', '.join(each.tre_id for each in self.tres)}")
 
     def profile(self) -> DeviceProfile:
         """The device these settings describe."""
@@ -210,7 +256,7 @@ class ClientSettings(ActorSettings):
 
     @property
     def tre_dir(self) -> Path:
-        """Directory of the TRE's store."""
+        """Directory of the first TRE's store."""
         return self.state_dir / "tre"
 
     @property
@@ -234,5 +280,5 @@ class ClientSettings(ActorSettings):
 
     @property
     def effective_tre_id(self) -> str:
-        """TRE identity for `manufacture`."""
+        """Identity of the first TRE for `manufacture`."""
         return self.tre.tre_id or f"urn:m2m:tre:{self.m2me_id.removeprefix('urn:')}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -22,13 +22,14 @@ from dmclient.alerts import (
 from dmclient.dm_device import DeviceSetup, DmDevice
 from dmclient.executor import uri_of
 from dmclient.objects.device import DeviceFacts
-from dmclient.objects.m2m import M2MFacts, M2MObject, reason_for
+from dmclient.objects.m2m import M2MFacts, M2MObject, path_of, reason_for
 from dmclient.objects.m2msim import LIFE_CYCLE, M2MSIM, Job, M2MSimObject
 from dmclient.store.state_file import StateFile
 from dmclient.tre.base import McimInfo, Outcome, Registration, TrustedEnvironment
 from mcim.errors import PackageRefused
 from mcim.package_header import peek_header
 from mcim.vocabulary import ContainerState, Operation, RegistrationState, ResultCode
+from mo_definitions.m2m import M2MNode
 
 STEP: Final = "14"
 _DOING: Final = {
@@ -53,7 +54,11 @@ class DeviceProfile:
 
 
 class Device(DmDevice):
-    """One M2ME: a DM device with a trusted environment, which keeps its own store, and the objects that show it."""
+    """One M2ME: a DM device with trusted environments, which keep their own stores, and the objects that show them.
+
+    The device registers and attaches for the first time with the first TRE. A further one is there for servers to use:
+    they ask for a request with Renew in its M2MMobj, and their packages find it by the key id (REQ-64).
+    """
 
     def __init__(
         self,
@@ -68,13 +73,22 @@ class Device(DmDevice):
     ) -> None:
         super().__init__(facts=profile.facts, state_file=state_file, trail=trail, now=now, setup=setup)
         self.profile = profile
-        self.tre = tre  # the one that M2MMobj shows
+        self.tre = tre  # the one that registers
         self.tres = (tre, *more_tres)
         self.announced: list[str] = []  # MCIMs whose first attach with their present values was announced
-        self.tampering_told = ""  # state of the TRE that was announced
-        self.m2msim = M2MSimObject(self.tree, max_package=lambda: tre.facts().max_package)
+        self.tampering_told: list[str] = []  # ids of the TREs whose tampering was announced
+        self.m2msim = M2MSimObject(self.tree, max_package=lambda: max(each.facts().max_package for each in self.tres))
         self.m2m = M2MObject(self.tree, tre, profile.m2m, package_waiting=self.m2msim.waiting)
+        facts = replace(profile.m2m, pcid="", pcid_expiry=None)  # that of the settings is shown once
+        further = (
+            M2MObject(self.tree, each, facts, package_waiting=self.m2msim.waiting, path=path_of(number))
+            for number, each in enumerate(more_tres, start=2)
+        )
+        self.shown = (self.m2m, *further)  # one for each TRE, in their order
         self.remember()
+        for each in self.shown[1:]:  # a TRE added to a device that has its account already
+            if self.tree.nodes[each.path].acl is None:
+                self.tree.nodes.change(each.path, acl=self.tree.nodes[self.m2m.path].acl)
 
     def dump(self) -> dict[str, Any]:
         """What must survive, as plain JSON data."""
@@ -91,8 +105,9 @@ class Device(DmDevice):
         super().restore(saved)
         self.m2msim.restore_requests(saved["requests"])
         self.announced = [str(each) for each in saved["announced"]]
-        self.m2m.pcid_dropped = bool(saved["pcidDropped"])
-        self.tampering_told = str(saved.get("tamperingTold", ""))  # the first version had none
+        self._drop_pcids(bool(saved["pcidDropped"]))
+        told = saved.get("tamperingTold", [])  # the first version had none, the second a word for the one TRE
+        self.tampering_told = [str(each) for each in told] if isinstance(told, list) else []
 
     # -- registration ----------------------------------------------------------------------------------------------
 
@@ -143,14 +158,20 @@ class Device(DmDevice):
         return opened
 
     def in_order(self) -> bool:
-        """Whether the TRE works. When it is tampered with, that is announced once (T3; mo-design §5)."""
-        state = self.tre.facts().state
-        if state == "tampered" and self.tampering_told != state:
-            self.alerts.push(tamper_detected(state))
-            self.tampering_told = state
-            self.trail.state("tre", "ok", state, step=STEP)
-            self.save()
-        return state != "tampered"
+        """Whether the first TRE works. When one is tampered with, that is announced once (T3; mo-design §5)."""
+        for tre, shown in zip(self.tres, self.shown, strict=True):
+            facts = tre.facts()
+            if facts.state == "tampered" and facts.tre_id not in self.tampering_told:
+                source = f"{uri_of(shown.path)}/{M2MNode.TRE_STATE}"
+                self.alerts.push(replace(tamper_detected(facts.state), source=source))
+                self.tampering_told.append(facts.tre_id)
+                self.trail.state("tre", "ok", facts.state, step=STEP, detail=facts.tre_id)
+                self.save()
+        return self.tre.facts().state != "tampered"
+
+    def _drop_pcids(self, dropped: bool) -> None:
+        for each in self.shown:
+            each.pcid_dropped = dropped
 
     # -- packages and commands -------------------------------------------------------------------------------------
 
@@ -159,7 +180,7 @@ class Device(DmDevice):
         for tre in self.tres:
             last = tre.last_outcome()
             if last is not None and last[1].code is ResultCode.FELL_BACK:
-                self._show_fall_back(last[1], last[0], ResultCode.FELL_BACK)
+                self._show_fall_back(tre, last[1], last[0], ResultCode.FELL_BACK)
         lasts = [last for tre in self.tres if (last := tre.last_outcome()) is not None]
         for name, operation, code, correlator in self.m2msim.recover(lasts):
             self._report(name, operation, code, correlator)
@@ -182,13 +203,16 @@ class Device(DmDevice):
         doing = _DOING[job.operation]
         self.trail.state("container", "received" if doing == "provisioning" else "held", doing, step=STEP, detail=name)
         if self.profile.keep_package is not None and job.operation == "Provision":
-            self.profile.keep_package.write_bytes(job.octets)
-        outcome = self._take_to_tre(job)
+            try:
+                self.profile.keep_package.write_bytes(job.octets)
+            except OSError as error:
+                self.trail.note(f"the package is not kept: {error.strerror}", step=STEP)
+        tre, outcome = self._take_to_tre(job)
         for check in outcome.checks:
             self.trail.check(check.name, check.passed, req=check.req, step=STEP, detail=check.detail)
         self.m2msim.finish(name, job.operation, outcome)
         self.m2msim.show_states(self.mcims())
-        self.m2m.note_result(outcome.code)
+        self._note_result(tre, outcome.code)
         self._report(name, job.operation, outcome.code, job.correlator)
         if outcome.code is ResultCode.SUCCESS and outcome.mcim is not None:
             # Whatever was known of attaches with it is of other values, or of a time before it was suspended.
@@ -200,22 +224,31 @@ class Device(DmDevice):
         self.in_order()
         return outcome.code
 
-    def _take_to_tre(self, job: Job) -> Outcome:
+    def _take_to_tre(self, job: Job) -> tuple[TrustedEnvironment, Outcome]:
         operation = LIFE_CYCLE.get(job.operation)
         tre = self.tre_for(job.octets)
         if operation is None:
-            return tre.provision(job.octets, job.hints, self.now())
+            return tre, tre.provision(job.octets, job.hints, self.now())
         if job.octets:
-            return tre.command(operation, job.octets, job.hints, self.now())
+            return tre, tre.command(operation, job.octets, job.hints, self.now())
         try:
             mcim_id = UUID(job.hints.mcim_id or "")
         except ValueError:
-            return Outcome(code=ResultCode.MALFORMED, receipt=b"", mcim=None, checks=())
-        return self.holder_of(mcim_id).local_command(operation, mcim_id, self.now())
+            return tre, Outcome(code=ResultCode.MALFORMED, receipt=b"", mcim=None, checks=())
+        tre = self.holder_of(mcim_id)
+        return tre, tre.local_command(operation, mcim_id, self.now())
 
-    def local_command(self, operation: Operation, mcim_id: UUID) -> Outcome:
-        """A life-cycle operation of the device's user; the TRE decides by the MCIM's policy (REQ-70)."""
-        outcome = self.holder_of(mcim_id).local_command(operation, mcim_id, self.now())
+    def _note_result(self, tre: TrustedEnvironment, code: ResultCode) -> None:
+        """In the M2MMobj of the TRE that came to it."""
+        self.shown[self.tres.index(tre)].note_result(code)
+
+    def local_command(self, operation: Operation, mcim_id: UUID, *, tre: TrustedEnvironment | None = None) -> Outcome:
+        """A life-cycle operation of the device's user; the TRE decides by the MCIM's policy (REQ-70).
+
+        Args:
+            tre: the one that is meant; None: that which has the MCIM.
+        """
+        outcome = (tre or self.holder_of(mcim_id)).local_command(operation, mcim_id, self.now())
         for check in outcome.checks:
             self.trail.check(check.name, check.passed, req=check.req, step=STEP, detail=check.detail)
         if outcome.code in DONE:
@@ -225,6 +258,10 @@ class Device(DmDevice):
         self.save()
         return outcome
 
+    def tre_named(self, tre_id: str) -> TrustedEnvironment:
+        """The TRE of that identity; the first when none has it, for the settings name no other."""
+        return next((each for each in self.tres if each.facts().tre_id == tre_id), self.tre)
+
     def tre_for(self, package: bytes) -> TrustedEnvironment:
         """The TRE whose platform key a package is for (REQ-64); the first when nobody has it: it refuses with 1413."""
         try:
@@ -233,10 +270,14 @@ class Device(DmDevice):
             return self.tre
         return next((each for each in self.tres if each.facts().platform_key_id == key_id), self.tre)
 
-    def holder_of(self, mcim_id: UUID) -> TrustedEnvironment:
-        """The TRE that an MCIM is in; the first when it is in none."""
+    def holder_of(self, mcim: McimInfo | UUID) -> TrustedEnvironment:
+        """The TRE that an MCIM is in; the first when it is in none.
+
+        An id alone may be another home operator's in another TRE: whoever has the MCIM's facts gives those.
+        """
+        sho_id, mcim_id = (mcim.sho_id, mcim.mcim_id) if isinstance(mcim, McimInfo) else (None, mcim)
         for tre in self.tres:
-            if any(each.mcim_id == mcim_id for each in tre.mcims()):
+            if any(each.mcim_id == mcim_id and sho_id in (None, each.sho_id) for each in tre.mcims()):
                 return tre
         return self.tre
 
@@ -257,12 +298,13 @@ class Device(DmDevice):
         Raises:
             TreError: the TRE cannot store it.
         """
-        self.holder_of(mcim.mcim_id).confirm_attach(mcim.mcim_id, self.now())
+        self.holder_of(mcim).confirm_attach(mcim.mcim_id, self.now())
         if str(mcim.mcim_id) not in self.announced:
             self.alerts.push(network_attach(self.container_of(mcim), int(ResultCode.SUCCESS)))
-            self.announced.append(str(mcim.mcim_id))
+            held = {str(each.mcim_id) for each in self.mcims()}
+            self.announced = [*(each for each in self.announced if each in held), str(mcim.mcim_id)]
         if self.profile.drop_pcid_after_attach:
-            self.m2m.pcid_dropped = True
+            self._drop_pcids(True)
         self.save()
 
     def attach_failed(self, mcim: McimInfo, cause: int) -> McimInfo | None:
@@ -273,32 +315,36 @@ class Device(DmDevice):
         Raises:
             TreError: the TRE cannot store it.
         """
-        outcome = self.holder_of(mcim.mcim_id).fall_back(mcim.mcim_id, self.now())
+        tre = self.holder_of(mcim)
+        outcome = tre.fall_back(mcim.mcim_id, self.now())
         if outcome is None:
             if str(mcim.mcim_id) not in self.announced:
                 self.alerts.push(network_attach(self.container_of(mcim), cause))
             self.save()
             return None
-        last = self.holder_of(mcim.mcim_id).last_outcome()
-        self._show_fall_back(outcome, b"" if last is None else last[0], cause, container=self.container_of(mcim))
-        return self.usable_mcim()
+        last = tre.last_outcome()
+        self._show_fall_back(tre, outcome, b"" if last is None else last[0], cause, container=self.container_of(mcim))
+        return self.usable_mcim(tre)
 
-    def _show_fall_back(self, outcome: Outcome, digest: bytes, cause: int, *, container: str | None = None) -> None:
+    def _show_fall_back(
+        self, tre: TrustedEnvironment, outcome: Outcome, digest: bytes, cause: int, *, container: str | None = None
+    ) -> None:
         name = self.m2msim.fell_back(outcome, digest)
         if name is None and container is None:
             return  # noted before
         uri = uri_of((*M2MSIM, name)) if name is not None else container or uri_of(M2MSIM)
         self.alerts.push(network_attach(uri, cause))
         self.m2msim.show_states(self.mcims())
-        self.m2m.note_result(outcome.code)
+        self._note_result(tre, outcome.code)
         self.trail.state("attach", "attaching", "fell back", step="16", detail=str(int(outcome.code)))
         self.save()
 
     # -- what there is to attach with ----------------------------------------------------------------------------
 
-    def usable_mcim(self) -> McimInfo | None:
-        """The MCIM for network access: the activated one, of the first TRE that has one."""
-        return next((each for each in self.mcims() if each.state is ContainerState.ACTIVATED), None)
+    def usable_mcim(self, tre: TrustedEnvironment | None = None) -> McimInfo | None:
+        """The MCIM for network access: the activated one of that TRE; None: of the first that has one."""
+        mcims = self.mcims() if tre is None else tre.mcims()
+        return next((each for each in mcims if each.state is ContainerState.ACTIVATED), None)
 
     def mcims(self) -> tuple[McimInfo, ...]:
         """All MCIMs of all TREs."""

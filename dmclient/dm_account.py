@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from dmclient.management_tree import ManagementTree
 from dmclient.nodes import NodeMap, Path, Value
 from dmclient.objects import description
-from dmclient.objects.m2m import M2M
+from dmclient.objects.m2m import objects_in
 from dmclient.objects.m2msim import M2MSIM
 from mo_definitions import DM_ACCOUNT, DM_ACCOUNT_BEFORE
 from mo_definitions.standard import CLCRED, SRVCRED, AccountNode, AddressNode, CredentialNode
@@ -115,9 +115,11 @@ def _put_addresses(tree: ManagementTree, base: Path, addresses: tuple[AppAddress
 def grant_objects(tree: ManagementTree, server_id: str) -> None:
     """Make one server the owner of the M2M objects: others may read M2MMobj and see nothing of M2MSIMMobj."""
     everybody_reads = f"Get=*&Replace={server_id}&Exec={server_id}"
-    if M2M not in tree.nodes:
+    objects = objects_in(tree.nodes)
+    if not objects:
         return  # a DM device without trusted environment has no such objects
-    tree.nodes.change(M2M, acl=Acl.parse(everybody_reads))
+    for path in objects:
+        tree.nodes.change(path, acl=Acl.parse(everybody_reads))
     all_rights = {AccessType.ADD, AccessType.DELETE, AccessType.GET, AccessType.REPLACE, AccessType.EXEC}
     tree.nodes.change(M2MSIM, acl=Acl.granting(server_id, all_rights))
 

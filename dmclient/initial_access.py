@@ -167,7 +167,7 @@ class InitialAccess:
         direction = f"M2ME→VNO {network.vno}".rstrip()
         answer = await self._post(network.icf, "/v1/attach", body, "1", direction, "attach with the PCID")
         for _ in range(MAX_ROUNDS):
-            path = f"/v1/attach/{quote(str(answer.get('session', '')), safe='')}"
+            path = f"/v1/attach/{_session(answer)}"
             if answer.get("result") == "attached":
                 return self._attached(answer)
             if answer.get("result") == "validate":
@@ -263,6 +263,13 @@ class InitialAccess:
         result = str(answer.get("result", answer.get("state", "challenge")))[:64]
         trail.message(step=step, direction="RO→M2ME", summary=result, octets=len(json.dumps(answer)))
         return answer
+
+
+def _session(answer: dict[str, Any]) -> str:
+    try:
+        return quote(str(answer.get("session", "")), safe="")
+    except UnicodeEncodeError as error:
+        raise _AttachFailed("the answer names no session") from error
 
 
 def _octets(answer: dict[str, Any], name: str) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Final, Protocol
@@ -22,6 +23,7 @@ from mcim.aka import Accepted, MacFailure
 from mcim.vocabulary import ResultCode
 
 STEP: Final = "16"
+_MASK: Final = re.compile(r"[0-9*]{1,15}")
 MAX_CHALLENGES: Final = 2  # the first, and one after a resynchronisation
 
 
@@ -91,14 +93,16 @@ def _accepted(answer: dict[str, Any], trail: Trail) -> AttachResult:
     trail.check("aka-accepted-by-network", attached, req=("REQ-69",), step=STEP)
     if not attached:
         return AttachResult(code=AttachCode.ILLEGAL_UE, detail="the network did not accept our RES")
-    return AttachResult(code=AttachCode.SUCCESS, imsi_mask=str(answer.get("imsiMask", "")))
+    mask = answer.get("imsiMask")
+    shown = mask if isinstance(mask, str) and _MASK.fullmatch(mask) else ""
+    return AttachResult(code=AttachCode.SUCCESS, imsi_mask=shown)
 
 
 async def _post(network: Network, trail: Trail, path: str, body: dict[str, object], summary: str) -> dict[str, Any]:
     """One exchange. The trail has no body: an IMSI or a RES does not belong there."""
     trail.message(step=STEP, direction="M2ME→SHO", summary=summary, octets=len(json.dumps(body)))
     answer = await network.post(path, body)
-    result = str(answer.get("result", "challenge"))
+    result = str(answer.get("result", "challenge"))[:64]
     trail.message(step=STEP, direction="SHO→M2ME", summary=result, octets=len(json.dumps(answer)))
     return answer
 

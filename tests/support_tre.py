@@ -86,6 +86,8 @@ def certificate(
 class World:
     """One TRE in a directory, and two home operators below the root it trusts."""
 
+    tre_id = TRE_ID
+
     def __init__(
         self,
         directory: Path,
@@ -107,12 +109,30 @@ class World:
             key_type=key_type,
             **options,
         )
-        request = self.tre.certification_request()
-        self.platform_key = load_pem_public_key(request["platformKey"].encode())
-        self.attest_key = load_pem_public_key(request["attestKey"].encode())
+        self._know(self.tre.certification_request())
         self._certify()
 
+    @classmethod
+    def around(cls, request: dict[str, str]) -> World:
+        """The surroundings of a TRE that somebody else made and opens (`tre` is still to be set)."""
+        world = cls.__new__(cls)
+        world.suite = world.container = None
+        world.tre_id = request["treId"]
+        world._know(request)
+        world._issue()
+        return world
+
+    def _know(self, request: dict[str, str]) -> None:
+        """The public keys of a request."""
+        self.platform_key = load_pem_public_key(request["platformKey"].encode())
+        self.attest_key = load_pem_public_key(request["attestKey"].encode())
+
     def _certify(self) -> None:
+        """What is issued, put into the TRE."""
+        self._issue()
+        self.tre.install_certificates(*self.certificates, supplier_anchors=self.certificates[2])
+
+    def _issue(self) -> None:
         """Manufacturer's certificates for the TRE, and two operators below one root."""
         self.ca, self.root = ca, root = tuple(ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
         self.certificates = (
@@ -120,7 +140,6 @@ class World:
             [certificate("M", ca.public_key(), "M", ca)],
             [certificate("Operators", root.public_key(), "Operators", root)],
         )
-        self.tre.install_certificates(*self.certificates, supplier_anchors=self.certificates[2])
         self.signers = {}
         for sho_id in (SHO, OTHER_SHO):
             key = ec.generate_private_key(ec.SECP256R1())
@@ -129,7 +148,7 @@ class World:
 
     def certify(self, platform: Any, attest: Any) -> tuple[x509.Certificate, x509.Certificate]:
         """Certificates of the manufacturer for a pair of keys."""
-        name = x509.UniformResourceIdentifier(TRE_ID)
+        name = x509.UniformResourceIdentifier(self.tre_id)
         usage = "key_agreement" if isinstance(platform, ec.EllipticCurvePublicKey) else "key_encipherment"
         return (
             certificate("TRE", platform, "M", self.ca, role=Role.PLATFORM, san=name, usage=usage),
@@ -138,8 +157,7 @@ class World:
 
     def take_over(self, request: dict[str, str]) -> tuple[x509.Certificate, x509.Certificate]:
         """The manufacturer certifies the keys of a request, and the home operators hear of them."""
-        self.platform_key = load_pem_public_key(request["platformKey"].encode())
-        self.attest_key = load_pem_public_key(request["attestKey"].encode())
+        self._know(request)
         return self.certify(self.platform_key, self.attest_key)
 
     def supplier(self, *, role: Role = Role.SUPPLIER, issuer: str = "M", **changes: Any) -> bytes:
@@ -149,7 +167,7 @@ class World:
         signed_by = self.ca if issuer == "M" else self.root
         leaf = certificate("Supplier", key.public_key(), issuer, signed_by, role=role, san=san)
         values = {
-            "tre_id": TRE_ID,
+            "tre_id": self.tre_id,
             "counter": 1,
             "not_before": NOW - timedelta(minutes=1),
             "not_after": NOW + timedelta(hours=1),
@@ -172,9 +190,7 @@ class World:
         for name, octets in files.items():
             (self.directory / name).write_bytes(octets)
         tre = self.reopen()
-        request = tre.certification_request()
-        self.platform_key = load_pem_public_key(request["platformKey"].encode())
-        self.attest_key = load_pem_public_key(request["attestKey"].encode())
+        self._know(tre.certification_request())
         return tre
 
     def register(self, now: datetime = NOW, sho_id: str | None = SHO) -> Registration:
@@ -199,7 +215,7 @@ class World:
             McimContent(
                 mcim_id=MCIM_ID,
                 sho_id=SHO,
-                tre_id=TRE_ID,
+                tre_id=self.tre_id,
                 registration_nonce=registration.nonce or bytes(32),
                 sequence=registration.next_sequence,
                 not_before=NOW - timedelta(minutes=1),
@@ -218,7 +234,7 @@ class World:
             sequence=registration.next_sequence,
             registration_nonce=registration.nonce or bytes(32),
             m2me_id=M2ME_ID,
-            tre_id=TRE_ID,
+            tre_id=self.tre_id,
             platform_key_id=key_id_of(self.platform_key),
             sho_id=SHO,
             dpf_id="dpf.example",
@@ -251,7 +267,7 @@ class World:
         common |= {key: changes.pop(key) for key in ("sequence",) if key in changes}
         outer = self.header(Operation.UPDATE, registration.nonce or bytes(32), **common, **(header or {}))
         inner = kind(
-            tre_id=TRE_ID,
+            tre_id=self.tre_id,
             registration_nonce=outer.registration_nonce,
             not_before=NOW - timedelta(minutes=1),
             not_after=changes.pop("not_after", NOW + timedelta(days=365)),
@@ -290,7 +306,7 @@ class World:
             "sequence": self.sequence(SHO),
             "registration_nonce": nonce,
             "m2me_id": M2ME_ID,
-            "tre_id": TRE_ID,
+            "tre_id": self.tre_id,
             "platform_key_id": key_id_of(self.platform_key),
             "sho_id": SHO,
             "dpf_id": "dpf.example",

@@ -1,5 +1,8 @@
 """M2MMobj: the live view of the trusted environment that the DPF reads (S3-090792; docs/scheme.md).
 
+A device with several TREs has one for each: registration, challenge and evidence are one TRE's. A server tells them by
+the identifier in the Type of their roots, and which is whose by TRE/Id.
+
 Every fact comes from the TRE at the moment of the Get; the tree keeps only what the server writes (Challenge, SHO)
 and the evidence made over it. Nothing here is secret: the TRE hands out no secret.
 """
@@ -7,21 +10,22 @@ and the evidence made over it. Nothing here is secret: the TRE hands out no secr
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
 import structlog
 
 from dmclient.management_tree import ExecRequest, Hooks, ManagementTree
-from dmclient.nodes import NodeMap, Path, TreeRefusal, Value
+from dmclient.nodes import ROOT, NodeMap, Path, TreeRefusal, Value
 from dmclient.objects import description
 from dmclient.tre.base import Registration, TreError, TreFacts, TrustedEnvironment
 from mcim.vocabulary import ContainerState, RegistrationState, ResultCode, ValidationMode
+from mo_definitions import M2M_OBJECT
 from mo_definitions.m2m import M2MNode
 from syncml.codes import StatusCode
 
-M2M: Final[Path] = ("M2MMobj",)
+M2M: Final[Path] = ("M2MMobj",)  # of the first TRE
 CHALLENGE_SIZES: Final = range(16, 65)  # octets
 
 _log = structlog.get_logger(__name__)
@@ -32,7 +36,7 @@ class M2MFacts:
     """What M2MMobj shows beside the TRE's own facts."""
 
     supplier: str = ""  # M2MES identifier; empty: the leaf is absent
-    pcid: str = ""  # provisional connectivity identity, digits; subscriber-private
+    pcid: str = field(default="", repr=False)  # provisional connectivity identity, digits; subscriber-private
     pcid_expiry: datetime | None = None  # UTC
     mode: ValidationMode = ValidationMode.SEMI_AUTONOMOUS
 
@@ -47,7 +51,9 @@ class M2MObject:
         facts: M2MFacts,
         *,
         package_waiting: Callable[[], bool],
+        path: Path = M2M,
     ) -> None:
+        self.path = path
         self._tree = tree
         self._tre = tre
         self._facts = facts
@@ -69,25 +75,25 @@ class M2MObject:
 
     def _build(self) -> None:
         tree = self._tree
-        tree.mount(M2M, description("M2MMobj"))
-        tree.built_in(M2M)
+        tree.mount(self.path, description("M2MMobj"))
+        tree.built_in(self.path)
         for group in (M2MNode.TRE, M2MNode.REGISTRATION, M2MNode.ATTESTATION, M2MNode.STATUS, M2MNode.TRE_CERT_CHAIN):
-            tree.built_in(at(group))
+            tree.built_in(self._at(group))
         for node, read in self._readers().items():
             value = read()
-            tree.built_in(at(node), tree.described(at(node)).value if value is None else value)
-            tree.hook(at(node), Hooks(read=read))
+            tree.built_in(self._at(node), tree.described(self._at(node)).value if value is None else value)
+            tree.hook(self._at(node), Hooks(read=read))
         for index, certificate in enumerate(self._tre.facts().cert_chain):
-            tree.built_in((*at(M2MNode.TRE_CERT_CHAIN), str(index)), certificate)
-        tree.built_in(at(M2MNode.REGISTRATION_SHO), self._registration().sho_id or "", stored=True)
-        tree.built_in(at(M2MNode.REGISTRATION_RENEW))
-        tree.hook(at(M2MNode.REGISTRATION_RENEW), Hooks(execute=self._renew))
-        tree.built_in(at(M2MNode.ATTESTATION_MODE), self._facts.mode.value)
-        tree.built_in(at(M2MNode.ATTESTATION_CHALLENGE), b"", stored=True)
-        tree.hook(at(M2MNode.ATTESTATION_CHALLENGE), Hooks(replaced=self._challenge_replaced))
-        tree.built_in(at(M2MNode.ATTESTATION_GENERATE))
-        tree.hook(at(M2MNode.ATTESTATION_GENERATE), Hooks(execute=self._generate))
-        tree.built_in(at(M2MNode.STATUS_RESULT), str(int(ResultCode.INITIAL)), stored=True)
+            tree.built_in((*self._at(M2MNode.TRE_CERT_CHAIN), str(index)), certificate)
+        tree.built_in(self._at(M2MNode.REGISTRATION_SHO), self._registration().sho_id or "", stored=True)
+        tree.built_in(self._at(M2MNode.REGISTRATION_RENEW))
+        tree.hook(self._at(M2MNode.REGISTRATION_RENEW), Hooks(execute=self._renew))
+        tree.built_in(self._at(M2MNode.ATTESTATION_MODE), self._facts.mode.value)
+        tree.built_in(self._at(M2MNode.ATTESTATION_CHALLENGE), b"", stored=True)
+        tree.hook(self._at(M2MNode.ATTESTATION_CHALLENGE), Hooks(replaced=self._challenge_replaced))
+        tree.built_in(self._at(M2MNode.ATTESTATION_GENERATE))
+        tree.hook(self._at(M2MNode.ATTESTATION_GENERATE), Hooks(execute=self._generate))
+        tree.built_in(self._at(M2MNode.STATUS_RESULT), str(int(ResultCode.INITIAL)), stored=True)
 
     def _readers(self) -> dict[M2MNode, Callable[[], Value | None]]:
         def fact(take: Callable[[TreFacts], Value | None]) -> Callable[[], Value | None]:
@@ -171,7 +177,7 @@ class M2MObject:
         """Registration/Renew: a new request and nonce, unless a package that uses the old ones is waiting."""
         if self._package_waiting():
             raise TreeRefusal(StatusCode.COMMAND_NOT_ALLOWED, "a package is being consumed")
-        sho_id = nodes.text(at(M2MNode.REGISTRATION_SHO)) or None
+        sho_id = nodes.text(self._at(M2MNode.REGISTRATION_SHO)) or None
         try:
             self._tre.renew_registration(
                 reason=reason_for(self._tre, sho_id, self._tree.now()), sho_id=sho_id, now=self._tree.now()
@@ -191,11 +197,11 @@ class M2MObject:
         challenge = nodes.value(path)
         if not isinstance(challenge, bytes) or len(challenge) not in CHALLENGE_SIZES:
             raise TreeRefusal(StatusCode.COMMAND_FAILED, "a challenge has 16 to 64 octets")
-        nodes.remove(at(M2MNode.ATTESTATION_EVIDENCE))
+        nodes.remove(self._at(M2MNode.ATTESTATION_EVIDENCE))
 
     def _generate(self, nodes: NodeMap, request: ExecRequest) -> int:
         """Attestation/Generate: evidence over the present challenge, made by the TRE at once (REQ-18)."""
-        challenge = nodes.value(at(M2MNode.ATTESTATION_CHALLENGE))
+        challenge = nodes.value(self._at(M2MNode.ATTESTATION_CHALLENGE))
         if not isinstance(challenge, bytes) or not challenge:
             raise TreeRefusal(StatusCode.COMMAND_NOT_ALLOWED, "there is no challenge")
         try:
@@ -214,9 +220,12 @@ class M2MObject:
         self._own(self._tree.nodes, M2MNode.STATUS_RESULT, str(int(code)))
         self._own(self._tree.nodes, M2MNode.STATUS_TIME, utc_text(self._tree.now()) or "")
 
+    def _at(self, node: M2MNode) -> Path:
+        return (*self.path, *node.segments)
+
     def _own(self, nodes: NodeMap, node: M2MNode, value: Value) -> None:
         """Write a leaf that the device keeps in the tree."""
-        nodes.put(at(node), value, like=self._tree.described(at(node)))
+        nodes.put(self._at(node), value, like=self._tree.described(self._at(node)))
 
 
 def reason_for(tre: TrustedEnvironment, sho_id: str | None, now: datetime) -> str:
@@ -235,9 +244,14 @@ def reason_for(tre: TrustedEnvironment, sho_id: str | None, now: datetime) -> st
     return "recovery" if had_one else "initial"
 
 
-def at(node: M2MNode) -> Path:
-    """Address of a node of M2MMobj in this device's tree."""
-    return (*M2M, *node.segments)
+def path_of(number: int) -> Path:
+    """Root of the M2MMobj of a TRE; the first is number 1."""
+    return M2M if number == 1 else (f"{M2M[0]}{number}",)
+
+
+def objects_in(nodes: NodeMap) -> list[Path]:
+    """Roots of all M2MMobj, that of the first TRE first."""
+    return [(name,) for name in nodes.children(ROOT) if nodes[(name,)].type == M2M_OBJECT]
 
 
 def utc_text(moment: datetime | None) -> str | None:

@@ -107,6 +107,8 @@ class M2MSimObject:
         state = state_of(nodes, path)
         if state in HOLDS_MCIM or state is ContainerState.PROVISIONING:
             raise TreeRefusal(StatusCode.COMMAND_NOT_ALLOWED, f"not in state {state.value}")
+        if path[-1] in self.requests:
+            raise TreeRefusal(StatusCode.COMMAND_NOT_ALLOWED, "what was asked for is not done yet")
 
     def _package_arrived(self, nodes: NodeMap, path: Path) -> None:
         container = path[:-1]
@@ -187,7 +189,11 @@ class M2MSimObject:
 
     def commanded(self) -> list[str]:
         """Containers with a life-cycle operation to be done now."""
-        return [name for name, each in self.requests.items() if each.operation in LIFE_CYCLE]
+        return [name for name, each in self._requests_here().items() if each.operation in LIFE_CYCLE]
+
+    def _requests_here(self) -> dict[str, Request]:
+        """Those whose container is still there under its name."""
+        return {name: each for name, each in self.requests.items() if (*M2MSIM, name) in self._tree.nodes}
 
     def waiting(self) -> bool:
         """Whether any container holds a package or command that the TRE has not finished with."""
@@ -337,7 +343,7 @@ class M2MSimObject:
 
     def dump_requests(self) -> dict[str, Any]:
         """Exec requests not done yet, for the state file."""
-        return {name: asdict(each) for name, each in self.requests.items()}
+        return {name: asdict(each) for name, each in self._requests_here().items()}
 
     def restore_requests(self, data: dict[str, Any]) -> None:
         """What `dump_requests` gave."""

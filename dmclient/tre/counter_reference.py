@@ -7,6 +7,7 @@ as well and compared when they are loaded: who points it to another counter, or 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,8 @@ from dmclient.tre.counter import replace_durably
 from dmclient.tre.keys import KeyStoreError
 
 REFERENCE_NAME: Final = "tre.counter-reference"
+MAX_AUTHORISATION: Final = 32  # octets
+_NAME: Final = re.compile(r"[!-~]{1,128}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,10 +48,13 @@ class ReferenceFile:
         """
         try:
             entry = json.loads(self._path.read_text(encoding="ascii"))
-            return CounterReference(name=str(entry["name"]), authorisation=bytes.fromhex(entry["authorisation"]))
+            reference = CounterReference(name=entry["name"], authorisation=bytes.fromhex(entry["authorisation"]))
+            if not _NAME.fullmatch(reference.name) or len(reference.authorisation) > MAX_AUTHORISATION:
+                raise ValueError("no name of a counter, or no authorisation")
+            return reference
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError) as exc:
+        except (ValueError, KeyError, TypeError, RecursionError) as exc:
             raise OSError(f"{self._path} names no counter") from exc
 
     def identity(self, read: Callable[[], object]) -> bytes:

@@ -62,6 +62,7 @@ class Tre:
         self._reception = Reception(memory, self._keys, random)
         self._log = b""  # of what was measured at this start
         self._lock = memory.lock
+        self._clear_key_store()
 
     def __repr__(self) -> str:
         return f"Tre({self._state.tre_id})"
@@ -104,9 +105,14 @@ class Tre:
                 or the key store serves no suite with such keys.
             KeyStoreError: the keys cannot be made.
         """
-        directory.mkdir(parents=True, exist_ok=True)
         store = SealedStore(directory, seal_key)
-        if store.exists():
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            directory.chmod(0o700)  # whoever can open it can lock it, and we would wait
+            exists = store.exists()
+        except OSError as exc:
+            raise TreError(ResultCode.STORAGE_FAILURE, f"{directory} cannot be used: {exc.strerror}") from exc
+        if exists:
             raise TreError(ResultCode.WRONG_STATE, "there is a TRE already")
         openable = key_store.containers(key_type)
         containers = tuple(each for each in profile.containers if each in openable)
@@ -117,6 +123,7 @@ class Tre:
         suites = key_store.suites(key_type, legacy=legacy_suite)
         if not suites:
             raise TreError(ResultCode.UNSUPPORTED_SUITE, f"{key_store.name} serves no suite with {key_type} keys")
+        key_store.keep_only(())  # no TRE, no keys: what is there an interrupted manufacture left
         blobs = key_store.generate(key_type)
         state = TreState(
             m2me_id=m2me_id,
@@ -213,10 +220,7 @@ class Tre:
         """
         with self._lock:
             self._require_in_order()
-            blobs = self._state.next_keys
-            if blobs is None:
-                blobs = self._key_store.generate(key_type_of(self._keys))
-                self._commit_or_raise(replace(self._state, next_keys=blobs))
+            blobs = self._state.next_keys or self._next_keys()
             return certification_request(self._state, self._key_store.load(blobs), old=self._keys)
 
     def complete_rekey(
@@ -227,6 +231,8 @@ class Tre:
         now: datetime,
     ) -> None:
         """Put the new keys in the place of the old ones, in one write; MCIMs stay, an open request starts anew.
+
+        The old keys are destroyed then. Should that fail, or the power go before it, the next start does it.
 
         Raises:
             TreError: no re-keying is under way, the certificates are of other keys, or it cannot be stored.
@@ -246,6 +252,7 @@ class Tre:
             self._commit_or_raise(after)
             self._keys = keys
             self._reception = Reception(self._memory, keys, self._random)
+            self._clear_key_store()
 
     def supplier_command(self, octets: bytes, now: datetime) -> ResultCode:
         """See `TrustedEnvironment.supplier_command`."""
@@ -331,27 +338,29 @@ class Tre:
                 counter = self._memory.next_statement()
             except StorageFailed as exc:
                 raise TreError(ResultCode.STORAGE_FAILURE, "the counter cannot be stored") from exc
-            return self._keys.attest(
-                Evidence(
-                    mode=mode,
-                    m2me_id=state.m2me_id,
-                    tre_id=state.tre_id,
-                    tre_type=state.tre_type,
-                    tre_version=state.version,
-                    tre_state=state.condition,
-                    platform_key_id=self._keys.platform.key_id,
-                    challenge=challenge,
-                    nonce=record.nonce,
-                    req_id=uuid.UUID(record.req_id),
-                    counter=counter,
-                    capabilities=capabilities_digest(
-                        suites=[suite.label for suite in state.suites],
-                        containers=state.containers,
-                        algorithms=state.algorithms,
-                    ),
-                    log_digest=hashlib.sha256(self._log).digest() if mode is ValidationMode.REMOTE else b"",
-                )
+            statement = Evidence(
+                mode=mode,
+                m2me_id=state.m2me_id,
+                tre_id=state.tre_id,
+                tre_type=state.tre_type,
+                tre_version=state.version,
+                tre_state=state.condition,
+                platform_key_id=self._keys.platform.key_id,
+                challenge=challenge,
+                nonce=record.nonce,
+                req_id=uuid.UUID(record.req_id),
+                counter=counter,
+                capabilities=capabilities_digest(
+                    suites=[suite.label for suite in state.suites],
+                    containers=state.containers,
+                    algorithms=state.algorithms,
+                ),
+                log_digest=hashlib.sha256(self._log).digest() if mode is ValidationMode.REMOTE else b"",
             )
+            try:
+                return self._keys.attest(statement)
+            except KeyStoreError as exc:
+                raise TreError(ResultCode.INTERNAL_ERROR, "the key store does not answer") from exc
 
     def take_measurements(self, measurements: tuple[Measurement, ...]) -> None:
         """See `TrustedEnvironment.take_measurements`."""
@@ -369,15 +378,18 @@ class Tre:
 
     def provision(self, package: bytes, hints: Hints, now: datetime) -> Outcome:
         """See `TrustedEnvironment.provision`."""
-        return self._reception.provision(package, hints, now)
+        with self._lock:  # the keys may be about to be replaced
+            return self._reception.provision(package, hints, now)
 
     def command(self, operation: Operation, command: bytes, hints: Hints, now: datetime) -> Outcome:
         """See `TrustedEnvironment.command`."""
-        return self._reception.command(operation, command, hints, now)
+        with self._lock:
+            return self._reception.command(operation, command, hints, now)
 
     def local_command(self, operation: Operation, mcim_id: uuid.UUID, now: datetime) -> Outcome:
         """See `TrustedEnvironment.local_command`."""
-        return self._reception.local_command(operation, mcim_id, now)
+        with self._lock:
+            return self._reception.local_command(operation, mcim_id, now)
 
     def last_outcome(self) -> tuple[bytes, Outcome] | None:
         """See `TrustedEnvironment.last_outcome`."""
@@ -443,13 +455,46 @@ class Tre:
 
     def fall_back(self, mcim_id: uuid.UUID, now: datetime) -> Outcome | None:
         """See `TrustedEnvironment.fall_back`."""
-        return self._reception.fall_back(mcim_id, now)
+        with self._lock:
+            return self._reception.fall_back(mcim_id, now)
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
     @property
     def _state(self) -> TreState:
         return self._memory.state
+
+    def _next_keys(self) -> KeyBlobs:
+        """Make keys and note them. Nobody who starts meanwhile may take them for left-overs."""
+        try:
+            with self._memory.alone():
+                self._memory.require_present()
+                self._clear_key_store()
+                blobs = self._key_store.generate(key_type_of(self._keys))
+                try:
+                    self._memory.commit(replace(self._state, next_keys=blobs))
+                except StorageFailed:
+                    self._clear_key_store()
+                    raise
+                return blobs
+        except (StorageFailed, OSError) as exc:
+            raise TreError(ResultCode.STORAGE_FAILURE, "the new keys cannot be stored") from exc
+
+    def _clear_key_store(self) -> None:
+        """Destroy keys that the state does not name; failing that, the next start does.
+
+        Only by a state that is sure to be the one on the disk: by an older one the keys in use would be destroyed.
+        """
+        state = self._state
+        if state.condition != "ok":
+            return
+        used = KeyBlobs(platform=state.platform_key, attest=state.attest_key)
+        try:
+            with self._memory.alone():
+                self._memory.require_present()
+                self._key_store.keep_only((used,) if state.next_keys is None else (used, state.next_keys))
+        except (KeyStoreError, StorageFailed, OSError) as exc:
+            log.warning("tre.keys-not-destroyed", reason=str(exc))
 
     def _require_in_order(self) -> None:
         if self._state.condition != "ok":

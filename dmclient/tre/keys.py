@@ -107,6 +107,15 @@ class KeyStore(Protocol):
             KeyStoreError: they are gone, or another store made them.
         """
 
+    def keep_only(self, kept: tuple[KeyBlobs, ...]) -> None:
+        """Destroy what this TRE has in the back-end beside these keys: replaced ones, and those never taken into use.
+
+        Other TREs' keys stay. Doing it again does no harm.
+
+        Raises:
+            KeyStoreError: the back-end does not do it; some may be gone.
+        """
+
     def measure(self, measurements: tuple[Measurement, ...]) -> None:
         """Extend what was loaded into the back-end's registers, once at a start; without registers nothing happens."""
 
@@ -116,3 +125,7 @@ class KeyStore(Protocol):
 
 class KeyStoreError(Exception):
     """A key store does not do what it was asked; the text never contains key material."""
+
+
+class KeyStoreGone(KeyStoreError):
+    """The device is not there, or not any more: what was asked was not refused, and may be asked again."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from uuid import UUID
 
 from dmclient.tre.state import StoredMcim, TreState
+from mcim.aka import UsimState
 from mcim.errors import PackageRefused
 from mcim.vocabulary import ContainerState, McimPolicy, Operation, ResultCode
 
@@ -91,6 +92,9 @@ def fallen_back(state: TreState, mcim_id: UUID) -> Changed | None:
         back = replace(
             mcim.previous, state=mcim.state, sequence=mcim.sequence, origin=mcim.origin, fall_back_to=mcim.fall_back_to
         )
+        if back.keys == mcim.keys:  # challenges answered since the update must not be good again (T3)
+            seq = tuple(max(pair) for pair in zip(back.usim.seq, mcim.usim.seq, strict=True))
+            back = replace(back, usim=UsimState(seq=seq))
         return Changed(state=state.with_mcim(back), code=ResultCode.FELL_BACK, mcim=back)
     before = None if mcim.fall_back_to is None else state.mcim(mcim.fall_back_to)
     if before is None:

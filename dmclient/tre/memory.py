@@ -39,6 +39,7 @@ class TreMemory:
         self._counter = counter
         self.state = state
         self.lock = threading.RLock()  # whoever reads the state and commits another one holds it
+        self._holding = False  # whether this process keeps the others out now
         self.broken = False  # the file may hold a state that was never reported: only a new start can tell
         # Statements up to the limit may have been signed before the last stop: gaps do no harm, repetitions would.
         self._statements = state.counter_limit
@@ -74,16 +75,44 @@ class TreMemory:
                 memory._tampered(value)
         return memory
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """No other thread or process reads or writes meanwhile. May be nested.
+
+        Raises:
+            OSError: the directory cannot be opened.
+        """
+        with self.lock:
+            if self._holding:
+                yield
+                return
+            with _alone(self._directory):
+                self._holding = True
+                try:
+                    yield
+                finally:
+                    self._holding = False
+
+    def require_present(self) -> None:
+        """See that what is known here is what is on the disk; to be asked while `alone`.
+
+        Raises:
+            StorageFailed: another process wrote, or nobody knows what is on the disk.
+            OSError, KeyStoreError: the counter cannot be read.
+        """
+        if self.broken:
+            raise StorageFailed(broken=True)
+        if self._counter.read() != self.state.generation:
+            raise StorageFailed(broken=True)
+
     def commit(self, state: TreState) -> None:
         """Write a state and make it the present one, in this order.
 
         Raises:
             StorageFailed: it is not the present one; `broken` when not even the state on disk is sure.
         """
-        if self.broken:
-            raise StorageFailed(broken=True)
         try:
-            with _alone(self._directory):
+            with self.alone():
                 self._commit(state)
         except (OSError, KeyStoreError) as exc:
             raise StorageFailed(broken=False) from exc
@@ -113,8 +142,7 @@ class TreMemory:
                 self.state = expired  # the stored expiry says the same after a restart
 
     def _commit(self, state: TreState) -> None:
-        if self._counter.read() != self.state.generation:  # another process wrote: what we know is not what is there
-            raise StorageFailed(broken=True)
+        self.require_present()
         after = replace(state, generation=self.state.generation + 1, counter_limit=self._statements + COUNTER_STEP)
         self._store.write(after.dump())
         try:
@@ -126,8 +154,12 @@ class TreMemory:
         self.state = after
 
     def _tampered(self, value: int) -> None:
-        """Note it for good. A write adds at most `COUNTER_STEP` statements: the new limit is above all ever signed."""
-        self._statements = COUNTER_STEP * (value + 2)
+        """Note it for good.
+
+        A write adds at most `COUNTER_STEP` statements, so by the newer of state and counter the limit is above all ever
+        signed: the state may be the old one, and so may the counter.
+        """
+        self._statements = max(COUNTER_STEP * (value + 2), self.state.counter_limit)
         self.state = replace(self.state, condition=TAMPERED, generation=value, counter_limit=self._statements)
         try:
             self._commit(self.state)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from os import urandom
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 from pkcs11 import KDF, MGF, Attribute, Mechanism, MechanismFlag, ObjectClass
@@ -41,6 +43,7 @@ _ID: Final = 16  # octets
 _SECRET: Final = 32  # octets that ECDH on P-256 gives
 _OAEP: Final = {"sha1": (Mechanism.SHA_1, MGF.SHA1), "sha256": (Mechanism.SHA256, MGF.SHA256)}
 _TRIAL: Final = b"M2M"
+_PLATFORM, _ATTEST = "platform", "attest"  # roles, in the labels of key objects
 
 _GUARDED: Final = {
     Attribute.PRIVATE: True,
@@ -92,7 +95,7 @@ class TokenKey:
             entry = json.loads(octets)
             public = load_der_public_key(base64.b64decode(entry["spki"], validate=True))
             ident, counter = bytes.fromhex(entry["id"]), str(entry["counter"])
-        except (ValueError, KeyError, TypeError) as exc:
+        except (ValueError, KeyError, TypeError, UnsupportedAlgorithm) as exc:
             raise KeyStoreError("the TRE's keys are not those of a token") from exc
         if not isinstance(public, rsa.RSAPublicKey | ec.EllipticCurvePublicKey):
             raise KeyStoreError("the TRE's keys are of another kind")
@@ -208,7 +211,6 @@ class Pkcs11KeyStore:
         random: Callable[[int], bytes] = urandom,
     ) -> None:
         self._session = session
-        self._label_prefix = label_prefix
         self._random = random
         self._oaep: frozenset[OaepHash] | None = None  # not tried yet
         self.counter = Pkcs11Counter(session, directory, label_prefix, random)
@@ -233,7 +235,7 @@ class Pkcs11KeyStore:
         """See `KeyStore.generate`."""
         counter = self.counter.identity().decode("ascii")
         platform = self._session.run(lambda session: self._platform(session, key_type), repeat=False)
-        attest = self._session.run(lambda session: self._ec(session, "attest", MechanismFlag.SIGN), repeat=False)
+        attest = self._session.run(lambda session: self._ec(session, _ATTEST, MechanismFlag.SIGN), repeat=False)
         return KeyBlobs(
             platform=TokenKey(ident=platform[0], public_key=platform[1]).encode(),
             attest=TokenKey(ident=attest[0], public_key=attest[1], counter=counter).encode(),
@@ -251,6 +253,19 @@ class Pkcs11KeyStore:
             raise KeyStoreError("the private keys in the token are others")
         return keys
 
+    def keep_only(self, kept: tuple[KeyBlobs, ...]) -> None:
+        """See `KeyStore.keep_only`. A TRE's key objects are known by their labels."""
+        idents = {TokenKey.decode(blob).ident for keys in kept for blob in (keys.platform, keys.attest)}
+        labels = [self.counter.label_of(role) for role in (_PLATFORM, _ATTEST)]
+
+        def operation(session: Any) -> None:
+            for kind, label in itertools.product((ObjectClass.PRIVATE_KEY, ObjectClass.PUBLIC_KEY), labels):
+                for each in list(session.get_objects({Attribute.CLASS: kind, Attribute.LABEL: label})):
+                    if bytes(each[Attribute.ID]) not in idents:
+                        each.destroy()
+
+        self._session.run(operation)
+
     def measure(self, measurements: tuple[Measurement, ...]) -> None:
         """See `KeyStore.measure`: there are no registers."""
 
@@ -262,13 +277,13 @@ class Pkcs11KeyStore:
 
     def _platform(self, session: Any, key_type: KeyType) -> tuple[bytes, PlatformPublicKey]:
         if key_type == "ec":
-            return self._ec(session, "platform", MechanismFlag.DERIVE)
+            return self._ec(session, _PLATFORM, MechanismFlag.DERIVE)
         ident = self._random(_ID)
         pair = session.generate_keypair(
             TokenKeyType.RSA,
             RSA_BITS,
             id=ident,
-            label=f"{self._label_prefix}-platform",
+            label=self.counter.label_of(_PLATFORM),
             store=True,
             capabilities=MechanismFlag.DECRYPT | MechanismFlag.ENCRYPT,
             private_template=_template(MechanismFlag.DECRYPT),
@@ -283,7 +298,7 @@ class Pkcs11KeyStore:
         )
         pair = parameters.generate_keypair(
             id=ident,
-            label=f"{self._label_prefix}-{role}",
+            label=self.counter.label_of(role),
             store=True,
             capabilities=use | MechanismFlag.VERIFY if use is MechanismFlag.SIGN else use,
             private_template=_template(use),

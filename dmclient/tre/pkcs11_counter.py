@@ -14,6 +14,7 @@ from dmclient.tre.pkcs11_session import TokenSession
 
 APPLICATION: Final = "m2m-dm"
 _NAME: Final = 16  # octets that tell the counters in one token apart
+_ROLE: Final = "-counter-"
 _FIRST: Final = 5  # octets of the first value
 
 
@@ -40,6 +41,18 @@ class Pkcs11Counter:
             KeyStoreError: there is no token, or the file beside the TRE's store cannot be used.
         """
         return self._file.identity(self.read)
+
+    def label_of(self, role: str) -> str:
+        """Label of other objects that this TRE has in the token; no two TREs have the same.
+
+        Raises:
+            KeyStoreError: the file beside the TRE's store cannot be used.
+        """
+        try:
+            prefix, _, own = self._reference().name.rpartition(_ROLE)
+        except OSError as exc:
+            raise KeyStoreError(str(exc)) from exc
+        return f"{prefix}-{role}-{own}"
 
     def read(self) -> int:
         """See `MonotonicCounter.read`; the first call makes the object."""
@@ -68,7 +81,7 @@ class Pkcs11Counter:
     def _reference(self) -> CounterReference:
         reference = self._file.read()
         if reference is None:
-            reference = CounterReference(name=f"{self._label_prefix}-counter-{self._random(_NAME).hex()}")
+            reference = CounterReference(name=f"{self._label_prefix}{_ROLE}{self._random(_NAME).hex()}")
             self._file.write(reference)
         return reference
 

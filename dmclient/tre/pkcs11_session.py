@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 import pkcs11
 from pkcs11 import exceptions
 
-from dmclient.tre.keys import KeyStoreError
+from dmclient.tre.keys import KeyStoreError, KeyStoreGone
 
 T = TypeVar("T")
 
@@ -78,7 +78,8 @@ class TokenSession:
             repeat: whether it may be done again when the token goes away meanwhile.
 
         Raises:
-            KeyStoreError: the token is not there, or refuses.
+            KeyStoreGone: the token is not there.
+            KeyStoreError: it refuses.
         """
         with self._lock:
             try:
@@ -91,11 +92,11 @@ class TokenSession:
                 return operation(self._alive())
             except LOST as exc:
                 self._drop()
-                raise KeyStoreError(f"token {self._token_label} is lost: {type(exc).__name__}") from exc
+                raise KeyStoreGone(f"token {self._token_label} is lost: {type(exc).__name__}") from exc
             except _PIN as exc:
                 raise KeyStoreError(f"token {self._token_label}: the PIN is wrong ({type(exc).__name__})") from exc
             except exceptions.NoSuchToken as exc:
-                raise KeyStoreError(f"there is no token {self._token_label}") from exc
+                raise KeyStoreGone(f"there is no token {self._token_label}") from exc
             except exceptions.PKCS11Error as exc:
                 raise KeyStoreError(f"token {self._token_label} refuses: {type(exc).__name__} {exc}".rstrip()) from exc
 

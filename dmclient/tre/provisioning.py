@@ -18,6 +18,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from dmclient.tre.action import CheckList
 from dmclient.tre.algorithms import require_algorithm
 from dmclient.tre.base import Hints
+from dmclient.tre.keys import KeyStoreGone
 from dmclient.tre.state import TreState
 from mcim.certificates import TrustAnchors
 from mcim.content import BoundContent, Content, parse_content
@@ -260,10 +261,15 @@ def _check_hints(header: PackageHeader, hints: Hints, container: Container, req_
 
 
 def _open(verified: VerifiedPackage, key: PlatformKey, random: Callable[[int], bytes]) -> bytes:
-    """9 outer decryption, 10 inner header and key unwrap, 11 MAC, 12 decryption: one code for every cause."""
+    """9 outer decryption, 10 inner header and key unwrap, 11 MAC, 12 decryption: one code for every cause.
+
+    A key store that is gone says nothing of the package, which may come again.
+    """
     try:
         octets = open_package(verified, key)
         return open_mcim(octets, key, accepted=frozenset({verified.header.suite}), random=random)
+    except KeyStoreGone:
+        raise
     except Exception:  # whatever a library says here would be an oracle, were it to leave the TRE
         raise PackageRefused(ResultCode.CRYPTO_FAILURE, "the package does not open") from None
 

@@ -11,13 +11,13 @@ import json
 from dataclasses import replace
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from dmclient.tre.base import TreError
 from dmclient.tre.keys import KeyBlobs, KeyType, TreKeys
 from dmclient.tre.state import TreState
-from mcim.key_id import key_id_of
 from mcim.platform_key import PlatformPublicKey
 from mcim.vocabulary import ResultCode
 
@@ -53,8 +53,12 @@ def require_certificates_of(keys: TreKeys, platform: x509.Certificate, attest: x
     Raises:
         TreError: they are not.
     """
-    wanted = (keys.platform.key_id, key_id_of(keys.attest_public_key))
-    if (key_id_of(platform.public_key()), key_id_of(attest.public_key())) != wanted:
+    wanted = (keys.platform.public_key, keys.attest_public_key)
+    try:
+        found = (platform.public_key(), attest.public_key())
+    except (ValueError, UnsupportedAlgorithm):  # of a type or curve that the library does not know
+        found = None
+    if found != wanted:
         raise TreError(ResultCode.WRONG_RECIPIENT, "these certificates are of other keys")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_der_private_key
@@ -81,13 +82,16 @@ class SoftwareKeyStore:
         """See `KeyStore.load`."""
         try:
             platform, attest = _load(blobs.platform), _load(blobs.attest)
-        except (ValueError, TypeError) as exc:
+        except (ValueError, TypeError, UnsupportedAlgorithm) as exc:
             raise KeyStoreError("the TRE's keys are not those of a software TRE") from exc
         if not isinstance(platform, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) or not isinstance(
             attest, ec.EllipticCurvePrivateKey
         ):
             raise KeyStoreError("the TRE store holds keys of another kind")
         return SoftwareKeys(platform, attest)
+
+    def keep_only(self, kept: tuple[KeyBlobs, ...]) -> None:
+        """See `KeyStore.keep_only`: keys are in the sealed state and nowhere else."""
 
     def measure(self, measurements: tuple[Measurement, ...]) -> None:
         """See `KeyStore.measure`: there are no registers."""

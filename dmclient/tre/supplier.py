@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 
 from dmclient.tre.state import TreState
 from mcim.certificates import TrustAnchors
@@ -26,13 +27,16 @@ def obeyed(state: TreState, octets: bytes, now: datetime) -> TreState:
     if not state.supplier_anchors:
         raise PackageRefused(ResultCode.SIGNER_NOT_ACCEPTABLE, "no roots for suppliers are installed")
     anchors = tuple(x509.load_der_x509_certificate(each) for each in state.supplier_anchors)
-    command = verify_supplier_command(
-        octets,
-        anchors=TrustAnchors(anchors, "manufacturer"),
-        now=now,
-        tre_id=state.tre_id,
-        last_counter=state.supplier_counter,
-    ).command
+    try:
+        command = verify_supplier_command(
+            octets,
+            anchors=TrustAnchors(anchors, "manufacturer"),
+            now=now,
+            tre_id=state.tre_id,
+            last_counter=state.supplier_counter,
+        ).command
+    except UnsupportedAlgorithm as exc:  # a chain with a key of a type or curve the library does not know
+        raise PackageRefused(ResultCode.SIGNER_NOT_ACCEPTABLE, "a key of an unknown type") from exc
     unlocked = command.reset_token_counter and state.token is not None
     return replace(
         state,

@@ -220,6 +220,10 @@ class TpmKeyStore:
             raise KeyStoreError(f"another TPM made these keys, or it was cleared: {exc}") from exc
         return keys
 
+    def keep_only(self, kept: tuple[KeyBlobs, ...]) -> None:
+        """See `KeyStore.keep_only`: the TPM holds no keys, and this process forgets how it had others loaded."""
+        self._device.forget_all_but(WrappedKey.decode(blob) for keys in kept for blob in (keys.platform, keys.attest))
+
     def measure(self, measurements: tuple[Measurement, ...]) -> None:
         """See `KeyStore.measure`."""
         wanted = replay(measurements)
@@ -272,10 +276,10 @@ def _hash(esapi: Any, octets: bytes) -> tuple[Any, Any]:
         while len(rest) > _BUFFER:
             esapi.sequence_update(sequence, rest[:_BUFFER])
             rest = rest[_BUFFER:]
+        return _pair(esapi.sequence_complete(sequence, rest, ESYS_TR.RH_OWNER))
     except BaseException:
         esapi.flush_context(sequence)
         raise
-    return _pair(esapi.sequence_complete(sequence, rest, ESYS_TR.RH_OWNER))
 
 
 def _pair(result: Any) -> tuple[Any, Any]:

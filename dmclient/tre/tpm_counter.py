@@ -18,6 +18,7 @@ AUTHORISATION: Final = 16  # octets
 _RC_HANDLE: Final = 0x08B
 _RC_NV_UNINITIALIZED: Final = 0x14A
 _WIDTH: Final = 8  # octets
+_NV_INDICES: Final = range(0x01000000, 0x02000000)  # TPM 2.0 part 2, §7.2
 
 
 class TpmCounter:
@@ -91,9 +92,12 @@ def _defined(esapi: Any) -> frozenset[int]:
 
 def _index(reference: CounterReference) -> int:
     try:
-        return int(reference.name, 16)
-    except ValueError as exc:
-        raise OSError("the TRE's counter reference names no NV index") from exc
+        number = int(reference.name, 16)
+    except ValueError:
+        number = 0
+    if number not in _NV_INDICES:
+        raise OSError("the TRE's counter reference names no NV index")
+    return number
 
 
 def _define(esapi: Any, reference: CounterReference) -> None:

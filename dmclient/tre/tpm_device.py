@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
-from dmclient.tre.keys import KeyStoreError
+from dmclient.tre.keys import KeyStoreError, KeyStoreGone
 from mcim import tlv
 
 # tpm2-tss prints every answer it does not like; here they become errors, which go to the log of whoever meets them.
@@ -143,24 +143,25 @@ class TpmDevice:
 
         Raises:
             TpmRefused: the TPM's own answer.
-            KeyStoreError: there is no TPM, or the connection broke.
+            KeyStoreGone: there is no TPM, or the connection broke.
         """
         with self._lock:
             tries = 0
             while True:
                 fresh = self._esapi is None
                 try:
+                    if tries and not fresh:  # all slots were taken
+                        self._make_room(last=tries == SLOT_TRIES)
                     return operation(self._connected())
                 except TSS2_Exception as exc:
                     tries += 1
                     if exc.rc & _RC_LAYER == 0:
                         if exc.rc != _RC_OBJECT_MEMORY or tries > SLOT_TRIES:
                             raise _refused(exc) from exc
-                        self._make_room(last=tries == SLOT_TRIES)
                         continue
                     self.close()
                     if fresh or not repeat or tries > 1:
-                        raise KeyStoreError(f"no answer from the TPM: {exc}") from exc
+                        raise KeyStoreGone(f"no answer from the TPM: {exc}") from exc
 
     def create(self, template: Any) -> WrappedKey:
         """Make a key in the TPM.
@@ -195,6 +196,12 @@ class TpmDevice:
 
         return self.run(loaded)
 
+    def forget_all_but(self, kept: Iterable[WrappedKey]) -> None:
+        """Drop the saved contexts of other keys: each is a way to load its key without the blob."""
+        with self._lock:
+            wanted = set(kept)
+            self._contexts = {key: context for key, context in self._contexts.items() if key in wanted}
+
     def close(self) -> None:
         """Let go of the TPM; the next operation connects again."""
         with self._lock:
@@ -228,7 +235,11 @@ class TpmDevice:
             handle = esapi.load(parent, private, public)
         finally:
             esapi.flush_context(parent)
-        self._contexts[key] = esapi.context_save(handle)
+        try:
+            self._contexts[key] = esapi.context_save(handle)
+        except BaseException:
+            esapi.flush_context(handle)
+            raise
         return handle
 
     def _make_room(self, *, last: bool) -> None:

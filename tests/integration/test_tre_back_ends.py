@@ -7,9 +7,11 @@ import hashlib
 import json
 import multiprocessing
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -18,15 +20,16 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from dmclient.config import TreSection
-from dmclient.tre.base import Hints
+from dmclient.tre.base import Hints, TreError
 from dmclient.tre.counter import COUNTER_NAME
 from dmclient.tre.counter_reference import REFERENCE_NAME
 from dmclient.tre.environment import Tre
 from dmclient.tre.key_stores import open_key_store
 from dmclient.tre.keys import KeyBlobs, KeyStore, KeyStoreError, KeyType
 from dmclient.tre.measured_start import REGISTER, measure_start
+from dmclient.tre.memory import TreMemory
 from dmclient.tre.profiles import PROFILES
-from dmclient.tre.store import STORE_NAME
+from dmclient.tre.store import _AAD, STORE_NAME, SealedStore, StorageFailed
 from mcim import aka
 from mcim.data import encode_data
 from mcim.key_id import key_id_of
@@ -38,7 +41,7 @@ from mcim.statements import verify_raw
 from mcim.vocabulary import Container, ResultCode, Suite, Tag, ValidationMode
 from tests.support_pki import rsa_key
 from tests.support_tokens import RunningTpm, missing, running_tpm, settings_for
-from tests.support_tre import IMSI, MCIM_ID, NOW, OPC, SEAL_KEY, K, World
+from tests.support_tre import IMSI, MCIM_ID, NOW, OPC, SEAL_KEY, SHO, K, World
 
 BACK_ENDS = ("software", "pkcs11", "tpm")
 KEY_TYPES: tuple[KeyType, ...] = ("rsa", "ec")
@@ -267,6 +270,311 @@ def test_new_keys(back_end: BackEnd, tmp_path: Path) -> None:
     assert world.provision(old).code is not ResultCode.SUCCESS
     assert world.provision(another(world)).code is ResultCode.SUCCESS
     assert world.reopen().facts().state == "ok"
+
+
+def held(back_end: BackEnd, world: World) -> int:
+    """Key objects in the back-end's device, whoever made them; none where keys are in the sealed file alone."""
+    store: Any = world.tre._key_store
+    if back_end.name == "pkcs11":
+        from pkcs11 import Attribute, ObjectClass
+
+        def count(session: Any) -> int:
+            classes = (ObjectClass.PRIVATE_KEY, ObjectClass.PUBLIC_KEY)
+            return sum(len(list(session.get_objects({Attribute.CLASS: each}))) for each in classes)
+
+        return int(store._session.run(count))
+    if back_end.name == "tpm":
+        from tpm2_pytss.constants import TPM2_CAP, TPM2_HC
+
+        def handles(esapi: Any) -> int:
+            found = 0
+            for kind in (TPM2_HC.TRANSIENT_FIRST, TPM2_HC.PERSISTENT_FIRST):
+                _, data = esapi.get_capability(TPM2_CAP.HANDLES, kind, 16)
+                found += len(list(data.data.handles))
+            return found
+
+        return int(store._device.run(handles))
+    return 0
+
+
+def blobs_of(tre: Tre) -> KeyBlobs:
+    """The keys in use."""
+    return KeyBlobs(platform=tre._state.platform_key, attest=tre._state.attest_key)
+
+
+def require_gone(back_end: BackEnd, world: World, old: KeyBlobs) -> None:
+    """Nothing on the disk or in the device is left of replaced keys."""
+    opened = b"".join(SEAL_KEY.open(path.read_bytes(), _AAD) for path in world.directory.glob("tre.sealed*"))
+    for blob in (old.platform, old.attest):
+        assert base64.b64encode(blob) not in opened
+    if back_end.name == "pkcs11":
+        with pytest.raises(KeyStoreError, match="not in this token"):
+            world.tre._key_store.load(old)
+    if back_end.name == "tpm":  # a saved context is a way to load a key without its blob
+        kept = world.tre._key_store._device._contexts  # type: ignore[attr-defined]
+        assert {each.public for each in kept} <= {_tpm_public(blob) for blob in _blobs(blobs_of(world.tre))}
+
+
+def _blobs(keys: KeyBlobs) -> tuple[bytes, bytes]:
+    return keys.platform, keys.attest
+
+
+def _tpm_public(blob: bytes) -> bytes:
+    from dmclient.tre.tpm_device import WrappedKey
+
+    return WrappedKey.decode(blob).public
+
+
+def test_replaced_keys_are_destroyed(back_end: BackEnd, tmp_path: Path) -> None:
+    """REQ-21, REQ-42, T11: with the certificates of the new ones; whatever another TRE has there stays."""
+    other = back_end.world(tmp_path / "other")
+    world = back_end.world(tmp_path / "tre")
+    before = held(back_end, world)
+    for _ in range(2):
+        old = blobs_of(world.tre)
+        world.tre.complete_rekey(*world.take_over(world.tre.begin_rekey()), world.certificates[2], NOW)
+        assert held(back_end, world) == before
+        require_gone(back_end, world, old)
+    for each in (world, other):
+        each.reopen().renew_registration(reason="initial", sho_id=SHO, now=NOW)
+        assert each.provision(another(each)).code is ResultCode.SUCCESS
+
+
+class PowerCut(BaseException):
+    """Nothing after it runs, no handler either: only a new start."""
+
+
+CUTS = {  # where the power goes, and whether the new keys are in use after the next start
+    "the new keys are made": ("begin", "commit", "before"),
+    "the new keys are noted": ("begin", "commit", "after"),
+    "their certificates are there": ("complete", "commit", "before"),
+    "the state names the new keys": ("complete", "commit", "after"),
+    "the file is written, the counter is not": ("complete", "_commit", "half"),
+}
+
+
+@pytest.mark.parametrize(("call", "name", "when"), CUTS.values(), ids=CUTS)
+def test_a_power_cut_while_keys_are_replaced(
+    back_end: BackEnd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, name: str, when: str
+) -> None:
+    """REQ-21, REQ-56: the TRE has one pair or the other, nothing of it is lost, and the next start clears the rest."""
+    world = back_end.world(tmp_path)
+    before, old = held(back_end, world), blobs_of(world.tre)
+    step: Callable[[], object] = world.tre.begin_rekey
+    if call == "complete":
+        step = partial(world.tre.complete_rekey, *world.take_over(world.tre.begin_rekey()), world.certificates[2], NOW)
+    done = getattr(TreMemory, name)
+
+    def cut(memory: TreMemory, state: Any) -> None:
+        if when == "after":
+            done(memory, state)
+        if when == "half":
+            memory._counter = Stuck(memory._counter)  # type: ignore[assignment]
+            done(memory, state)
+        raise PowerCut
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TreMemory, name, cut)
+        with pytest.raises(PowerCut):
+            step()
+    world.reopen()
+    replaced = call == "complete" and when != "before"
+    noted = when == "after" if call == "begin" else when == "before"
+    assert (blobs_of(world.tre) == old) is not replaced
+    assert (world.tre._state.next_keys is not None) is noted
+    assert held(back_end, world) - before == (4 if noted and back_end.name == "pkcs11" else 0)
+    if replaced:
+        require_gone(back_end, world, old)
+    else:
+        world.tre.complete_rekey(*world.take_over(world.tre.begin_rekey()), world.certificates[2], NOW)
+    assert held(back_end, world) == before
+    world.register()
+    assert world.provision(another(world)).code is ResultCode.SUCCESS
+
+
+class Stuck:
+    """A counter at which the power goes."""
+
+    def __init__(self, counter: Any) -> None:
+        self.read = counter.read
+
+    def increment(self) -> int:
+        raise PowerCut
+
+
+def test_unfinished_re_keying_does_not_pile_up(
+    back_end: BackEnd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """REQ-21, T12: begun again and again on a full disk, or with a device that fails after the first key."""
+    world = back_end.world(tmp_path)
+    before = held(back_end, world)
+    with monkeypatch.context() as patch:
+        patch.setattr(SealedStore, "write", _full)
+        for _ in range(3):
+            with pytest.raises(TreError):
+                world.tre.begin_rekey()
+            assert held(back_end, world) == before
+    for _ in range(3):
+        world.tre.begin_rekey()
+        world.reopen()
+    assert held(back_end, world) - before == (4 if back_end.name == "pkcs11" else 0)
+
+
+def _full(*_: object) -> None:
+    raise StorageFailed(broken=False)
+
+
+def test_manufacture_that_failed_leaves_no_keys(
+    back_end: BackEnd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """REQ-45, T12: on a full disk; what the last try made is destroyed before the next makes its own."""
+    with monkeypatch.context() as patch:
+        patch.setattr(SealedStore, "write", _full)
+        for _ in range(3):
+            with pytest.raises(TreError):
+                back_end.world(tmp_path)
+    first = back_end.world(tmp_path / "another")
+    before = held(back_end, first)
+    world = back_end.world(tmp_path)  # two keys in the place of those that the last try left
+    assert held(back_end, world) == before
+
+
+def test_another_process_keeps_its_hands_off_new_keys(back_end: BackEnd, tmp_path: Path) -> None:
+    """REQ-21, REQ-56: a process that knows an older state destroys nothing of what another one made since."""
+    world = back_end.world(tmp_path)
+    stale = world.tre
+    request = world.reopen().begin_rekey()
+    stale._clear_key_store()
+    with pytest.raises(TreError):
+        stale.begin_rekey()
+    world.reopen().complete_rekey(*world.take_over(request), world.certificates[2], NOW)
+    stale._clear_key_store()
+    world.register()
+    assert world.provision(another(world)).code is ResultCode.SUCCESS
+
+
+def test_an_old_store_destroys_no_keys(back_end: BackEnd, tmp_path: Path) -> None:
+    """T3, REQ-21: what a state that was put back does not name may be in use."""
+    world = back_end.world(tmp_path)
+    before = (tmp_path / STORE_NAME).read_bytes()
+    world.tre.begin_rekey()
+    keys = held(back_end, world)
+    (tmp_path / STORE_NAME).write_bytes(before)
+    assert world.reopen().facts().state == "tampered"
+    assert held(back_end, world) == keys
+
+
+def test_a_device_that_does_not_destroy_keeps_nobody_from_the_new_keys(
+    back_end: BackEnd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """REQ-21: they are in use all the same, and the next start tries again."""
+    world = back_end.world(tmp_path)
+    before = held(back_end, world)
+
+    def refuse(*_: object) -> None:
+        raise KeyStoreError("token is lost")
+
+    request = world.tre.begin_rekey()
+    with monkeypatch.context() as patch:
+        patch.setattr(type(world.tre._key_store), "keep_only", refuse)
+        world.tre.complete_rekey(*world.take_over(request), world.certificates[2], NOW)
+        world.reopen().renew_registration(reason="initial", sho_id=SHO, now=NOW)
+        assert world.provision(another(world)).code is ResultCode.SUCCESS
+    world.reopen()
+    assert held(back_end, world) == before
+
+
+class Failing:
+    """A session or connection that fails once, at a certain call of it."""
+
+    def __init__(self, inner: Any, faults: Faults) -> None:
+        self._inner, self._faults = inner, faults
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._inner, name)
+        return found if not callable(found) else partial(self._faults.call, found)
+
+
+class Faults:
+    """Makes the device fail at call number `place`, counted from 0."""
+
+    def __init__(self, place: int, error: Exception) -> None:
+        self.calls, self._place, self._error = 0, place, error
+
+    def call(self, method: Any, *arguments: Any, **named: Any) -> Any:
+        self.calls += 1
+        if self.calls == self._place + 1:
+            raise self._error
+        return method(*arguments, **named)
+
+    @property
+    def met(self) -> bool:
+        """Whether it came so far."""
+        return self.calls > self._place
+
+
+def _errors(back_end: BackEnd) -> list[Exception]:
+    """One of a device that is gone, one of a device that does not want."""
+    if back_end.name == "pkcs11":
+        from pkcs11.exceptions import DeviceRemoved, GeneralError
+
+        return [DeviceRemoved(), GeneralError()]
+    from tpm2_pytss import TSS2_Exception
+
+    return [TSS2_Exception(0x000A000A), TSS2_Exception(0x101)]
+
+
+STEPS: dict[str, Callable[[World], object]] = {
+    "a request": lambda world: world.register(),
+    "evidence": lambda world: world.tre.generate_evidence(CHALLENGE, ValidationMode.SEMI_AUTONOMOUS, NOW),
+    "a package": lambda world: world.provision(another(world)),
+    "new keys": lambda world: world.tre.complete_rekey(
+        *world.take_over(world.tre.begin_rekey()), world.certificates[2], NOW
+    ),
+    "a start": lambda world: world.reopen(),
+}
+
+
+@pytest.mark.parametrize("step", STEPS.values(), ids=STEPS)
+@pytest.mark.parametrize("kind", [0, 1], ids=["gone", "refuses"])
+def test_a_device_that_fails_at_every_step(
+    hardware: BackEnd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: Callable[[World], object], kind: int
+) -> None:
+    """REQ-48, REQ-56: each end is typed; after the next start the TRE is in order, works, and nothing piles up."""
+    owner, name = _entrance(hardware)
+    enter = getattr(owner, name)
+    world = hardware.world(tmp_path, max_mcim=250)
+    before = held(hardware, world)
+    for place in range(200):
+        world.register()
+        faults = Faults(place, _errors(hardware)[kind])
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, lambda device, faults=faults: Failing(enter(device), faults))
+            with suppress(TreError, KeyStoreError, OSError):
+                step(world)
+        tre = world.reopen()
+        world.take_over(tre.certification_request())
+        assert tre.facts().state == "ok", place
+        if tre._state.next_keys is not None:
+            certificates = world.take_over(tre.begin_rekey())
+            tre.complete_rekey(*certificates, world.certificates[2], NOW)
+        if hardware.name == "pkcs11":  # what a broken connection leaves loaded in a TPM goes when its place is needed
+            assert held(hardware, world) == before, place
+        if not faults.met:
+            break
+    assert place > 0
+    world.register()
+    assert world.provision(another(world)).code is ResultCode.SUCCESS
+
+
+def _entrance(back_end: BackEnd) -> tuple[Any, str]:
+    if back_end.name == "pkcs11":
+        from dmclient.tre.pkcs11_session import TokenSession
+
+        return TokenSession, "_alive"
+    from dmclient.tre.tpm_device import TpmDevice
+
+    return TpmDevice, "_connected"
 
 
 # -- counter, restart, roll-back -------------------------------------------------------------------------------------

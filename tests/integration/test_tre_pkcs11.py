@@ -10,12 +10,15 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from actor_runtime.errors import ConfigError
+from actor_runtime.sealing import SealingKey
 from dmclient.tre.counter_reference import ReferenceFile
 from dmclient.tre.keys import KeyStoreError, KeyType
 from mcim.platform_key import OaepHash, oaep
 from mcim.statements import verify_raw
-from mcim.vocabulary import Container, Suite
+from mcim.vocabulary import Container, ResultCode, Suite
 from tests.support_tokens import missing, token
+from tests.support_tre import World
 
 pytestmark = pytest.mark.skipif(bool(missing("pkcs11")), reason=missing("pkcs11") or "-")
 
@@ -246,6 +249,48 @@ def test_a_token_that_was_lost_is_opened_again(store: Any) -> None:
     assert store.counter.increment() == before + 1
     store._session._session.close()  # and somebody else of this process logs out
     verify_raw(keys.attest_public_key, keys.sign(b"x"), b"x")
+
+
+def test_a_good_package_outlives_a_lost_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """REQ-56, REQ-60: pulled out between signature and decryption: no try is lost, and it installs later."""
+    from pkcs11.exceptions import DeviceRemoved
+
+    from dmclient.tre.pkcs11_session import TokenSession
+
+    world = World(tmp_path, key_type="ec", open_key_store=store_in)
+    world.register()
+    package = world.package()
+
+    def removed(_: object) -> Any:
+        raise DeviceRemoved
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TokenSession, "_alive", removed)
+        assert world.provision(package).code in (ResultCode.INTERNAL_ERROR, ResultCode.STORAGE_FAILURE)
+    assert world.tre._state.registration.crypto_failures == 0
+    assert world.reopen().facts().state == "ok"
+    assert world.provision(package).code is ResultCode.SUCCESS
+
+
+def test_a_tre_that_does_not_open_lets_go_of_the_token(tmp_path: Path) -> None:
+    """REQ-48: whatever keeps it from opening; who tries again and again holds no more sessions than before."""
+    from dmclient.app import open_tre
+    from dmclient.config import ClientSettings
+    from dmclient.tre.pkcs11_session import TokenSession
+
+    made = token()
+    section = {"module": made.module, "token_label": made.label, "pin_file": made.pin_file}
+    settings = ClientSettings(
+        m2me_id="urn:imei:004999010640000",
+        state_dir=tmp_path,
+        seal_key_file=tmp_path / "key",
+        tre={"backend": "pkcs11", "pkcs11": section},
+    )
+    SealingKey.generate(tmp_path / "key")
+    for _ in range(3):
+        with pytest.raises(ConfigError, match="No such file"):
+            open_tre(settings)
+    assert not TokenSession._shared
 
 
 def test_the_last_of_several_stores_logs_out(tmp_path: Path) -> None:

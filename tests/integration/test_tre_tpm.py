@@ -12,6 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from dmclient.config import TpmSection
+from dmclient.tre.base import TreError
 from dmclient.tre.counter_reference import REFERENCE_NAME, ReferenceFile
 from dmclient.tre.keys import KeyStoreError, KeyType
 from dmclient.tre.measured_start import REGISTER
@@ -20,8 +21,9 @@ from mcim.measurement_log import Measurement, composite_digest, replay
 from mcim.platform_key import oaep
 from mcim.statements import verify_raw
 from mcim.tpm_quote import GENERATED
-from mcim.vocabulary import ValidationMode
+from mcim.vocabulary import ResultCode, ValidationMode
 from tests.support_tokens import RunningTpm, missing, running_tpm
+from tests.support_tre import NOW, World
 
 pytestmark = pytest.mark.skipif(bool(missing("tpm")), reason=missing("tpm") or "-")
 
@@ -284,6 +286,76 @@ def test_what_dead_processes_left_in_the_tpm_is_taken_away(
     verify_raw(keys.attest_public_key, keys.sign(b"x"), b"x")
 
 
+@pytest.mark.parametrize("gone", ["capabilities", "a handle"])
+def test_a_tpm_that_fails_while_room_is_made(
+    tpm: RunningTpm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gone: str
+) -> None:
+    """T12: somebody else flushed the object meanwhile, or the connection broke there: typed, or done all the same."""
+    from tpm2_pytss import ESAPI, TSS2_Exception
+
+    from dmclient.tre import tpm_device
+
+    monkeypatch.setattr(tpm_device, "SLOT_WAIT_S", 0.0)
+    monkeypatch.setattr(tpm_device, "SLOT_TRIES", 2)
+    store = store_in(tpm, tmp_path)
+    keys = store.load(store.generate("ec"))
+    for _ in range(3):
+        store._device.run(lambda esapi: tpm_device._storage_key(esapi))
+    rc = 0x000A000A if gone == "capabilities" else 0x18B
+
+    def fail(*_: object, **__: object) -> None:
+        raise TSS2_Exception(rc)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ESAPI, "get_capability" if gone == "capabilities" else "tr_from_tpmpublic", fail)
+        with pytest.raises(KeyStoreError):
+            keys.sign(b"x")
+    verify_raw(keys.attest_public_key, keys.sign(b"x"), b"x")
+
+
+@pytest.mark.parametrize("step", ["sequence_update", "sequence_complete", "context_save", "sign"])
+def test_nothing_stays_loaded_after_a_failure(
+    tpm: RunningTpm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """T12: a TPM has room for three objects; each way out of an operation gives its place back."""
+    from tpm2_pytss import ESAPI, TSS2_Exception
+    from tpm2_pytss.constants import TPM2_CAP, TPM2_HC
+
+    store = store_in(tpm, tmp_path)
+    keys = store.load(store.generate("ec"))
+    store._device._contexts.clear()
+
+    def fail(*_: object, **__: object) -> None:
+        raise TSS2_Exception(0x101)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ESAPI, step, fail)
+        with pytest.raises(KeyStoreError, match="refuses"):
+            keys.sign(b"x" * 3000)
+
+    def loaded(esapi: Any) -> list[int]:
+        _, data = esapi.get_capability(TPM2_CAP.HANDLES, TPM2_HC.TRANSIENT_FIRST, 16)
+        return list(data.data.handles)
+
+    assert store._device.run(loaded) == []
+    verify_raw(keys.attest_public_key, keys.sign(b"x" * 3000), b"x" * 3000)
+
+
+def test_a_good_package_outlives_a_tpm_that_is_gone(tpm: RunningTpm, tmp_path: Path) -> None:
+    """REQ-56, REQ-60: pulled out before, or between signature and decryption: no try is lost, and it installs later."""
+    world = World(tmp_path / "tre", key_type="ec", open_key_store=lambda directory: store_in(tpm, directory))
+    world.register()
+    package = world.package()
+    tpm.stop()
+    assert world.provision(package).code in (ResultCode.INTERNAL_ERROR, ResultCode.STORAGE_FAILURE)
+    with pytest.raises(TreError):
+        world.tre.generate_evidence(bytes(32), ValidationMode.AUTONOMOUS, NOW)
+    tpm.start()
+    assert world.tre._state.registration.crypto_failures == 0
+    assert world.reopen().facts().state == "ok"
+    assert world.provision(package).code is ResultCode.SUCCESS
+
+
 # -- counter ----------------------------------------------------------------------------------------------------------
 
 
@@ -330,9 +402,10 @@ def test_the_counter_of_somebody_else_is_not_touched(tpm: RunningTpm, tmp_path: 
     with pytest.raises(OSError, match="refuses"):
         second.counter.increment()
     assert first.counter.read() == 1
-    ReferenceFile(tmp_path / "two").write(dataclasses.replace(own, name="x"))
-    with pytest.raises(OSError, match="no NV index"):
-        second.counter.read()
+    for name in ("x", "0x7fffffff", "0x81000001", "0xffffffffffffffffff", "-0x1"):
+        ReferenceFile(tmp_path / "two").write(dataclasses.replace(own, name=name))
+        with pytest.raises(OSError, match="no NV index"):
+            second.counter.read()
 
 
 def test_no_room_for_a_counter(tpm: RunningTpm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -369,3 +369,29 @@ def test_the_media_type_of_every_container_fits(node: str, media_type: str, fits
     assert server.add("", meta=NODE) == 200
     status = server.add(node, b"octets", Meta(format="b64", type=media_type))
     assert (status != 415) is fits  # a command for a container without MCIM is refused for another reason
+
+
+@pytest.mark.parametrize("operation", ["Provision", "Delete"])
+def test_a_container_with_something_to_do_stays(server, operation):
+    """T12, REQ-70: a server that asks for something and takes the container away leaves nothing half done."""
+    if operation == "Provision":
+        server.push()
+        assert server.execute("Provision") == 202
+    else:
+        in_state(server, ContainerState.DELETED)
+        assert server.add("Command", b"good command", BIN) == 200
+        assert server.execute("Delete") == 202
+    deletion = Delete(cmd_id="1", items=(Item(target=CONTAINER),))
+    assert server.executor.execute(deletion)[0].code == 405
+    assert server.device.m2msim.ready() + server.device.m2msim.commanded() == ["c1"]
+
+
+def test_a_request_without_its_container_is_none(server):
+    """T12: one that was renamed away, or is not in the state file any more."""
+    in_state(server, ContainerState.ACTIVATED)
+    assert server.add("Command", b"good command", BIN) == 200
+    assert server.execute("Suspend") == 202
+    server.device.tree.nodes.remove((*M2MSIM, "c1"))
+    assert server.device.m2msim.commanded() == []
+    assert not server.device.m2msim.waiting()
+    assert server.device.m2msim.dump_requests() == {}

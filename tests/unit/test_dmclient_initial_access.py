@@ -74,6 +74,12 @@ CASES = {
     "registration refused": ([CHALLENGE, ATTACHED, NO], [OK], AccessState.REFUSED),
     "no RAND": ([{"session": "s", "autn": "AA=="}], [], AccessState.REFUSED),
     "AUTN is not Base64": ([CHALLENGE | {"autn": "*"}], [], AccessState.REFUSED),
+    "a session that is no text": ([CHALLENGE | {"session": "\ud800"}], [OK], AccessState.REFUSED),
+    "a home operator that is no text": (
+        [CHALLENGE, ATTACHED, REGISTERED | {"sho": "\ud800"}],
+        [OK],
+        AccessState.REGISTERED,
+    ),
     "no token": ([CHALLENGE, {"result": "attached"}], [OK], AccessState.REFUSED),
     "token with a line end": ([CHALLENGE, ATTACHED | {"accessToken": "a\r\nX: y"}], [OK], AccessState.REFUSED),
     "down": ([DOWN], [], AccessState.UNREACHABLE),

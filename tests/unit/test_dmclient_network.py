@@ -27,6 +27,7 @@ CASES = {
     "network goes down": ([CHALLENGE, DOWN], [ACCEPTED], AttachCode.NETWORK_FAILURE),
     "no RAND": ([{"session": "s", "autn": "AA=="}], [], AttachCode.NETWORK_FAILURE),
     "AUTN is not Base64": ([CHALLENGE | {"autn": "*"}], [], AttachCode.NETWORK_FAILURE),
+    "a session that is no text": ([CHALLENGE | {"session": "\ud800"}], [], AttachCode.NETWORK_FAILURE),
 }
 
 
@@ -63,3 +64,11 @@ async def test_mcim_that_is_not_activated_does_not_attach():
     result = await attach(network, tre, MCIM_ID, Trail("M2ME"))
     assert result.code is AttachCode.ILLEGAL_UE
     assert network.posts == []
+
+
+@pytest.mark.parametrize("mask", ["\x1b[2J", "0" * 1000, 7, "00101*\n"])
+async def test_what_the_network_calls_us_is_a_mask_or_nothing(mask):
+    """T12: it ends on the user's terminal, so it has digits and stars alone."""
+    tre = FakeTre(aka=[ACCEPTED], installed=[installed(ContainerState.ACTIVATED)])
+    result = await attach(FakeNetwork([CHALLENGE, ATTACHED | {"imsiMask": mask}]), tre, MCIM_ID, Trail("M2ME"))
+    assert (result.code, result.imsi_mask) == (AttachCode.SUCCESS, "")

@@ -391,6 +391,21 @@ def test_two_phase_update(world: World) -> None:
     assert K not in world.tre._state.dump()
 
 
+@pytest.mark.parametrize("changes", [{"imsi": "001010999999999"}, {"sqn_init": 0x2000}], ids=["imsi", "sqn"])
+def test_falling_back_makes_no_challenge_good_again(world: World, changes: dict[str, Any]) -> None:
+    """T3, REQ-53: the key stayed the same, so what the network asked under the update is not asked a second time."""
+    install(world, policy=McimPolicy.TWO_PHASE_UPDATE)
+    world.register()
+    assert world.provision(world.update(**changes)).code is ResultCode.SUCCESS
+    vector = aka.generate_vector(Milenage(K, OPC), rand=bytes(16), sqn=0x2025)
+    assert isinstance(world.tre.authenticate(MCIM_ID, bytes(16), vector.autn), aka.Accepted)
+    assert world.tre.fall_back(MCIM_ID, NOW) is not None
+    assert world.reopen().attach_identity(MCIM_ID) == IMSI
+    assert isinstance(world.tre.authenticate(MCIM_ID, bytes(16), vector.autn), aka.SyncFailure)
+    later = aka.generate_vector(Milenage(K, OPC), rand=bytes(16), sqn=0x2045)
+    assert isinstance(world.tre.authenticate(MCIM_ID, bytes(16), later.autn), aka.Accepted)
+
+
 def test_update_without_the_policy_keeps_nothing(world: World) -> None:
     """mo-design §6.4: the old keys are gone with the write."""
     install(world)
