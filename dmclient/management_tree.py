@@ -27,6 +27,7 @@ DEFAULT_LIMITS: Final = UriLimits(max_depth=16, max_total_length=255, max_segmen
 """What this device can address; also readable below DevDetail/URI."""
 
 MAX_NODES: Final = 4096  # nodes in the whole tree, so that a server cannot fill the device
+MAX_STORED: Final = 16 * 1024 * 1024  # characters and octets of all values, for the same reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

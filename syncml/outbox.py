@@ -42,6 +42,7 @@ from syncml.values import as_transmitted, transmitted_size
 
 DEFAULT_PEER_SIZE: Final = 512 * 1024  # octets; used when a peer announces no MaxMsgSize
 MIN_PEER_SIZE: Final = 1024  # octets; a header with its Status needs about as much
+MIN_COMMAND: Final = 12  # octets; no command of ours takes less in either encoding
 MIN_CHUNK: Final = 64  # characters or octets; less is not worth beginning an object in this message
 
 
@@ -176,8 +177,9 @@ class Outbox:
             return Message(header=header, commands=_numbered([*base, *entries, *tail]), final=last is Ending.FINAL)
 
         def fits(entries: list[Command], last: Ending = Ending.OPEN) -> bool:
-            # What the data alone takes is known without encoding all of a large object again and again.
-            floor = sum(len(item.data or "") for entry in entries for item in items_of(entry))
+            # What they take at the least is known without encoding a large object, or the whole queue, again and again.
+            floor = MIN_COMMAND * len(entries)
+            floor += sum(len(item.data or "") for entry in entries for item in items_of(entry))
             return floor <= self.peer_size and self._size(message(entries, last)) <= self.peer_size
 
         refused = self._admit(header)

@@ -182,6 +182,19 @@ def test_atomic_with_a_container_and_its_package_rolls_back(device, executor):
     assert device.tree.nodes.nodes == before
 
 
+@pytest.mark.parametrize("group", [Sequence, Atomic])
+@pytest.mark.parametrize("inner", [Add, Replace])
+def test_a_chunk_inside_a_group_is_no_value(device, executor, group, inner):
+    """OMA-TS-DM_Protocol-V1_2 §7: a group never spans messages, so a large object in one is incomplete (412)."""
+    chunk = Item(target="./Test/new" if inner is Add else "./Test/leaf", meta=TEXT, data="half of it", more_data=True)
+    before = dict(device.tree.nodes.nodes)
+    results = executor.execute(group(cmd_id="1", commands=(inner(cmd_id="2", items=(chunk,)), add(3, "after"))))
+    sequence = group is Sequence
+    assert [each.code for each in results] == ([200, 412, 200] if sequence else [507, 412, 215])
+    device.tree.nodes.remove((*FREE, "after"))
+    assert device.tree.nodes.nodes == before
+
+
 def test_copy_status_names_both_ends(executor):
     """XC-059: TargetRef and SourceRef of a Copy."""
     (result,) = executor.execute(Copy(cmd_id="2", items=(item("./Test/copy", source="./Test/leaf", meta=None),)))

@@ -346,6 +346,28 @@ def test_many_commands_are_cut_without_encoding_all_of_them_each_time(monkeypatc
     assert encoded < 10 * 10 * 4096
 
 
+def test_a_long_queue_of_commands_without_data_is_not_encoded_for_every_message(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Pitfalls §5: the same for many small commands, of which most wait for a later message."""
+    encoded = 0
+
+    def counted(message: Message, encoding: Encoding) -> bytes:
+        nonlocal encoded
+        octets = encode(message, encoding)
+        encoded += len(octets)
+        return octets
+
+    outbox = Outbox(Encoding.WBXML, PeerProfile(name="t", max_msg_size=2048))
+    outbox.put(*(Delete(items=(Item(target=f"./A/{number}"),)) for number in range(3000)))
+    filled(outbox)
+    monkeypatch.setattr("syncml.outbox.encode", counted)
+    for _ in range(10):
+        filled(outbox)
+    assert outbox.queue
+    assert encoded < 10 * 20 * 2048
+
+
 @given(st.integers(0, 3000), st.integers(0, 3000))
 def test_searches_find_the_largest(limit: int, largest: int) -> None:
     for search in (_most, _longest):
