@@ -62,7 +62,9 @@ WBXML_FAULTS = {
     "truncated": as_wbxml(document(leaf(f"{GET}{CHR}{MIME}")))[:-1],
     "another type of document": bytes.fromhex("02a4016a006d01"),
     "too deep": bytes.fromhex("02010000 0002 60") + b"\x64" * 300 + b"\x01" * 301,
-    "a character that XML has not": as_wbxml(document(leaf(f"{GET}{CHR}{MIME}"))).replace(b"text/plain", b"text/\x01lain"),
+    "a character that XML has not": as_wbxml(document(leaf(f"{GET}{CHR}{MIME}"))).replace(
+        b"text/plain", b"text/\x01lain"
+    ),
     "against the content model": as_wbxml(document(leaf(f"{GET}{CHR}{MIME}<Scope><Get/></Scope>"))),
     "version 1.0": bytes.fromhex("0001 00"),
 }
