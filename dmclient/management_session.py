@@ -19,7 +19,7 @@ from mo_definitions.standard import CLCRED, SRVCRED
 from syncml.client_session import ClientSession
 from syncml.codec import Encoding, decode
 from syncml.codes import AlertCode, StatusCode
-from syncml.errors import RemoteProtocolError
+from syncml.errors import LocalProtocolError, RemoteProtocolError
 from syncml.session import (
     CommandReceived,
     CredentialsRefused,
@@ -89,7 +89,7 @@ async def run_session(
 
     Raises:
         ServerNotAuthenticated: TLS refused the server; nothing was sent.
-        SessionFailed: no account, the connection broke, or the server broke the protocol.
+        SessionFailed: no account, or one that cannot be used, the connection broke, or the server broke the protocol.
     """
     account = client_account(device.tree.nodes, server_id, tls=True)
     if account is None:
@@ -110,8 +110,8 @@ async def run_session(
         new_nonce=new_nonce,
     )
     runner = _Runner(device, server_id, session, settings, step)
-    body: bytes | None = session.start()
     try:
+        body: bytes | None = session.start()
         for _ in range(MAX_EXCHANGES):
             if body is None:
                 return runner.report
@@ -134,6 +134,8 @@ async def run_session(
         raise SessionFailed(str(error)) from error
     except RemoteProtocolError as error:
         raise SessionFailed(f"the server broke the protocol: {error}") from error
+    except LocalProtocolError as error:  # a server may have written such a user name into its account, for instance
+        raise SessionFailed(f"what the tree holds cannot be sent: {error}") from error
     finally:
         device.save()
     raise SessionFailed("the session does not come to an end")

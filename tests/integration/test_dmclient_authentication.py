@@ -268,3 +268,18 @@ async def test_a_server_of_another_version_is_told_so(tmp_path, arrives):
     assert "another version: 505" in report.failure
     assert (report.commands, len(heard)) == (0, 2)
     assert {each.code for each in heard[1].commands} == {505}
+
+
+UNSENDABLE = {"a line end": "device\n1", "too long": "d" * 2000}
+
+
+@pytest.mark.parametrize("name", UNSENDABLE.values(), ids=UNSENDABLE)
+async def test_a_user_name_that_no_header_carries_fails_the_session_alone(tmp_path, name):
+    """XC-066: a server may Replace its AAuthName; one that x-syncml-hmac has no way to say ends the session, and not
+    the device that listens for the next."""
+    device = device_with(tmp_path, AuthType.MAC)
+    device.tree.nodes.change(("DMAcc", "1", "AppAuth", "1", "AAuthName"), value=name)
+    dpf = dpf_with(AuthType.MAC)
+    with pytest.raises(SessionFailed, match="cannot be sent"):
+        await run_session(device, DPF, dpf, SessionSettings(), step="7")
+    assert dpf.urls == []
