@@ -348,7 +348,8 @@ class ServerSession:
                 items.append(whole)
             else:
                 self._note(results, whole)  # 200 of Results is never said, everything else is
-        self._package.hear_results(results, tuple(items))
+        if not self._package.hear_results(results, tuple(items)):
+            self._note(results, StatusCode.REQUEST_ENTITY_TOO_LARGE)
 
     def _settle(self, message: Message, events: list[Event]) -> None:
         """After all commands: is the device's package complete, and is it our turn?"""
