@@ -236,7 +236,7 @@ class ClientSession:
             self._incoming.end_package()
         # "Next message" of the server asks for the rest of our package; any other message without Final is not all.
         asked = any(isinstance(c, Alert) and c.code == AlertCode.NEXT_MESSAGE for c in message.commands)
-        self._ask_for_more = not final and not asked
+        self._ask_for_more = not final and (not asked or self._answers.has_chunk)
         if self._answers or not self._outbox.empty or self._ask_for_more:
             self._renew_nonce(events)
             return

@@ -606,6 +606,22 @@ def test_many_commands_in_one_message_cost_what_they_are(unnamed: bool) -> None:
         assert seconds(8000, role) < 16 * 8 * max(few, 0.002), role
 
 
+def test_a_chunk_is_answered_without_final_whatever_stands_beside_it() -> None:
+    """OMA-TS-DM_Protocol-V1_2 §8: no Final of ours before the server's. A server that says 1222 beside a chunk has more
+    to send, and does not only ask for the rest of our package."""
+    client = client_session(replace(CLIENT_ACCOUNT, server_auth=None))
+    client.start()
+    header = SyncHdr(session_id="2F", msg_id="1", target=DEVICE, source=SERVER_URI)
+    ok = Status(cmd_id="1", msg_ref="1", cmd_ref="0", cmd="SyncHdr", code=212)
+    commands = (ok, Alert(cmd_id="2", code=1222), Add(cmd_id="3", items=(CHUNK,)))
+    client.receive(Message(header=header, commands=commands), NOW)
+    raw = client.reply()
+    assert raw is not None
+    said = decode(raw, Encoding.XML)
+    assert not said.final
+    assert [each.code for each in said.commands if isinstance(each, Alert)] == [1222]
+
+
 def test_message_for_error() -> None:
     raw = message_for_error(
         session_id="1",
