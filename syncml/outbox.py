@@ -195,7 +195,7 @@ class Outbox:
             ending = Ending.OPEN
             placed = _most(placed, lambda count: fits(waiting[:count]))
         commands, room_for_more = waiting[:placed], placed >= len(self.owed)
-        whole = max(placed - len(self.owed), 0)
+        whole, said = max(placed - len(self.owed), 0), min(placed, len(self.owed))
         self._in_flight, remaining = self.queue[:whole], self.queue[whole:]
         del self.owed[:placed]
         if (
@@ -207,7 +207,8 @@ class Outbox:
             commands.append(remaining[0].piece(length))
             remaining[0] = replace(remaining[0], sent=remaining[0].sent + length)
         self.queue = remaining
-        self._stalled = bool(remaining) and room_for_more and not self._in_flight
+        # Beside one Status every admitted command fits; beside more it may just have to wait for the next message.
+        self._stalled = bool(remaining) and room_for_more and not self._in_flight and said <= 1
         filled = message(commands, ending)
         end = len(base) + len(commands)
         on_wire = filled.commands[end - len(self._in_flight) : end]
@@ -247,7 +248,7 @@ class Outbox:
             items = items_of(entry.command)
             if not all(self.takes(item) for item in items):
                 return []
-            if (len(items) == 1 or _weight(entry.command) <= MAX_WEIGHT) and alone(entry.command):
+            if (len(items) <= 1 or _weight(entry.command) <= MAX_WEIGHT) and alone(entry.command):
                 return [replace(entry, admitted=True)]
             if len(items) > 1:  # commands outside Atomic and Sequence mean the same Item by Item
                 parts = [forms(replace(entry, command=_with_items(entry.command, item))) for item in items]

@@ -425,6 +425,19 @@ def test_a_command_that_had_a_message_to_itself_and_did_not_fit_is_refused() -> 
     assert outbox.empty
 
 
+def test_a_command_waits_for_the_statuses_in_front_of_it() -> None:
+    """OMA-TS-DM_Protocol-V1_2 §7: what does not fit beside many Statuses goes out in the next message, whole, and is
+    not refused."""
+    outbox = Outbox(Encoding.XML, PeerProfile(name="t", max_msg_size=1500))
+    long = Delete(items=(Item(target="./A/" + "x" * 600),))
+    outbox.put(long)
+    outbox.owed = [Status(msg_ref="1", cmd_ref=str(number), cmd="Alert", code=200) for number in range(8)]
+    first, second = (outbox.fill(HEADER, None, Ending.FINAL) for _ in range(2))
+    assert ({each.name for each in first.message.commands}, first.message.final) == ({"Status"}, False)
+    assert ([each.name for each in second.message.commands], second.message.final) == (["Delete"], True)
+    assert (first.refused, second.refused) == ((), ())
+
+
 @pytest.mark.parametrize("encoding", Encoding)
 def test_an_object_is_given_up_or_taken_back(encoding: Encoding) -> None:
     """XS-012, XS-019: after a refusal the rest is dropped; after a challenge the last chunk goes out again."""
