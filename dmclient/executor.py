@@ -165,6 +165,7 @@ class Executor:
                     continue
                 if not isinstance(child, Add | Replace | Delete | Copy) or not child.items:
                     failed = _unfit(child)
+                    skipped.extend(_not_executed(child)[1:])  # what is inside a group that has no place here
                     continue
                 for item in child.items:
                     if failed is not None:

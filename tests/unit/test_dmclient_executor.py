@@ -145,7 +145,7 @@ ATOMIC = {
     "XC-057 Get inside": ((add(2, "a"), get(3, "./Test/leaf")), [("1", 507), ("2", 216), ("3", 500)]),
     "XC-057 nested": (
         (Atomic(cmd_id="2", commands=(add(3, "a"),)), Sequence(cmd_id="4", commands=(add(5, "b"),))),
-        [("1", 507), ("2", 500), ("4", 215), ("5", 215)],
+        [("1", 507), ("2", 500), ("3", 215), ("4", 215), ("5", 215)],
     ),
     "Exec inside": (
         (Exec(cmd_id="2", items=(item("./M2MMobj/Registration/Renew"),)),),
