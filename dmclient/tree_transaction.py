@@ -63,6 +63,7 @@ class Transaction:
         self.tree = tree
         self.server_id = server_id
         self.nodes = tree.check_out()
+        self._room: int | None = None  # characters and octets that values may still grow by; None: not counted yet
         self.effects: list[tuple[Path, Undo]] = []  # what was done outside the tree, in the order it was done
 
     def commit(self) -> None:
@@ -195,6 +196,7 @@ class Transaction:
         if deleting is not None:
             deleting(self.nodes, path)
         self.nodes.remove(path)
+        self._room = None
 
     def copy(self, source_uri: str, target_uri: str) -> None:
         """Copy the value of a leaf to another; needs what the Get and the Replace or Add would need (§6.6.4)."""
@@ -414,8 +416,11 @@ class Transaction:
         """The device keeps what servers write, so all of it together has a bound (OMA-TS-DM_RepPro-V1_2 §10: 420)."""
         present = self.nodes.get(path)
         growth = _stored(node) - (0 if present is None else _stored(present))
-        if growth > 0 and growth + sum(map(_stored, self.nodes.nodes.values())) > MAX_STORED:
+        if self._room is None:
+            self._room = MAX_STORED - sum(map(_stored, self.nodes.nodes.values()))
+        if growth > max(self._room, 0):
             raise TreeRefusal(StatusCode.DEVICE_FULL, "no room for this value")
+        self._room -= growth
 
     def _act(self, path: Path) -> None:
         effect = self.tree.hooks_of(path).effect
