@@ -207,9 +207,7 @@ class Executor:
         """
         if item.target is None:
             raise TreeRefusal(StatusCode.INCOMPLETE_COMMAND, "no Target")
-        if (
-            item.more_data
-        ):  # the session joins chunks; a group, and so what is in it, never spans messages (Protocol §7)
+        if item.more_data:  # the session joins chunks, except in groups, which never span messages (Protocol §7)
             raise TreeRefusal(StatusCode.INCOMPLETE_COMMAND, "a chunk inside a group")
         code: int = StatusCode.OK
         match command:
