@@ -7,6 +7,7 @@ import json
 import signal
 import sys
 from collections.abc import Coroutine
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 from uuid import UUID
@@ -24,6 +25,7 @@ from dmclient.cli_common import JsonOption, RequestOption, TreOption, certificat
 from dmclient.config import ClientSettings
 from dmclient.console import Console
 from dmclient.dm_sessions import listen_plainly, open_dm_device, sessions_over_http
+from dmclient.store.state_file import exclusive
 from dmclient.tre.base import TreError
 from dmclient.tre.environment import Tre
 from dmclient.tre.key_stores import open_key_store
@@ -200,25 +202,27 @@ def listen(
     stop = asyncio.Event()
     listening: Coroutine[None, None, None]
     try:
-        if plain if plain is not None else not settings.tre_dir.exists():
-            listening = listen_plainly(
-                settings,
-                open_dm_device(settings, trail, console=console),
-                stop=stop,
-                bootstrap=bootstrap,
-                bootstrap_url=bootstrap_url,
-                confirm=confirm,
-            )
-        else:
-            listening = listen_device(
-                settings,
-                open_device(settings, trail, console=console),
-                stop=stop,
-                bootstrap=bootstrap,
-                bootstrap_url=bootstrap_url,
-                confirm=confirm,
-            )
-        asyncio.run(_until_signalled(listening, stop))
+        with ExitStack() as held:
+            if plain if plain is not None else not settings.tre_dir.exists():
+                held.enter_context(exclusive(settings.dm_state_file))
+                listening = listen_plainly(
+                    settings,
+                    open_dm_device(settings, trail, console=console),
+                    stop=stop,
+                    bootstrap=bootstrap,
+                    bootstrap_url=bootstrap_url,
+                    confirm=confirm,
+                )
+            else:
+                listening = listen_device(
+                    settings,
+                    open_device(settings, trail, console=console),
+                    stop=stop,
+                    bootstrap=bootstrap,
+                    bootstrap_url=bootstrap_url,
+                    confirm=confirm,
+                )
+            asyncio.run(_until_signalled(listening, stop))
     finally:
         trail.close()
 
@@ -252,10 +256,11 @@ def session(
     bootstrap = _bootstrap(bootstrap_file, bootstrap_url)
     trail = Trail("M2ME", trace_file=settings.trace_file)
     try:
-        device = open_dm_device(settings, trail)
-        status, reason = asyncio.run(
-            sessions_over_http(settings, device, server, bootstrap=bootstrap, bootstrap_url=bootstrap_url)
-        )
+        with exclusive(settings.dm_state_file):
+            device = open_dm_device(settings, trail)
+            status, reason = asyncio.run(
+                sessions_over_http(settings, device, server, bootstrap=bootstrap, bootstrap_url=bootstrap_url)
+            )
     finally:
         trail.close()
     cli.show({"result": status.name.lower(), "reason": reason}, as_json=as_json)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit
 
-from dmclient.management_tree import ManagementTree
+from dmclient.management_tree import WILDCARD, Hooks, ManagementTree
 from dmclient.nodes import NodeMap, Path, Value
 from dmclient.objects import description
 from dmclient.objects.m2m import objects_in
@@ -41,6 +41,11 @@ def mount_accounts(tree: ManagementTree) -> None:
     tree.built_in(DM_ACC)
     for object_type in (DM_ACCOUNT, DM_ACCOUNT_BEFORE):
         tree.keep_objects(object_type, DM_ACC)
+
+    def forget(nodes: NodeMap, account: Path) -> None:
+        tree.forget_server(_text(nodes, account, AccountNode.SERVER_ID), nodes)
+
+    tree.hook((*DM_ACC, WILDCARD), Hooks(deleting=forget))
 
 
 def write_account(tree: ManagementTree, bootstrap: DmBootstrap, *, acl: Acl | None = None) -> Path:

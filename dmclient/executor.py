@@ -165,6 +165,7 @@ class Executor:
                     continue
                 if not isinstance(child, Add | Replace | Delete | Copy) or not child.items:
                     failed = _unfit(child)
+                    skipped.extend(_not_executed(child)[1:])  # what is inside a group that has no place here
                     continue
                 for item in child.items:
                     if failed is not None:
@@ -206,6 +207,8 @@ class Executor:
         """
         if item.target is None:
             raise TreeRefusal(StatusCode.INCOMPLETE_COMMAND, "no Target")
+        if item.more_data:  # the session joins chunks, except in groups, which never span messages (Protocol §7)
+            raise TreeRefusal(StatusCode.INCOMPLETE_COMMAND, "a chunk inside a group")
         code: int = StatusCode.OK
         match command:
             case Add() | Replace() if _is_tnds(command, item):

@@ -19,7 +19,7 @@ from mo_definitions.standard import CLCRED, SRVCRED
 from syncml.client_session import ClientSession
 from syncml.codec import Encoding, decode
 from syncml.codes import AlertCode, StatusCode
-from syncml.errors import RemoteProtocolError
+from syncml.errors import LocalProtocolError, RemoteProtocolError
 from syncml.session import (
     CommandReceived,
     CredentialsRefused,
@@ -89,7 +89,7 @@ async def run_session(
 
     Raises:
         ServerNotAuthenticated: TLS refused the server; nothing was sent.
-        SessionFailed: no account, the connection broke, or the server broke the protocol.
+        SessionFailed: no account, or one that cannot be used, the connection broke, or the server broke the protocol.
     """
     account = client_account(device.tree.nodes, server_id, tls=True)
     if account is None:
@@ -110,14 +110,18 @@ async def run_session(
         new_nonce=new_nonce,
     )
     runner = _Runner(device, server_id, session, settings, step)
-    body: bytes | None = session.start()
     try:
+        body: bytes | None = session.start()
         for _ in range(MAX_EXCHANGES):
             if body is None:
                 return runner.report
             runner.sent(body)
+            if account.server_auth is None and not is_secure(session.target_uri):
+                raise ServerNotAuthenticated("RespURI leads away from TLS, the only proof of who the server is")
             answer = await transport.post(session.target_uri, body, settings.encoding, session.mac_header)
             runner.tls_passed()
+            if session.closed:
+                return runner.report  # that was our last word
             await runner.receive(answer)
             body = session.reply()
             device.save()  # tree, nonces and alerts are on disk before the answer that depends on them leaves
@@ -125,9 +129,13 @@ async def run_session(
         device.trail.check("tls-server-authenticated", False, req=("REQ-09",), step="7")
         raise
     except TransportFailed as error:
+        if session.closed:  # our last word did not arrive; why we said it counts for more
+            return runner.report
         raise SessionFailed(str(error)) from error
     except RemoteProtocolError as error:
         raise SessionFailed(f"the server broke the protocol: {error}") from error
+    except LocalProtocolError as error:  # a server may have written such a user name into its account, for instance
+        raise SessionFailed(f"what the tree holds cannot be sent: {error}") from error
     finally:
         device.save()
     raise SessionFailed("the session does not come to an end")

@@ -27,6 +27,7 @@ DEFAULT_LIMITS: Final = UriLimits(max_depth=16, max_total_length=255, max_segmen
 """What this device can address; also readable below DevDetail/URI."""
 
 MAX_NODES: Final = 4096  # nodes in the whole tree, so that a server cannot fill the device
+MAX_STORED: Final = 16 * 1024 * 1024  # characters and octets of all values, for the same reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,16 +245,18 @@ class ManagementTree:
 
     # -- accounts and persistence ----------------------------------------------------------------------------------
 
-    def forget_server(self, server_id: str) -> None:
-        """Take a server that lost its account out of every ACL (OMA-TS-DM_TND-V1_2 §7.7.1.4)."""
-        for path in self.nodes.subtree(ROOT):
-            acl = self.nodes[path].acl
+    def forget_server(self, server_id: str, nodes: NodeMap | None = None) -> None:
+        """Take a server that lost its account out of every ACL (OMA-TS-DM_TND-V1_2 §7.7.1.4), of the tree itself or of
+        the `nodes` of a transaction."""
+        nodes = self.nodes if nodes is None else nodes
+        for path in nodes.subtree(ROOT):
+            acl = nodes[path].acl
             if acl is None:
                 continue
             left = acl.without(server_id)
             if left != acl:
                 keep = left if left else (Acl.parse(ROOT_ACL) if path == ROOT else None)
-                self.nodes.change(path, acl=keep)
+                nodes.change(path, acl=keep)
 
     def dump(self) -> list[dict[str, Any]]:
         """The tree as plain JSON data; values that the device knows anyway at its next start are left out."""

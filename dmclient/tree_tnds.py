@@ -133,6 +133,7 @@ def _grant(transaction: Transaction, nodes: dict[Path, TndsNode]) -> None:
     for path, node in reversed(nodes.items()):
         if node.acl is not None:
             transaction.require_acl_right(path)
+            transaction.require_acl_size(str(node.acl))
             _set(transaction, path, replace(transaction.nodes[path], acl=node.acl or None))
 
 

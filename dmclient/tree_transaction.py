@@ -12,7 +12,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from dmclient.management_tree import MAX_NODES, ExecRequest, ManagementTree, Place, TreeChanged, Undo, UndoFailed
+from dmclient.management_tree import (
+    MAX_NODES,
+    MAX_STORED,
+    ExecRequest,
+    ManagementTree,
+    Place,
+    TreeChanged,
+    Undo,
+    UndoFailed,
+)
 from dmclient.nodes import ROOT, Node, Path, TreeRefusal, Value
 from dmclient.objects.device import INBOX
 from dmclient.value_rules import Content, node_from
@@ -21,6 +30,7 @@ from syncml.errors import LocalProtocolError, MalformedAcl, MalformedUri
 from syncml.tree import AccessType, Acl, NodeUri, PropertyName, QueryKind, Scope, UriTooLong, split_query
 
 MAX_TITLE: Final = 255  # octets (OMA-TS-DM_TND-V1_2 §7.7.6)
+MAX_ACL: Final = 4096  # characters; ours
 WRITABLE_PROPERTIES: Final = frozenset({PropertyName.ACL, PropertyName.NAME, PropertyName.TITLE})
 
 
@@ -53,6 +63,7 @@ class Transaction:
         self.tree = tree
         self.server_id = server_id
         self.nodes = tree.check_out()
+        self._room: int | None = None  # characters and octets that values may still grow by; None: not counted yet
         self.effects: list[tuple[Path, Undo]] = []  # what was done outside the tree, in the order it was done
 
     def commit(self) -> None:
@@ -185,6 +196,7 @@ class Transaction:
         if deleting is not None:
             deleting(self.nodes, path)
         self.nodes.remove(path)
+        self._room = None
 
     def copy(self, source_uri: str, target_uri: str) -> None:
         """Copy the value of a leaf to another; needs what the Get and the Replace or Add would need (§6.6.4)."""
@@ -263,6 +275,7 @@ class Transaction:
     def replace_acl(self, path: Path, text: str) -> None:
         """Set the property ACL; an empty text lets the node inherit."""
         self.require_acl_right(path)
+        self.require_acl_size(text)
         try:
             acl = Acl.parse(text) if text else None
         except MalformedAcl as error:
@@ -270,6 +283,10 @@ class Transaction:
         if path == ROOT and (acl is None or not acl.allows(AccessType.ADD, "*")):
             raise TreeRefusal(StatusCode.COMMAND_NOT_ALLOWED, "the root keeps Add=*")
         self.nodes.change(path, acl=acl)
+
+    def require_acl_size(self, text: str) -> None:
+        if len(text) > MAX_ACL:
+            raise TreeRefusal(StatusCode.REQUEST_ENTITY_TOO_LARGE, f"an ACL of {len(text)} characters")
 
     def require_acl_right(self, path: Path) -> None:
         """A leaf's ACL belongs to who may Replace the parent; an interior node's also to who may Replace it."""
@@ -358,7 +375,7 @@ class Transaction:
         place = self.tree.place(path)
         if place is None or (AccessType.ADD not in place.access and self.server_id is not None):
             raise TreeRefusal(StatusCode.COMMAND_NOT_ALLOWED, "nothing can be added there", ancestor=ancestor)
-        if place.maximum is not None and not place.named:
+        if place.maximum is not None and not place.named and path not in self.nodes:  # what is there already gets 418
             alike = [each for each in self.nodes.children(path[:-1]) if self.tree.place((*path[:-1], each)) == place]
             if len(alike) >= place.maximum:
                 raise TreeRefusal(StatusCode.COMMAND_NOT_ALLOWED, "no more of these", ancestor=ancestor)
@@ -377,6 +394,7 @@ class Transaction:
             # Who may add here but not write would lose what it made (OMA-TS-DM_TND-V1_2 §7.7.1.3).
             own = Acl.granting(self.server_id, {AccessType.ADD, AccessType.DELETE, AccessType.REPLACE})
             node = replace(node, acl=own)
+        self._require_room(path, node)
         self.nodes.create(path, node)
         added = self.tree.hooks_of(path).added
         if added is not None:
@@ -387,11 +405,22 @@ class Transaction:
         node = node_from(place, content)
         if node.is_interior:
             raise TreeRefusal(StatusCode.COMMAND_NOT_ALLOWED, "a leaf does not become an interior node")
+        self._require_room(path, node)
         self.nodes.change(path, format=node.format, type=node.type, value=node.value)
         replaced = self.tree.hooks_of(path).replaced
         if replaced is not None:
             replaced(self.nodes, path)
         self._act(path)
+
+    def _require_room(self, path: Path, node: Node) -> None:
+        """The device keeps what servers write, so all of it together has a bound (OMA-TS-DM_RepPro-V1_2 §10: 420)."""
+        present = self.nodes.get(path)
+        growth = _stored(node) - (0 if present is None else _stored(present))
+        if self._room is None:
+            self._room = MAX_STORED - sum(map(_stored, self.nodes.nodes.values()))
+        if growth > max(self._room, 0):
+            raise TreeRefusal(StatusCode.DEVICE_FULL, "no room for this value")
+        self._room -= growth
 
     def _act(self, path: Path) -> None:
         effect = self.tree.hooks_of(path).effect
@@ -405,6 +434,10 @@ class Transaction:
     def _types(self, path: Path, node: Node) -> tuple[str, ...]:
         place = self.tree.place(path)
         return place.types if place is not None and place.types else (node.type,)
+
+
+def _stored(node: Node) -> int:
+    return len(node.value) + len(node.type)
 
 
 def _escaped(name: str) -> str:

@@ -15,6 +15,7 @@ from urllib.parse import unquote_plus
 from dmclient.nodes import TreeRefusal
 from syncml.codes import AlertCode, StatusCode
 from syncml.model import Alert, Item
+from syncml.xml_document import is_xml_text
 
 UI_ALERTS: Final = frozenset(
     {
@@ -90,6 +91,8 @@ class Question:
         """What keeps a text from being an answer to a text input, None when nothing does."""
         if len(entered) > self.options.max_length:
             return f"at most {self.options.max_length} characters"
+        if not is_xml_text(entered):  # DR is URL-encoded, so even a server's default may have them
+            return "a character that no message can carry"
         form = _INPUT_FORMS.get(self.options.input_type)
         if form is not None and form.fullmatch(entered) is None:
             return f"not of input type {self.options.input_type}"

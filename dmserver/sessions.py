@@ -112,8 +112,9 @@ class SessionRegistry:
             opens: it has Alert 1200 or 1201.
         """
         found = self._live(device_id, session_id)
+        shown = token.encode("utf-8", "surrogatepass")  # anything may stand in a query; texts compare as ASCII alone
         for session in found:
-            if hmac.compare_digest(token, session.token):
+            if hmac.compare_digest(shown, session.token.encode()):
                 return session
         for session in reversed(found):
             if digest == session.first_digest:

@@ -3,6 +3,7 @@
 A file is first brought into the form of the specification, with a note for each liberty it took; then the strict
 reader judges it. What no rule here names stays an error. Habits: Windows CSP descriptions (elements of the `MSFT`
 namespace, empty `MIME`, DDFName at leaves, several top-level nodes), files of DDF 1.1.2, and properties in any order.
+WBXML (`application/vnd.syncml.dmddf+wbxml`) is read as the XML it stands for, in which all is on line 1.
 """
 
 from __future__ import annotations
@@ -31,11 +32,21 @@ from mo_definitions.ddf import (
     validate,
 )
 from syncml.codes import NS_DDF, VER_DTD, Format
+from syncml.document import Limits
+from syncml.errors import LocalProtocolError
+from syncml.wbxml import MalformedWbxml, read_document
+from syncml.wbxml.syncml_pages import TNDS_1_2
+from syncml.xml_document import xml_text
 
 MAX_VENDOR_SIZE: Final = 8 * 1024 * 1024  # octets; the largest that Windows publishes have several millions
 MAX_VENDOR_NODES: Final = 32768
 MAX_NOTES: Final = 200  # tolerances told one by one
 MAX_DEPTH: Final = 200  # elements inside each other
+
+_WBXML: Final = (b"\x01", b"\x02", b"\x03")  # versions 1.1 to 1.3; no XML document begins so
+_LIMITS: Final = Limits(
+    max_size=MAX_VENDOR_SIZE, max_depth=MAX_DEPTH, max_items=64 * MAX_VENDOR_NODES, max_text=MAX_VENDOR_SIZE
+)
 
 _KNOWN_VERSIONS: Final = re.compile(r"1\.[0-3](\.[0-9])?")
 _MEDIA_TYPE: Final = re.compile(r"[^\s/;]+/[^\s/;]+.*")
@@ -50,6 +61,8 @@ def parse_ddfs(octets: bytes) -> tuple[Ddf, ...]:
     Raises:
         DdfError: not well-formed, a declaration in the DOCTYPE, or against a rule that nobody may break.
     """
+    if octets.startswith(_WBXML):
+        octets = _as_xml(octets)
     tree = elements(octets, max_size=MAX_VENDOR_SIZE)
     notes = _Normaliser().run(tree)
     return tuple(replace(each, tolerated=notes) for each in objects_of(tree, max_nodes=MAX_VENDOR_NODES))
@@ -64,6 +77,13 @@ def read_ddf_file(path: Path) -> tuple[Ddf, ...]:
     """
     with path.open("rb") as file:
         return parse_ddfs(file.read(MAX_VENDOR_SIZE + 1))
+
+
+def _as_xml(octets: bytes) -> bytes:
+    try:
+        return xml_text(read_document(octets, TNDS_1_2, _LIMITS)).encode()
+    except (MalformedWbxml, LocalProtocolError) as error:
+        raise DdfError(f"WBXML: {error}") from error
 
 
 class _Normaliser:

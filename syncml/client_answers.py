@@ -38,17 +38,24 @@ class ClientAnswers:
 
     def __init__(self) -> None:
         self._answers: list[_Answer] = []
+        self._waiting: dict[int, _Answer] = {}  # id of a command that the executor has → its answer
+        self._taken: set[str] = set()  # CmdIDs of all commands so far
 
     def __bool__(self) -> bool:
         return bool(self._answers)
 
     def expect(self, command: Command) -> None:
         """A command that the executor will answer."""
-        self._answers.append(_Answer(command, None))
+        answer = self._waiting[id(command)] = _Answer(command, None)
+        self._add(answer)
 
     def settle(self, command: Command, *results: CommandResult) -> None:
         """A command whose outcome is clear without the executor."""
-        self._answers.append(_Answer(command, list(results)))
+        self._add(_Answer(command, list(results)))
+
+    def _add(self, answer: _Answer) -> None:
+        self._answers.append(answer)
+        self._taken.update(each.cmd_id for each in walk((answer.command,)))
 
     def give(self, command: Command, results: Iterable[CommandResult]) -> None:
         """The executor's outcome of a command.
@@ -56,17 +63,14 @@ class ClientAnswers:
         Raises:
             LocalProtocolError: nothing of the kind is expected.
         """
-        for answer in self._answers:
-            if answer.command is command:
-                answer.results = list(results)
-                return
-        raise LocalProtocolError(f"{command.name} {command.cmd_id} waits for no answer")
+        if (answer := self._waiting.get(id(command))) is None:
+            raise LocalProtocolError(f"{command.name} {command.cmd_id} waits for no answer")
+        answer.results = list(results)
 
     def names(self, command: Command) -> bool:
         """Whether a command and its children have CmdIDs, each once in the message."""
-        taken = {each.cmd_id for answer in self._answers for each in walk((answer.command,))}
         own = [each.cmd_id for each in walk((command,))]
-        return all(own) and len(set(own)) == len(own) and taken.isdisjoint(own)
+        return all(own) and len(set(own)) == len(own) and self._taken.isdisjoint(own)
 
     @property
     def has_chunk(self) -> bool:
@@ -85,7 +89,7 @@ class ClientAnswers:
             named = {child.cmd_id: child for child in walk((answer.command,))}
             for result in answer.results:
                 _queue(result, named[result.cmd_id], outbox, "" if header is None else header.msg_id)
-        self._answers = []
+        self._answers, self._waiting = [], {}
 
 
 def _queue(result: CommandResult, answered: Command, outbox: Outbox, msg_ref: str) -> None:

@@ -137,6 +137,7 @@ class ClientSession:
         self._last_refusal: list[Status] | None = None  # our last message refused the server; its Statuses
         self._ask_for_more = False
         self._aborting = False
+        self._last_word = False  # the session is over for us, and the server is still to hear why
 
     @property
     def closed(self) -> bool:
@@ -199,6 +200,9 @@ class ClientSession:
         if header.resp_uri:
             self.target_uri = header.resp_uri
         if (unsupported := check_versions(header)) is not None:
+            self._header_status = (unsupported, None)
+            self._refusing = refusals(message, unsupported)
+            self._last_word = bool(self._refusing)  # Statuses alone want no answer, whatever their version
             return [self._move(SessionAborted(f"the server speaks another version: {unsupported}"))]
         events: list[Event] = []
         if not self._judged_by_server(message, events):
@@ -232,7 +236,7 @@ class ClientSession:
             self._incoming.end_package()
         # "Next message" of the server asks for the rest of our package; any other message without Final is not all.
         asked = any(isinstance(c, Alert) and c.code == AlertCode.NEXT_MESSAGE for c in message.commands)
-        self._ask_for_more = not final and not asked
+        self._ask_for_more = not final and (not asked or self._answers.has_chunk)
         if self._answers or not self._outbox.empty or self._ask_for_more:
             self._renew_nonce(events)
             return
@@ -414,20 +418,25 @@ class ClientSession:
         self._announce(atomic, events)
 
     def _take_items(self, command: Add | Replace | Delete | Get | Copy | Exec, events: list[Event]) -> None:
-        self._interrupt(command, command.items)
+        if not command.items:
+            self._interrupt(command, ())
+            self._done(command, StatusCode.INCOMPLETE_COMMAND)
+            return
         items: list[Item] = []
+        chunks: list[tuple[int, str | None]] = []  # Status and Target of what is no whole value
         for item in command.items:
+            self._interrupt(command, (item,))
             if command.meta is not None and item.more_data:
                 item = replace(item, meta=command.meta.inherited_by(item.meta))
             whole = self._incoming.take(command.name, item)
-            if not isinstance(whole, Item):
-                self._done(command, whole, target=item.target)
-                return
-            items.append(whole)
-        if not items:
-            self._done(command, StatusCode.INCOMPLETE_COMMAND)
-            return
-        self._announce(replace(command, items=tuple(items)), events)
+            if isinstance(whole, Item):
+                items.append(whole)
+            else:
+                chunks.append((whole, item.target))
+        if items:
+            self._announce(replace(command, items=tuple(items)), events)
+        for code, target in chunks:
+            self._done(command, code, target=target)
 
     def _interrupt(self, command: Command, items: tuple[Item, ...]) -> None:
         """Something else before the last chunk: say so and forget the object."""
@@ -467,11 +476,17 @@ class ClientSession:
     def reply(self) -> bytes | None:
         """The encoded next message, `mac_header` beside it; None when the session is over and nothing may be sent.
 
+        A session that ends because the server speaks another version has one message left: the Statuses that say so,
+        to which no answer counts.
+
         Raises:
             LocalProtocolError: a command that `receive` announced has no answer.
         """
         if self._duplicate and not self.closed:
             return self._cached
+        if self._last_word and self._refusing is not None:
+            self._last_word = False
+            return self._send_refusal(self._refusing, silent=True)
         if self.closed:
             return None
         if self._challenged and self._last_refusal is not None:
@@ -510,10 +525,11 @@ class ClientSession:
         self._sent_alerts = {on_wire.cmd_id: origin for on_wire, origin in filled.carried if isinstance(origin, Alert)}
         return self._encode(filled.message)
 
-    def _send_refusal(self, statuses: list[Status]) -> bytes:
+    def _send_refusal(self, statuses: list[Status], *, silent: bool = False) -> bytes:
         self._msg_id += 1
         self._last_refusal = list(statuses)
-        return self._encode(refusal(self._outbox, self._reply_header(), self._status_of_header(), statuses))
+        header = self._reply_header(silent=silent)
+        return self._encode(refusal(self._outbox, header, self._status_of_header(), statuses))
 
     def _encode(self, message: Message) -> bytes:
         self._cached = encode(message, self._outbox.encoding)
@@ -523,14 +539,15 @@ class ClientSession:
     def _status_of_header(self) -> Status | None:
         return None if self._header is None else status_of_header(self._header, *self._header_status)
 
-    def _reply_header(self) -> SyncHdr:
+    def _reply_header(self, *, silent: bool = False) -> SyncHdr:
+        """The header of the next message; `silent`: without our credentials."""
         return SyncHdr(
             session_id=self.session_id,
             msg_id=str(self._msg_id),
             target=self.target_uri,
             source=self.device_id,
             source_name=self.account.client_name,
-            cred=self._client.cred(),
+            cred=self._client.cred(silent=silent),
             meta=Meta(max_msg_size=self.max_msg_size, max_obj_size=self.max_obj_size),
         )
 

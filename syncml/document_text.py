@@ -18,24 +18,29 @@ def plain_text(content: tuple[Content, ...]) -> str:
     """The text of an element that holds nothing else; an opaque may carry it as well.
 
     Raises:
-        MalformedMessage: an opaque that is no UTF-8.
+        MalformedMessage: an opaque that is no UTF-8, or a character that the document could not have as XML. What we
+            repeat of it, and keep, can be written in either encoding.
     """
     texts = [each for each in content if not isinstance(each, Element)]
     try:
-        return "".join(each if isinstance(each, str) else each.rstrip(b"\0").decode() for each in texts)
+        text = "".join(each if isinstance(each, str) else each.rstrip(b"\0").decode() for each in texts)
     except UnicodeDecodeError as exc:
         raise MalformedMessage("an opaque that should be text is no UTF-8") from exc
+    if not is_xml_text(text):
+        raise MalformedMessage("a character that XML has not")
+    return text
 
 
 def user_data(content: tuple[Content, ...], data_format: str | None, media_type: str | None) -> str | bytes:
     """User data as it is: text, octets, or elements that stand in it as XML text.
 
     An opaque stays octets for the Format `bin`, as a nested WBXML document and where it is no text; else it is text.
+    What XML could not carry is no text, in an opaque or in a string of WBXML.
 
     Raises:
         MalformedMessage: an opaque beside elements that is no UTF-8.
     """
-    if len(content) == 1 and isinstance(content[0], str):
+    if len(content) == 1 and isinstance(content[0], str) and is_xml_text(content[0]):
         return content[0]
     if any(isinstance(each, Element) for each in content):
         return "".join(_inline(each) for each in content)

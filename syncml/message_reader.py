@@ -41,6 +41,7 @@ from syncml.nonces import decode_nonce
 
 MAX_MESSAGE_SIZE: Final = 1024 * 1024  # octets; several times what devices announce as MaxMsgSize
 MAX_ELEMENTS: Final = 20_000
+MAX_ID: Final = 64  # characters of SessionID and MsgID, which are kept for the length of a session; ours
 MAX_DEPTH: Final = 64  # elements inside each other; a message needs about ten, a document inside Data some more
 
 ROOT: Final = "SyncML"
@@ -104,6 +105,8 @@ def _header(header: Element) -> SyncHdr:
     source = _location(header, "Source")
     if session_id is None or msg_id is None or source is None:
         raise MalformedMessage("SessionID, MsgID or Source is missing")
+    if max(len(session_id), len(msg_id)) > MAX_ID:
+        raise MalformedMessage(f"SessionID or MsgID of more than {MAX_ID} characters")
     return SyncHdr(
         ver_dtd=_text(header, "VerDTD") or "",
         ver_proto=_text(header, "VerProto") or "",

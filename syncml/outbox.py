@@ -36,12 +36,15 @@ from syncml.model import (
     Status,
     SyncHdr,
     UnknownCommand,
+    walk,
 )
 from syncml.peer_profile import DEFAULT_PROFILE, PeerProfile
 from syncml.values import as_transmitted, transmitted_size
 
 DEFAULT_PEER_SIZE: Final = 512 * 1024  # octets; used when a peer announces no MaxMsgSize
 MIN_PEER_SIZE: Final = 1024  # octets; a header with its Status needs about as much
+MIN_COMMAND: Final = 12  # octets; no command of ours takes less in either encoding
+MAX_WEIGHT: Final = 2000  # commands and Items of one message, about a dozen elements each: readers bound them, ours too
 MIN_CHUNK: Final = 64  # characters or octets; less is not worth beginning an object in this message
 
 
@@ -176,8 +179,11 @@ class Outbox:
             return Message(header=header, commands=_numbered([*base, *entries, *tail]), final=last is Ending.FINAL)
 
         def fits(entries: list[Command], last: Ending = Ending.OPEN) -> bool:
-            # What the data alone takes is known without encoding all of a large object again and again.
-            floor = sum(len(item.data or "") for entry in entries for item in items_of(entry))
+            # What they take at the least is known without encoding a large object, or the whole queue, again and again.
+            if len(entries) > 1 and sum(map(_weight, entries)) > MAX_WEIGHT:
+                return False
+            floor = MIN_COMMAND * len(entries)
+            floor += sum(len(item.data or "") for entry in entries for item in items_of(entry))
             return floor <= self.peer_size and self._size(message(entries, last)) <= self.peer_size
 
         refused = self._admit(header)
@@ -189,7 +195,7 @@ class Outbox:
             ending = Ending.OPEN
             placed = _most(placed, lambda count: fits(waiting[:count]))
         commands, room_for_more = waiting[:placed], placed >= len(self.owed)
-        whole = max(placed - len(self.owed), 0)
+        whole, said = max(placed - len(self.owed), 0), min(placed, len(self.owed))
         self._in_flight, remaining = self.queue[:whole], self.queue[whole:]
         del self.owed[:placed]
         if (
@@ -201,7 +207,8 @@ class Outbox:
             commands.append(remaining[0].piece(length))
             remaining[0] = replace(remaining[0], sent=remaining[0].sent + length)
         self.queue = remaining
-        self._stalled = bool(remaining) and room_for_more and not self._in_flight
+        # Beside one Status every admitted command fits; beside more it may just have to wait for the next message.
+        self._stalled = bool(remaining) and room_for_more and not self._in_flight and said <= 1
         filled = message(commands, ending)
         end = len(base) + len(commands)
         on_wire = filled.commands[end - len(self._in_flight) : end]
@@ -241,7 +248,7 @@ class Outbox:
             items = items_of(entry.command)
             if not all(self.takes(item) for item in items):
                 return []
-            if alone(entry.command):
+            if (len(items) <= 1 or _weight(entry.command) <= MAX_WEIGHT) and alone(entry.command):
                 return [replace(entry, admitted=True)]
             if len(items) > 1:  # commands outside Atomic and Sequence mean the same Item by Item
                 parts = [forms(replace(entry, command=_with_items(entry.command, item))) for item in items]
@@ -300,6 +307,10 @@ def _shaped(command: Command, peer: PeerProfile) -> Command:
             filled = (item if item.data is not None else replace(item, data="") for item in command.items)
             return replace(command, items=tuple(filled))
     return command
+
+
+def _weight(command: Command) -> int:
+    return sum(1 + len(items_of(each)) for each in walk((command,)))
 
 
 def items_of(command: Command) -> tuple[Item, ...]:

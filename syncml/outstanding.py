@@ -16,6 +16,8 @@ from syncml.model import Add, Alert, Command, Exec, Item, Replace, Results, Sequ
 from syncml.outbox import items_of
 from syncml.session import CommandAnswered, worst
 
+MAX_HEARD: Final = 16 * 1024 * 1024  # octets of values, and of Statuses, that are kept of the answers to one package
+STATUS_COST: Final = 256  # octets that a Status counts for
 OBJECT_INCOMPLETE: Final = StatusCode.SIZE_MISMATCH
 """What a value counts as that the device stopped taking before its last chunk, whatever it said of the chunks."""
 
@@ -28,7 +30,7 @@ class Pending:
     statuses: list[Status] = field(default_factory=list)
     chunk_statuses: list[Status] = field(default_factory=list)  # of the messages that carried a large object
     results: list[Results] = field(default_factory=list)
-    refused: int | None = None  # 413 when we could not send it, 424 when the device stopped half-way
+    refused: int | None = None  # 413 when we could not send it or hear it all, 424 when the device stopped half-way
     amid_object: bool = False  # its last message had `MoreData`
     resent: bool = False  # its object was sent a second time
 
@@ -71,6 +73,7 @@ class OutstandingPackage:
         self._sent: dict[tuple[str, str], _Sent] = {}  # (MsgID, CmdID)
         self._steps: list[_Step] = []  # still to go out
         self._kept: list[Command] = []  # commands of ours whose id is a key above
+        self._heard = 0  # octets kept of the answers
 
     def plan(self, commands: tuple[Command, ...], *, sequences: bool) -> None:
         """Take the commands of a decision. Without `sequences`, the children of a Sequence go out one by one."""
@@ -116,7 +119,7 @@ class OutstandingPackage:
     def hear_status(self, status: Status) -> bool:
         """Take a Status of the device; True when it ends an object of which chunks are left."""
         sent = self._find(status.msg_ref, status.cmd_ref, status.cmd, status.target_refs)
-        if sent is None:
+        if sent is None or not self._has_room(STATUS_COST + _octets(status.items)):
             return False
         pending = sent.pending
         (pending.chunk_statuses if sent.chunk else pending.statuses).append(status)
@@ -128,10 +131,25 @@ class OutstandingPackage:
         pending.amid_object = False
         return True
 
-    def hear_results(self, results: Results, items: tuple[Item, ...]) -> None:
-        """Take Results whose Items are whole."""
-        if items and (pending := self.asker(results)) is not None:
-            pending.results.append(replace(results, items=items))
+    def hear_results(self, results: Results, items: tuple[Item, ...]) -> bool:
+        """Take Results whose Items are whole; False when the device says more than is kept, and the command failed.
+
+        A device may repeat itself, and go on for as many messages as a session can have.
+        """
+        pending = self.asker(results)
+        if not items or pending is None:
+            return True
+        if not self._has_room(STATUS_COST + _octets(items)):
+            pending.refused = StatusCode.REQUEST_ENTITY_TOO_LARGE
+            return False
+        pending.results.append(replace(results, items=items))
+        return True
+
+    def _has_room(self, octets: int) -> bool:
+        if self._heard + octets > MAX_HEARD:
+            return False
+        self._heard += octets
+        return True
 
     def asker(self, results: Results) -> Pending | None:
         """The command these Results answer."""
@@ -203,6 +221,10 @@ def _flat(sequence: Sequence) -> Iterator[Command]:
 def _declined(pending: Pending) -> bool:
     """Whether the user said no, or nothing, to an alert: the rest of a Sequence is not executed then."""
     return any(status.cmd == Alert.__name__ and not is_success(status.code) for status in pending.statuses)
+
+
+def _octets(items: tuple[Item, ...]) -> int:
+    return sum(len(item.data or "") for item in items)
 
 
 def _uris(command: Command) -> list[str]:

@@ -93,6 +93,7 @@ class ServerSession:
         self._peer_msg_id: str | None = None
         self._peer_proof = Proof()  # of the last message
         self._seen: set[str] = set()  # MsgIDs of the device
+        self._named: set[str] = set()  # CmdIDs of the message being answered
         self._duplicate = False
         self._cached: bytes | None = None  # answer to the last message; None: it is still being made
         self._header: SyncHdr | None = None  # of the message being answered
@@ -158,6 +159,7 @@ class ServerSession:
         self._duplicate, self._cached, self._refusing = False, None, None
         self._peer_msg_id, self._peer_proof = header.msg_id, proof
         self._seen.add(header.msg_id)
+        self._named = set()
         self._header = header
         if (unsupported := check_versions(header)) is not None:
             return self._refuse_version(message, unsupported)
@@ -283,8 +285,9 @@ class ServerSession:
                 self._note(command, StatusCode.COMMAND_NOT_ALLOWED)
 
     def _is_named(self, command: Command) -> bool:
-        taken = {status.cmd_ref for status in self._outbox.owed if status.msg_ref == self._peer_msg_id}
-        return bool(command.cmd_id) and command.cmd_id not in taken
+        taken = command.cmd_id in self._named
+        self._named.add(command.cmd_id)
+        return bool(command.cmd_id) and not taken
 
     def _note(self, command: Command, code: int) -> None:
         if self._header is not None:
@@ -314,26 +317,30 @@ class ServerSession:
 
     def _take_news(self, alert: Alert, events: list[Event]) -> None:
         """A client event or generic alert; the data of one may be a large object."""
-        if any(item.more_data for item in alert.items) and self._incoming.interrupted_by(alert.name, alert.items):
-            self._interrupted.append(self._incoming.interrupt())
         items: list[Item] = []
+        chunks: list[int] = []
         for item in alert.items:
+            if item.more_data and self._incoming.interrupted_by(alert.name, (item,)):
+                self._interrupted.append(self._incoming.interrupt())
             whole = self._incoming.take(alert.name, item)
-            if not isinstance(whole, Item):
-                self._note(alert, whole)
-                return
-            items.append(whole)
-        self._note(alert, StatusCode.OK if items else StatusCode.INCOMPLETE_COMMAND)
+            if isinstance(whole, Item):
+                items.append(whole)
+            else:
+                chunks.append(whole)
+        if items or not chunks:
+            self._note(alert, StatusCode.OK if items else StatusCode.INCOMPLETE_COMMAND)
+        for code in chunks:
+            self._note(alert, code)
         if items:
             events.append(AlertReceived(replace(alert, items=tuple(items))))
 
     def _take_results(self, results: Results) -> None:
         if self._package.asker(results) is None:
             return
-        if self._incoming.interrupted_by(results.name, results.items):
-            self._interrupted.append(self._incoming.interrupt())
         items: list[Item] = []
         for item in results.items:
+            if self._incoming.interrupted_by(results.name, (item,)):
+                self._interrupted.append(self._incoming.interrupt())
             if results.meta is not None and item.more_data:
                 item = replace(item, meta=results.meta.inherited_by(item.meta))
             whole = self._incoming.take(results.name, item)
@@ -341,7 +348,8 @@ class ServerSession:
                 items.append(whole)
             else:
                 self._note(results, whole)  # 200 of Results is never said, everything else is
-        self._package.hear_results(results, tuple(items))
+        if not self._package.hear_results(results, tuple(items)):
+            self._note(results, StatusCode.REQUEST_ENTITY_TOO_LARGE)
 
     def _settle(self, message: Message, events: list[Event]) -> None:
         """After all commands: is the device's package complete, and is it our turn?"""

@@ -42,8 +42,8 @@ class CommandAnswered:
     """The device's answer to one command of ours; `command` is the object the policy gave.
 
     `code` is the worst of the command, its Items and, in an Atomic or Sequence, its children, whose Statuses and
-    Results are here too. 413 with no Status is our own refusal to send more than the device takes; 500 with no Status
-    means that the device has finished its package without one.
+    Results are here too. 413 that no Status says is our own refusal, to send more than the device takes or to keep more
+    than we do; 500 with no Status means that the device has finished its package without one.
     """
 
     command: Command

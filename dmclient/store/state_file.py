@@ -6,8 +6,11 @@ no MCIM secret ever comes here.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -66,3 +69,29 @@ class StateFile:
                 os.close(directory)
         except OSError as error:
             raise StoreError(f"device state {self._path}: {error.strerror}") from error
+
+
+@contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Keep other processes from the state file at `path`: each would write over what the other must not forget.
+
+    The lock goes with the process, however it ends; the empty file beside the state stays.
+
+    Raises:
+        StoreError: another process has it, or the lock cannot be made.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StoreError(f"device state {path}: {error.strerror}") from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise StoreError(
+                f"device state {path}: another process works with it", hint="end it, or use another state_dir"
+            ) from error
+        yield
+    finally:
+        os.close(descriptor)

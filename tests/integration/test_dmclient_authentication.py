@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 
 from dmclient.dm_account import client_account, store_nonce, write_account
-from dmclient.http_transport import HttpAnswer, HttpTransport, TransportFailed
+from dmclient.http_transport import HttpAnswer, HttpTransport, ServerNotAuthenticated, TransportFailed
 from dmclient.management_session import SessionFailed, SessionSettings, run_session
 from mo_definitions.standard import CLCRED, SRVCRED, AccountNode
 from syncml.bootstrap.profile import DmCredentials
@@ -233,3 +233,53 @@ async def test_an_answer_in_the_other_encoding_is_understood(tmp_path, encoding)
     )
     assert (report.failure, report.commands) == ("", 1)
     assert dpf.urls[0] == DPF_URL
+
+
+async def test_resp_uri_may_not_lead_away_from_the_only_proof(tmp_path):
+    """OMA-TS-DM_Security-V1_2 §5.3: where TLS alone says who the server is, every message goes over TLS, whatever the
+    transport would do for a test."""
+    dpf = dpf_with(AuthType.MD5)
+    dpf.server_uri = "http://dpf.example/dm"
+    device, _ = make_device(tmp_path)
+    write_account(device.tree, replace(profile_of(AuthType.MD5), server=None))
+    with pytest.raises(ServerNotAuthenticated, match="RespURI"):
+        await run_session(device, DPF, dpf, SessionSettings(), step="7")
+    assert dpf.urls == [DPF_URL]
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+async def test_a_server_of_another_version_is_told_so(tmp_path, arrives):
+    """OMA-TS-SyncML_RepPro-V1_2 §10: the Statuses with 505 are the device's last message; what answers them, or
+    whether they arrive at all, changes nothing."""
+    dpf = dpf_with(AuthType.MD5)
+    heard = []
+
+    class Older:
+        async def post(self, url, body, encoding, mac=None) -> HttpAnswer:
+            heard.append(decode(body, encoding))
+            if len(heard) > 1 and not arrives:
+                raise TransportFailed("gone")
+            answer = await dpf.post(url, body, encoding, mac)
+            message = decode(answer.body, encoding)
+            older = replace(message, header=replace(message.header, ver_dtd="1.1"))
+            return replace(answer, body=encode(older, encoding))
+
+    report = await run_session(device_with(tmp_path, AuthType.MD5), DPF, Older(), SessionSettings(), step="7")
+    assert "another version: 505" in report.failure
+    assert (report.commands, len(heard)) == (0, 2)
+    assert {each.code for each in heard[1].commands} == {505}
+
+
+UNSENDABLE = {"a line end": "device\n1", "too long": "d" * 2000}
+
+
+@pytest.mark.parametrize("name", UNSENDABLE.values(), ids=UNSENDABLE)
+async def test_a_user_name_that_no_header_carries_fails_the_session_alone(tmp_path, name):
+    """XC-066: a server may Replace its AAuthName; one that x-syncml-hmac has no way to say ends the session, and not
+    the device that listens for the next."""
+    device = device_with(tmp_path, AuthType.MAC)
+    device.tree.nodes.change(("DMAcc", "1", "AppAuth", "1", "AAuthName"), value=name)
+    dpf = dpf_with(AuthType.MAC)
+    with pytest.raises(SessionFailed, match="cannot be sent"):
+        await run_session(device, DPF, dpf, SessionSettings(), step="7")
+    assert dpf.urls == []

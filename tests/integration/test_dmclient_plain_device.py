@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from actor_runtime.errors import ConfigError
+from actor_runtime.errors import ConfigError, StoreError
 from actor_runtime.trail import Trail
 from dmclient import cli, cli_common
 from dmclient.alerts import PendingAlert
@@ -16,6 +16,7 @@ from dmclient.config import ClientSettings
 from dmclient.dm_sessions import SessionStatus, open_dm_device, run_sessions, sessions_over_http
 from dmclient.http_transport import TransportFailed
 from dmclient.management_session import SessionSettings, run_session
+from dmclient.store.state_file import exclusive
 from syncml.model import Exec, Get, Item
 from syncml.policy import Continue, Decision, Finish
 from syncml.session import AlertReceived, CommandAnswered
@@ -185,8 +186,7 @@ async def test_an_account_that_is_not_there(tmp_path):
         await sessions_over_http(made, open_dm_device(made, Trail("M2ME"), now=Clock()), "nobody")
 
 
-def test_the_command_line(tmp_path):
-    """`dmclient session`: exit status 1 when nobody listens; no manufacture, no roots, no network are needed."""
+def configured(tmp_path: Path) -> str:
     account(tmp_path)
     (tmp_path / "m2me.toml").write_text(f"""m2me_id = "{DEVICE_ID}"
 state_dir = "{tmp_path}"
@@ -197,6 +197,27 @@ url = "https://127.0.0.1:1/dm"
 client_secret_file = "{tmp_path / "client"}"
 server_auth = "none"
 """)
-    result = CliRunner().invoke(cli.app, ["--config", str(tmp_path / "m2me.toml"), "session", "--json"])
+    return str(tmp_path / "m2me.toml")
+
+
+def test_the_command_line(tmp_path):
+    """`dmclient session`: exit status 1 when nobody listens; no manufacture, no roots, no network are needed."""
+    result = CliRunner().invoke(cli.app, ["--config", configured(tmp_path), "session", "--json"])
     assert result.exit_code == 1
     assert '"result": "unreachable"' in result.output
+
+
+@pytest.mark.parametrize("command", [["session"], ["listen", "--plain"]], ids=lambda command: command[0])
+def test_one_process_at_a_time_has_the_state(tmp_path, command):
+    """REQ-10: two processes would write nonces and calls over each other. The second is refused before it reads
+    anything, and as soon as the first has ended, however it did, the next may go on."""
+    config = configured(tmp_path)
+    state = tmp_path / "dm-device.state"
+    with exclusive(state):
+        result = CliRunner().invoke(cli.app, ["--config", config, *command])
+        assert isinstance(result.exception, StoreError)
+        assert "another process" in str(result.exception)
+        assert not state.exists()
+    assert CliRunner().invoke(cli.app, ["--config", config, "session"]).exit_code == 1
+    with exclusive(state):
+        assert state.exists()

@@ -8,7 +8,7 @@ import pytest
 
 from dmclient.bootstrap_receiver import BootstrapReceiver, Verdict
 from dmclient.calls import Call, CallQueue
-from dmclient.dm_account import DM_ACC, client_account, server_ids, server_secret
+from dmclient.dm_account import DM_ACC, client_account, server_ids, server_secret, write_account
 from mo_definitions import check_tree, load
 from syncml.bootstrap import (
     AppAddress,
@@ -32,9 +32,10 @@ from syncml.bootstrap import (
 from syncml.bootstrap.dm_profile import account_node, protect_message
 from syncml.codec import Encoding, encode
 from syncml.codes import AuthType, MediaType
-from syncml.model import Add, Item, Message, Meta, SyncHdr
+from syncml.model import Add, Atomic, Delete, Item, Message, Meta, SyncHdr
 from syncml.tnds import Tnds, encode_tnds
 from tests.support_dmclient import DEVICE_ID, DPF, DPF_URL, OTHER, SECRET, bootstrap_profile, make_device
+from tests.support_executor import Commands
 
 IMSI = "001010123456789"
 SECRETS = BootstrapSecrets(pin=SECRET, imsi=IMSI)
@@ -304,3 +305,35 @@ def test_a_card_that_is_none(device, document):
     receiver_of(device).card(encode_cp(CARD_DOCUMENT))
     assert receiver_of(device).card(document) is Verdict.REFUSED
     assert server_ids(device.tree.nodes) == (DPF, OTHER)
+
+
+def acls(device) -> str:
+    return " ".join(str(node.acl) for node in device.tree.nodes.nodes.values() if node.acl)
+
+
+@pytest.mark.parametrize("well", [True, False], ids=["done", "rolled back"])
+def test_a_server_that_deletes_its_account_is_forgotten(device, well):
+    """OMA-TS-DM_TND-V1_2 §7.7.1.4: its identifier leaves every ACL with the account, so that nobody comes back into its
+    rights under the same name; a failed Atomic takes that back, too."""
+    write_account(device.tree, bootstrap_profile())
+    commands = Commands(device.tree, DPF)
+    before = acls(device)
+    assert DPF in before
+    delete = Delete(cmd_id="2", items=(Item(target="./DMAcc/1"),))
+    if well:
+        assert commands.execute(delete)[0].code == 200
+        assert DPF not in acls(device)
+        assert server_ids(device.tree.nodes) == ()
+    else:
+        missing = Delete(cmd_id="3", items=(Item(target="./DMAcc/none"),))
+        assert commands.execute(Atomic(cmd_id="1", commands=(delete, missing)))[0].code == 507
+        assert acls(device) == before
+        assert server_ids(device.tree.nodes) == (DPF,)
+
+
+def test_a_new_bootstrap_keeps_what_others_granted(device):
+    """OMA-TS-DM_Bootstrap-V1_2 §5: an account that is renewed is not removed; its server keeps its rights elsewhere."""
+    write_account(device.tree, bootstrap_profile())
+    before = acls(device)
+    write_account(device.tree, bootstrap_profile())
+    assert acls(device) == before

@@ -145,7 +145,7 @@ ATOMIC = {
     "XC-057 Get inside": ((add(2, "a"), get(3, "./Test/leaf")), [("1", 507), ("2", 216), ("3", 500)]),
     "XC-057 nested": (
         (Atomic(cmd_id="2", commands=(add(3, "a"),)), Sequence(cmd_id="4", commands=(add(5, "b"),))),
-        [("1", 507), ("2", 500), ("4", 215), ("5", 215)],
+        [("1", 507), ("2", 500), ("3", 215), ("4", 215), ("5", 215)],
     ),
     "Exec inside": (
         (Exec(cmd_id="2", items=(item("./M2MMobj/Registration/Renew"),)),),
@@ -179,6 +179,19 @@ def test_atomic_with_a_container_and_its_package_rolls_back(device, executor):
     before = dict(device.tree.nodes.nodes)
     results = executor.execute(Atomic(cmd_id="1", commands=children))
     assert [result.code for result in results] == [507, 216, 216, 405]
+    assert device.tree.nodes.nodes == before
+
+
+@pytest.mark.parametrize("group", [Sequence, Atomic])
+@pytest.mark.parametrize("inner", [Add, Replace])
+def test_a_chunk_inside_a_group_is_no_value(device, executor, group, inner):
+    """OMA-TS-DM_Protocol-V1_2 §7: a group never spans messages, so a large object in one is incomplete (412)."""
+    chunk = Item(target="./Test/new" if inner is Add else "./Test/leaf", meta=TEXT, data="half of it", more_data=True)
+    before = dict(device.tree.nodes.nodes)
+    results = executor.execute(group(cmd_id="1", commands=(inner(cmd_id="2", items=(chunk,)), add(3, "after"))))
+    sequence = group is Sequence
+    assert [each.code for each in results] == ([200, 412, 200] if sequence else [507, 412, 215])
+    device.tree.nodes.remove((*FREE, "after"))
     assert device.tree.nodes.nodes == before
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dmclient.management_tree import MAX_NODES, ManagementTree
+from dmclient.management_tree import MAX_NODES, ManagementTree, Place
 from dmclient.nodes import Node, TreeRefusal
 from dmclient.objects.m2m import M2M
 from dmclient.objects.m2msim import M2MSIM
@@ -355,6 +355,41 @@ def test_a_server_cannot_fill_the_device(device):
     for index in range(MAX_NODES - len(device.tree.nodes.nodes)):
         device.tree.nodes.nodes[(*FREE, f"n{index}")] = Node(format=Format.CHR)
     assert code_of(device, DPF, "add", "./Test/last", TEXT) == 420
+
+
+def test_values_cannot_fill_the_device_either(device, monkeypatch):
+    """OMA-TS-DM_RepPro-V1_2 §10: 420 for what goes beyond the room for values, by Add, Replace or Copy; what shrinks
+    always fits."""
+    used = sum(len(node.value) + len(node.type) for node in device.tree.nodes.nodes.values())
+    monkeypatch.setattr("dmclient.tree_transaction.MAX_STORED", used + 100)
+    long = Content(format="chr", type="text/plain", value="v" * 60)
+    assert code_of(device, DPF, "add", "./Test/a", long) == 200
+    assert code_of(device, DPF, "add", "./Test/b", long) == 420
+    assert code_of(device, DPF, "add", "./Test/b", TEXT) == 200
+    assert code_of(device, DPF, "replace", "./Test/b", long) == 420
+    assert code_of(device, DPF, "copy", "./Test/b", Content(value="./Test/a")) == 420
+    assert code_of(device, DPF, "replace", "./Test/a", TEXT) == 200
+    assert code_of(device, DPF, "replace", "./Test/b", long) == 200
+
+
+def test_an_acl_has_a_bound(device):
+    """An ACL is kept for every node: 413 beyond the device's bound."""
+    assert code_of(device, DPF, "add", "./Test/n", NODE) == 200
+    servers = "+".join(f"s{number}" for number in range(2000))
+    assert code_of(device, DPF, "replace", "./Test/n?prop=ACL", Content(value=f"Get={servers}")) == 413
+    assert code_of(device, DPF, "replace", "./Test/n?prop=ACL", Content(value="Get=*")) == 200
+
+
+def test_what_exists_is_said_to_exist_even_where_no_more_fit(monkeypatch):
+    """XC-042: 418 for a node that is there, also when its place takes no more of the kind (405)."""
+    tree = ManagementTree(now=Clock())
+    tree.free_area(FREE)
+    tree.nodes.change(FREE, acl=Acl.parse("Add=*"))
+    monkeypatch.setattr("dmclient.management_tree.FREE_PLACE", Place(maximum=1))
+    device = DeviceTree(tree=tree, m2m=None, m2msim=None, tre=None, clock=None)
+    assert code_of(device, DPF, "add", "./Test/a", TEXT) == 200
+    assert code_of(device, DPF, "add", "./Test/a", TEXT) == 418
+    assert code_of(device, DPF, "add", "./Test/b", TEXT) == 405
 
 
 @pytest.mark.parametrize("name", ["M2MMobj", "M2MSIMMobj", "DevInfo", "DevDetail"])

@@ -109,6 +109,7 @@ ANSWERS = {
     "XC-075 default that is none": (alert(1101, "MAXDT=1&DR=maybe", "?"), [None], 408, ()),
     "XC-075 default text": (alert(1102, "MAXDT=1&DR=Joe", "?"), [None], 200, ("Joe",)),
     "XC-075 default text too long": (alert(1102, "MAXDT=1&DR=Joe&MAXLEN=2", "?"), [None], 408, ()),
+    "XC-075 default text that no message can carry": (alert(1102, "MAXDT=1&DR=a%01", "?"), [None], 408, ()),
     "XC-075 default choice": (alert(1103, "MAXDT=1&DR=2", "?", "a", "b"), [None], 200, ("2",)),
     "XC-075 default out of range": (alert(1103, "MAXDT=1&DR=3", "?", "a", "b"), [None], 408, ()),
     "XC-075 default choices": (alert(1104, "MAXDT=1&DR=2-1", "?", "a", "b"), [None], 200, ("2", "1")),

@@ -346,6 +346,28 @@ def test_many_commands_are_cut_without_encoding_all_of_them_each_time(monkeypatc
     assert encoded < 10 * 10 * 4096
 
 
+def test_a_long_queue_of_commands_without_data_is_not_encoded_for_every_message(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Pitfalls §5: the same for many small commands, of which most wait for a later message."""
+    encoded = 0
+
+    def counted(message: Message, encoding: Encoding) -> bytes:
+        nonlocal encoded
+        octets = encode(message, encoding)
+        encoded += len(octets)
+        return octets
+
+    outbox = Outbox(Encoding.WBXML, PeerProfile(name="t", max_msg_size=2048))
+    outbox.put(*(Delete(items=(Item(target=f"./A/{number}"),)) for number in range(3000)))
+    filled(outbox)
+    monkeypatch.setattr("syncml.outbox.encode", counted)
+    for _ in range(10):
+        filled(outbox)
+    assert outbox.queue
+    assert encoded < 10 * 20 * 2048
+
+
 @given(st.integers(0, 3000), st.integers(0, 3000))
 def test_searches_find_the_largest(limit: int, largest: int) -> None:
     for search in (_most, _longest):
@@ -401,6 +423,19 @@ def test_a_command_that_had_a_message_to_itself_and_did_not_fit_is_refused() -> 
     second = outbox.fill(header, None, Ending.FINAL)
     assert (second.refused, second.carried) == ((command,), ())
     assert outbox.empty
+
+
+def test_a_command_waits_for_the_statuses_in_front_of_it() -> None:
+    """OMA-TS-DM_Protocol-V1_2 §7: what does not fit beside many Statuses goes out in the next message, whole, and is
+    not refused."""
+    outbox = Outbox(Encoding.XML, PeerProfile(name="t", max_msg_size=1500))
+    long = Delete(items=(Item(target="./A/" + "x" * 600),))
+    outbox.put(long)
+    outbox.owed = [Status(msg_ref="1", cmd_ref=str(number), cmd="Alert", code=200) for number in range(8)]
+    first, second = (outbox.fill(HEADER, None, Ending.FINAL) for _ in range(2))
+    assert ({each.name for each in first.message.commands}, first.message.final) == ({"Status"}, False)
+    assert ([each.name for each in second.message.commands], second.message.final) == (["Delete"], True)
+    assert (first.refused, second.refused) == ((), ())
 
 
 @pytest.mark.parametrize("encoding", Encoding)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -569,6 +571,7 @@ OPAQUES: dict[str, tuple[bytes, str | bytes]] = {
     "chr with a NUL at its end": (message_with_data(b"a\0", format="chr"), "a"),
     "chr that is no text": (message_with_data(b"\xff", format="chr"), b"\xff"),
     "chr with a NUL inside": (message_with_data(b"a\0b", format="chr"), b"a\0b"),
+    "chr with a character that XML has not": (message_with_data("a\x01", format="chr"), b"a\x01"),
     "no Format": (message_with_data(b"text"), "text"),
     "int": (message_with_data(b"7", format="int"), "7"),
     "b64 as Base64 text": (message_with_data(b"QQ==", format="b64"), "QQ=="),
@@ -708,6 +711,35 @@ FORMS = {
 def test_forms_of_a_nonce(nonce: bytes, forms: tuple[bytes, ...]) -> None:
     """Pitfalls §3: hashed decoded, undecoded, or decoded once too often."""
     assert nonce_forms(nonce) == forms
+
+
+IDS: dict[str, Callable[[str], Message]] = {
+    "LocURI": lambda text: Message(header=HEADER, commands=(add(target=text),)),
+    "MsgID": lambda text: Message(header=replace(HEADER, msg_id=text)),
+    "SessionID": lambda text: Message(header=replace(HEADER, session_id=text)),
+    "Source": lambda text: Message(header=replace(HEADER, source=text)),
+    "CmdID": lambda text: Message(header=HEADER, commands=(Get(cmd_id=text),)),
+    "Correlator": lambda text: Message(header=HEADER, commands=(Exec(cmd_id="1", correlator=text),)),
+    "Type": lambda text: Message(header=HEADER, commands=(add(meta=Meta(type=text)),)),
+}
+
+
+@pytest.mark.parametrize("made", IDS.values(), ids=IDS)
+@pytest.mark.parametrize("text", ["a\x01", "\x1b[2J", "\ufffe", "\x0b1"])
+def test_wbxml_says_nothing_that_xml_could_not(made: Callable[[str], Message], text: str) -> None:
+    """XS-037, OMA-TS-SyncML_RepPro-V1_2 §8: WBXML is a form of XML. What a peer gets repeated, and what is kept, can
+    be written in either encoding, so a character that XML has not is refused at once and not when it goes out."""
+    with pytest.raises(MalformedMessage):
+        decode(encode(made(text), Encoding.WBXML), Encoding.WBXML)
+
+
+@pytest.mark.parametrize("name", ["SessionID", "MsgID"])
+@pytest.mark.parametrize("encoding", Encoding)
+def test_ids_of_the_header_have_a_bound(name: str, encoding: Encoding) -> None:
+    """REQ-11: they are kept for the length of a session."""
+    assert decode(encode(IDS[name]("7" * 64), encoding), encoding)
+    with pytest.raises(MalformedMessage):
+        decode(encode(IDS[name]("7" * 65), encoding), encoding)
 
 
 def test_nul_cannot_be_written() -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from syncml.auth import Credentials, md5_data
+from syncml.client_session import CommandResult
 from syncml.codec import Encoding, decode
 from syncml.codes import AlertCode, AuthType, Format
 from syncml.model import (
@@ -24,6 +25,7 @@ from syncml.model import (
     Results,
     Status,
     SyncHdr,
+    UnknownCommand,
 )
 from syncml.policy import Continue, Decision, Finish
 from syncml.server_session import ServerSession
@@ -582,3 +584,56 @@ def test_account_of_the_tests_is_the_one_the_credentials_are_for() -> None:
         nonce=SERVER_ACCOUNT.client_nonce,
     )
     assert account.accepts(GOOD)
+
+
+def test_what_a_device_says_of_one_package_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """REQ-11: a device may repeat Results (pitfalls §2) and never end its package; what is kept of that does not grow.
+    Beyond it Results get 413, and the command has failed."""
+    monkeypatch.setattr("syncml.outstanding.MAX_HEARD", 4096)
+    device = Device()
+    sent = device.open(get("./A"), get("./B"))
+    first, second = (command.cmd_id for command in sent.commands if isinstance(command, Get))
+    value = "v" * 1000
+    accepted = []
+    for number in range(10):
+        ref = first if number < 2 else second
+        found = Results(cmd_id="9", msg_ref="1", cmd_ref=ref, items=(Item(source="./A", data=value),))
+        _, answer = device.say(replace(OK, cmd_id="8"), found, final=False)
+        accepted.append([each.code for each in answer.commands if isinstance(each, Status) and each.cmd == "Results"])
+    assert accepted == [[], [], []] + 7 * [[413]]
+    many = tuple(
+        Status(cmd_id=str(number), msg_ref="1", cmd_ref=first, cmd="Get", code=200) for number in range(10, 500)
+    )
+    events, _ = device.say(*many, decision=Finish())
+    one, two = answers(events)
+    assert (one.code, len(one.results), two.code) == (200, 2, 413)
+    assert len(one.statuses) < 16
+
+
+@pytest.mark.parametrize("proved", [True, False], ids=["the device", "a stranger"])
+def test_our_answer_to_very_many_commands_can_be_read(proved: bool) -> None:
+    """REQ-11, XS-007: every command gets its Status, as many to a message as a reader like ours takes."""
+    device = Device()
+    many = tuple(UnknownCommand(cmd_id=str(number), element="Put") for number in range(10, 8010))
+    if proved:
+        device.open(get("./A"))
+        _, answer = device.say(*many, final=False)  # `say` decodes it
+        assert not answer.final
+    else:
+        _, answer = device.say(START, *many)
+    assert set(codes(answer)) == ({200, 406} if proved else {407})
+    assert len(answer.commands) > 1000
+
+
+def test_a_list_of_very_many_nodes_goes_out_in_several_results() -> None:
+    """XC-063, pitfalls §5: one Results with an Item for each node would be more elements than a reader takes."""
+    meta = Meta(format="int", type="text/plain")
+    found = tuple(Item(source=f"./A/n{number}", meta=meta, data="1") for number in range(3000))
+
+    def execute(command: Command) -> list[CommandResult]:
+        (uri,) = (item.target for item in command.items) if isinstance(command, Get) else (None,)
+        return [CommandResult(cmd_id=command.cmd_id, code=200, target=uri, item=found[0], more_items=found[1:])]
+
+    run = pump(client_session(), server_session(max_msg_size=600_000), [Continue((get("./A?list=Struct"),))], execute)
+    (answer,) = run.answers
+    assert len(answer.values()) == 3000

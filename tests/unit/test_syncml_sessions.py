@@ -4,14 +4,29 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import product
+from time import process_time
 
 import pytest
 
+from syncml.client_session import ClientSession
 from syncml.codec import Encoding, decode, encode
 from syncml.codes import AlertCode, AuthType, Format
 from syncml.errors import CommandOutOfPhase, LocalProtocolError, RemoteProtocolError
 from syncml.large_object import Reassembly
-from syncml.model import Add, Alert, Get, Item, Message, Meta, Replace, Results, Status, SyncHdr, UnknownCommand
+from syncml.model import (
+    Add,
+    Alert,
+    Command,
+    Get,
+    Item,
+    Message,
+    Meta,
+    Replace,
+    Results,
+    Status,
+    SyncHdr,
+    UnknownCommand,
+)
 from syncml.policy import Abort, Continue, Finish
 from syncml.server_session import ServerSession, message_for_error
 from syncml.session import (
@@ -406,6 +421,40 @@ def test_other_versions(version: dict[str, str], code: int) -> None:
     assert session.closed
 
 
+VERSIONS = {
+    "VerDTD": ({"ver_dtd": "1.1"}, (get("./A"),), 505),
+    "VerProto": ({"ver_proto": "DM/1.3"}, (get("./A"), Alert(code=1101)), 513),
+    "nothing to answer": ({"ver_dtd": "1.1"}, (), None),
+}
+
+
+@pytest.mark.parametrize(("version", "commands", "code"), VERSIONS.values(), ids=VERSIONS)
+def test_a_server_of_another_version_hears_so(
+    version: dict[str, str], commands: tuple[Command, ...], code: int | None
+) -> None:
+    """OMA-TS-SyncML_RepPro-V1_2 §10: 505 or 513 for the header and for every command, of which none is executed, and
+    the session is over. The server is not authenticated, so our credentials stay here."""
+    client = client_session()
+    client.start()
+    header = SyncHdr(session_id="2F", msg_id="1", target=DEVICE, source=SERVER_URI, **version)
+    numbered = tuple(replace(command, cmd_id=str(number)) for number, command in enumerate(commands, start=2))
+    ok = Status(cmd_id="1", msg_ref="1", cmd_ref="0", cmd="SyncHdr", code=212)
+    events = client.receive(Message(header=header, commands=(ok, *numbered), final=True), NOW)
+    assert [type(event) for event in events] == [SessionAborted]
+    assert client.closed
+    raw = client.reply()
+    if code is None:
+        assert raw is None
+        return
+    assert raw is not None
+    said = decode(raw, Encoding.XML)
+    statuses = [(each.cmd_ref, each.code) for each in said.commands if isinstance(each, Status)]
+    assert statuses == [("0", code), *((command.cmd_id, code) for command in numbered)]
+    assert len(statuses) == len(said.commands)
+    assert (said.final, said.header.cred, client.mac_header) == (True, None, None)
+    assert client.reply() is None
+
+
 def test_messages_of_others_and_after_the_end_are_refused() -> None:
     session = authenticated()
     foreign = message()
@@ -474,6 +523,103 @@ def test_interrupted_object_is_reported_and_forgotten() -> None:
     assert raw is not None
     alerts = [c for c in decode(raw, Encoding.XML).commands if isinstance(c, Alert)]
     assert [alert.code for alert in alerts] == [1225]
+
+
+BEFORE_A_CHUNK = {
+    "whole, then a chunk": (("./A", "./P+"), (("./P", "def"),), [("Add", "./A"), ("Add", "./P")], [213, 200, 200]),
+    "a chunk, then something whole": (("./P+", "./A"), (), [("Add", "./A")], [200, 213]),
+}
+
+
+@pytest.mark.parametrize(("items", "then", "executed", "expected"), BEFORE_A_CHUNK.values(), ids=BEFORE_A_CHUNK)
+def test_whole_items_beside_a_chunk_are_executed(
+    items: tuple[str, ...], then: tuple[tuple[str, str], ...], executed: list[tuple[str, str]], expected: list[int]
+) -> None:
+    """OMA-TS-DM_Protocol-V1_2 §7: the last Item of a command may be the first chunk; what is whole gets its own Status.
+
+    An Item behind a chunk breaks the rule: Alert 1225 for the object, and the Item counts.
+    """
+    client = client_session(replace(CLIENT_ACCOUNT, server_auth=None))
+    client.start()
+    header = SyncHdr(session_id="2F", msg_id="1", target=DEVICE, source=SERVER_URI)
+    ok = Status(cmd_id="1", msg_ref="1", cmd_ref="0", cmd="SyncHdr", code=212)
+    first = tuple(CHUNK if each.endswith("+") else Item(target=each, data="x") for each in items)
+    messages = [Message(header=header, commands=(ok, Add(cmd_id="2", items=first)))]
+    rest = tuple(Item(target=uri, data=data) for uri, data in then)
+    if rest:
+        messages.append(
+            Message(header=replace(header, msg_id="2"), commands=(Add(cmd_id="2", items=rest),), final=True)
+        )
+    done: list[tuple[str, str]] = []
+    said: list[Command] = []
+    for message_ in messages:
+        for event in client.receive(message_, NOW):
+            if isinstance(event, CommandReceived):
+                assert isinstance(event.command, Add)
+                (item,) = event.command.items
+                done.append((event.command.name, str(item.target)))
+                client.answer(event.command, answer_all(event.command))
+        raw = client.reply()
+        assert raw is not None
+        said += decode(raw, Encoding.XML).commands
+    assert done == executed
+    statuses = [each for each in said if isinstance(each, Status) and each.cmd == "Add"]
+    assert sorted(each.code for each in statuses) == sorted(expected)
+    assert [each.target_refs for each in statuses if each.code == 213] == [("./P",)]
+    incomplete = [each for each in said if isinstance(each, Alert) and each.code == 1225]
+    assert len(incomplete) == (not rest)
+
+
+def test_whole_items_of_an_alert_beside_a_chunk_reach_the_policy() -> None:
+    """OMA-TS-DM_Protocol-V1_2 §7, §8.7: one generic alert may have several Items, the last of them in chunks."""
+    session = authenticated()
+    meta = Meta(type="org.example.log", format="chr")
+    whole, chunk = Item(source="./A", meta=meta, data="a"), Item(source="./L", meta=meta, data="b", more_data=True)
+    alert = Alert(cmd_id="3", code=1226, items=(whole, chunk))
+    events = session.receive(message(alert, msg_id="2", final=False), NOW)
+    assert [each.alert.items for each in events if isinstance(each, AlertReceived)] == [(whole,)]
+    statuses = [each for each in decode(session.reply(), Encoding.XML).commands if isinstance(each, Status)]
+    assert [each.code for each in statuses if each.cmd == "Alert"] == [200, 213]
+
+
+@pytest.mark.parametrize("unnamed", [True, False], ids=["no CmdIDs", "CmdIDs"])
+def test_many_commands_in_one_message_cost_what_they_are(unnamed: bool) -> None:
+    """REQ-11: a message full of small commands is answered in time that grows with their number, in both roles."""
+
+    def seconds(count: int, role: str) -> float:
+        commands = tuple(UnknownCommand(cmd_id="" if unnamed else str(n + 10), element="Put") for n in range(count))
+        session: ServerSession | ClientSession
+        if role == "server":
+            session, heard = authenticated(), message(*commands, msg_id="2", final=False)
+        else:
+            session = client_session(replace(CLIENT_ACCOUNT, server_auth=None))
+            session.start()
+            header = SyncHdr(session_id="2F", msg_id="1", target=DEVICE, source=SERVER_URI)
+            heard = Message(header=header, commands=commands, final=False)
+        began = process_time()
+        session.receive(heard, NOW)
+        session.reply()
+        return process_time() - began
+
+    for role in ("server", "client"):
+        few = min(seconds(500, role) for _ in range(3))
+        assert seconds(8000, role) < 16 * 8 * max(few, 0.002), role
+
+
+def test_a_chunk_is_answered_without_final_whatever_stands_beside_it() -> None:
+    """OMA-TS-DM_Protocol-V1_2 §8: no Final of ours before the server's. A server that says 1222 beside a chunk has more
+    to send, and does not only ask for the rest of our package."""
+    client = client_session(replace(CLIENT_ACCOUNT, server_auth=None))
+    client.start()
+    header = SyncHdr(session_id="2F", msg_id="1", target=DEVICE, source=SERVER_URI)
+    ok = Status(cmd_id="1", msg_ref="1", cmd_ref="0", cmd="SyncHdr", code=212)
+    commands = (ok, Alert(cmd_id="2", code=1222), Add(cmd_id="3", items=(CHUNK,)))
+    client.receive(Message(header=header, commands=commands), NOW)
+    raw = client.reply()
+    assert raw is not None
+    said = decode(raw, Encoding.XML)
+    assert not said.final
+    assert [each.code for each in said.commands if isinstance(each, Alert)] == [1222]
 
 
 def test_message_for_error() -> None:

@@ -13,7 +13,11 @@ from hypothesis import strategies as st
 from mo_definitions import DdfError, parse_ddf, parse_ddfs, read_ddf_file, shipped
 from mo_definitions.vendor_ddf import MAX_NOTES, MAX_VENDOR_SIZE
 from syncml.codes import Format
+from syncml.document import Limits
 from syncml.tree import AccessType, Scope
+from syncml.wbxml import write_document
+from syncml.wbxml.syncml_pages import TNDS_1_2
+from syncml.xml_document import read_xml
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "ddf"
 SHIPPED = Path(__file__).parents[2] / "mo_definitions" / "ddf"
@@ -38,6 +42,39 @@ def test_what_is_right_needs_no_tolerance(name):
     """A file as the specification has it is read the same by both readers, without a note."""
     octets = (SHIPPED / f"{name}.xml").read_bytes()
     assert parse_ddfs(octets) == (parse_ddf(octets),)
+
+
+def as_wbxml(octets: bytes) -> bytes:
+    octets = octets.replace(b"<MgmtTree>", b'<MgmtTree xmlns="syncml:dmddf1.2">')
+    limits = Limits(max_size=len(octets), max_depth=64, max_items=100_000)
+    return write_document(read_xml(octets, "MgmtTree", limits), TNDS_1_2)
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_wbxml_is_the_xml_it_stands_for(name, tmp_path):
+    """OMA-TS-DM_TND-V1_2 §12: a description may come as application/vnd.syncml.dmddf+wbxml."""
+    octets = (SHIPPED / f"{name}.xml").read_bytes()
+    (tmp_path / "ddf.wbxml").write_bytes(as_wbxml(octets))
+    assert read_ddf_file(tmp_path / "ddf.wbxml") == parse_ddfs(octets)
+
+
+WBXML_FAULTS = {
+    "truncated": as_wbxml(document(leaf(f"{GET}{CHR}{MIME}")))[:-1],
+    "another type of document": bytes.fromhex("02a4016a006d01"),
+    "too deep": bytes.fromhex("02010000 0002 60") + b"\x64" * 300 + b"\x01" * 301,
+    "a character that XML has not": as_wbxml(document(leaf(f"{GET}{CHR}{MIME}"))).replace(
+        b"text/plain", b"text/\x01lain"
+    ),
+    "against the content model": as_wbxml(document(leaf(f"{GET}{CHR}{MIME}<Scope><Get/></Scope>"))),
+    "version 1.0": bytes.fromhex("0001 00"),
+}
+
+
+@pytest.mark.parametrize("octets", WBXML_FAULTS.values(), ids=WBXML_FAULTS)
+def test_wbxml_that_is_refused(octets):
+    """Whatever is wrong with a file is one typed error."""
+    with pytest.raises(DdfError):
+        parse_ddfs(octets)
 
 
 def test_configuration_service_provider_style():
