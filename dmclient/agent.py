@@ -309,7 +309,7 @@ class Agent:
         try:
             async with asyncio.timeout(self._policy.attach_decision_s):
                 for attempt in range(1, self._policy.attach_attempts + 1):
-                    result = await attach(network, tre, mcim.mcim_id, device.trail)
+                    result = await attach(network, tre, mcim.mcim_id, device.trail, sho_id=mcim.sho_id)
                     if result.code is not AttachCode.NETWORK_FAILURE or attempt == self._policy.attach_attempts:
                         return result
                     await self._sleep(self._policy.delay_s(attempt))

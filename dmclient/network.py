@@ -12,6 +12,7 @@ import json
 import re
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import partial
 from typing import Any, Final, Protocol
 from urllib.parse import quote
 from uuid import UUID
@@ -58,11 +59,14 @@ class Network(Protocol):
         """POST JSON, get JSON; raises PartnerUnavailable or PartnerRefused."""
 
 
-async def attach(network: Network, tre: TrustedEnvironment, mcim_id: UUID, trail: Trail) -> AttachResult:
-    """Attach with one MCIM. Every end is a result; nothing is raised."""
+async def attach(
+    network: Network, tre: TrustedEnvironment, mcim_id: UUID, trail: Trail, *, sho_id: str = "SHO"
+) -> AttachResult:
+    """Attach with one MCIM, of that home operator. Every end is a result; nothing is raised."""
+    post = partial(_post, network, trail, sho_id)
     try:
         imsi = tre.attach_identity(mcim_id)
-        answer = await _post(network, trail, "/v1/attach", {"imsi": imsi}, "attach request")
+        answer = await post("/v1/attach", {"imsi": imsi}, "attach request")
         for _ in range(MAX_CHALLENGES):
             session = quote(str(answer.get("session", "")), safe="")
             rand, autn = _octets(answer, "rand"), _octets(answer, "autn")
@@ -70,14 +74,14 @@ async def attach(network: Network, tre: TrustedEnvironment, mcim_id: UUID, trail
             path = f"/v1/attach/{session}"
             if isinstance(response, Accepted):
                 trail.check("aka-network-authentic", True, req=("REQ-69",), step=STEP)
-                answer = await _post(network, trail, path, {"res": to_base64(response.res)}, "RES")
+                answer = await post(path, {"res": to_base64(response.res)}, "RES")
                 return _accepted(answer, trail)
             if isinstance(response, MacFailure):
                 trail.check("aka-network-authentic", False, req=("REQ-69",), step=STEP, detail="MAC failure")
-                await _post(network, trail, path, {"failure": "mac"}, "MAC failure")
+                await post(path, {"failure": "mac"}, "MAC failure")
                 return AttachResult(code=AttachCode.MAC_FAILURE, detail="the network's MAC is wrong")
             trail.note("AKA: sequence number out of range, resynchronising", step=STEP)
-            answer = await _post(network, trail, path, {"auts": to_base64(response.auts)}, "AUTS")
+            answer = await post(path, {"auts": to_base64(response.auts)}, "AUTS")
         return AttachResult(code=AttachCode.SYNC_FAILURE, detail="still out of step after one resynchronisation")
     except PartnerRefused as error:
         trail.check("aka-accepted-by-network", False, req=("REQ-69",), step=STEP, detail=error.code)
@@ -98,12 +102,14 @@ def _accepted(answer: dict[str, Any], trail: Trail) -> AttachResult:
     return AttachResult(code=AttachCode.SUCCESS, imsi_mask=shown)
 
 
-async def _post(network: Network, trail: Trail, path: str, body: dict[str, object], summary: str) -> dict[str, Any]:
+async def _post(
+    network: Network, trail: Trail, sho_id: str, path: str, body: dict[str, object], summary: str
+) -> dict[str, Any]:
     """One exchange. The trail has no body: an IMSI or a RES does not belong there."""
-    trail.message(step=STEP, direction="M2ME→SHO", summary=summary, octets=len(json.dumps(body)))
+    trail.message(step=STEP, direction=f"M2ME→{sho_id}", summary=summary, octets=len(json.dumps(body)))
     answer = await network.post(path, body)
     result = str(answer.get("result", "challenge"))[:64]
-    trail.message(step=STEP, direction="SHO→M2ME", summary=result, octets=len(json.dumps(answer)))
+    trail.message(step=STEP, direction=f"{sho_id}→M2ME", summary=result, octets=len(json.dumps(answer)))
     return answer
 
 

@@ -158,6 +158,8 @@ class HttpPartners:
         body: Mapping[str, object],
     ) -> dict[str, Any]:
         partner, step = _PARTNER_AND_STEP[type(ask)]
+        if isinstance(ask, AskPackage | TellSho):
+            partner = ask.sho_id  # there may be several
         order = ask.order_id
         self._trail.message(
             step=step, direction=f"DPF→{partner}", summary=f"POST {path}", octets=len(json.dumps(body)), order=order
@@ -242,12 +244,14 @@ class HttpPartners:
 
     async def _job(self, sho: PartnerClient, ask: AskJob) -> Outcome:
         path = f"/v1/jobs/{ask.job}"
-        self._trail.message(step="12", direction="DPF→SHO", summary=f"GET {path}", octets=0, order=ask.order_id)
+        self._trail.message(
+            step="12", direction=f"DPF→{ask.sho_id}", summary=f"GET {path}", octets=0, order=ask.order_id
+        )
         answer = await sho.get(path)
         job = _Job.model_validate(answer)
         self._trail.message(
             step="12",
-            direction="SHO→DPF",
+            direction=f"{ask.sho_id}→DPF",
             summary=f"answer to {path}: {job.state}",
             octets=len(json.dumps(answer)),
             order=ask.order_id,

@@ -15,6 +15,7 @@ from m2m_ca.directory import CaDirectory
 from m2m_demo.course import start
 from m2m_demo.device_attacks import DEVICE_ATTACKS
 from m2m_demo.errors import DemoFailed
+from m2m_demo.identity_attacks import IDENTITY_ATTACKS
 from m2m_demo.play import Play, Show
 from m2m_demo.stage import M2ME_ID, SECRET_FILE, Stage
 from mcim.certificates import Role
@@ -166,4 +167,5 @@ ATTACKS: Final[tuple[Play, ...]] = (
         refused_by="SHO offer-attested",
     ),
     *DEVICE_ATTACKS,
+    *IDENTITY_ATTACKS,
 )

@@ -74,6 +74,8 @@ def demo(
         report.reason = str(exc)
     except Interrupted as exc:
         report.reason = f"interrupted by {exc}"
+    except OSError as exc:  # a full disk, no more processes: nothing that a traceback explains better
+        report.reason = f"{exc.filename}: {exc.strerror}" if exc.filename else str(exc.strerror or exc)
     sys.exit(run.end(as_json=as_json))
 
 
@@ -221,9 +223,15 @@ def _directory(workdir: Path | None, report: Report) -> Iterator[Path]:
     except DemoFailed:
         raise
     except BaseException:
-        shutil.rmtree(temporary)
+        _remove(temporary, report)
         raise
-    shutil.rmtree(temporary)
+    _remove(temporary, report)
+
+
+def _remove(directory: Path, report: Report) -> None:
+    """Nothing is left, and nobody is told to look there."""
+    shutil.rmtree(directory, ignore_errors=True)
+    report.workdir = ""
 
 
 def main() -> None:

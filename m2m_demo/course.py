@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from m2m_demo.errors import DemoFailed
 from m2m_demo.play import Show
 from m2m_demo.processes import Process
@@ -24,10 +26,10 @@ def go_on(stage: Stage, show: Show) -> str:
     return ATTACHED
 
 
-def set_up(stage: Stage, show: Show) -> None:
+def set_up(stage: Stage, show: Show, *, subscriptions: Path | None = None) -> None:
     """Everything there is before an actor runs."""
     with show.part("setUp", "Making keys, certificates, a device and a subscription"):
-        stage.set_up()
+        stage.set_up(subscriptions=subscriptions)
 
 
 def start(stage: Stage, show: Show) -> Process:

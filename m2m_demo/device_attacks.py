@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final
 
 from m2m_demo.course import attached, start
 from m2m_demo.errors import DemoFailed
+from m2m_demo.known_subscription import KnownSubscription
+from m2m_demo.life import Life
 from m2m_demo.play import Play, Show
-from m2m_demo.secret_search import forms_of_digits, forms_of_key, search, search_files
+from m2m_demo.secret_search import search, search_files
 from m2m_demo.stage import M2ME_ID, Stage
 from m2m_demo.world import DPF_ID
 
 REFUSED: Final = 2  # exit status of a `dmclient` command
-IMSI: Final = "001017300946218"
 
 
 def provisioned(stage: Stage, show: Show, *, arrange: Callable[[], None] = lambda: None) -> None:
@@ -113,10 +113,8 @@ def _revoked(*actors: str) -> Callable[[Stage, Show], str]:
         stage.set_up()
         world = stage.world
         platform = world.home("m2me") / "certificates" / "platform.crt"
-        authority = [*world.command("m2me")[:2], "m2m_ca"]
-        revoke = [*authority, "revoke", str(world.pki), "--certificate", str(platform), "--reason", "keyCompromise"]
-        stage.supervisor.command("ca-revoke", revoke)
-        stage.supervisor.command("ca-crl", [*authority, "crl", str(world.pki)])
+        stage.authority("revoke", str(world.pki), "--certificate", str(platform), "--reason", "keyCompromise")
+        stage.authority("crl", str(world.pki))
         lists = [str(path) for path in sorted((world.pki / "crl").glob("*.crl"))]
         for actor in actors:
             stage.extra[actor] = {"crl_files": lists, "crl_required": True}
@@ -126,25 +124,8 @@ def _revoked(*actors: str) -> Callable[[Stage, Show], str]:
     return perform
 
 
-class _Subscription:
-    """One whose values are known, so that they can be looked for."""
-
-    def __init__(self) -> None:
-        self.key = secrets.token_bytes(16)
-        self.opc = secrets.token_bytes(16)
-
-    def write(self, path: Path) -> Path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"imsi,k,opc\n{IMSI},{self.key.hex()},{self.opc.hex()}\n")
-        return path
-
-    @property
-    def forms(self) -> dict[str, bytes]:
-        return forms_of_key("K", self.key) | forms_of_key("OPc", self.opc) | forms_of_digits("IMSI", IMSI)
-
-
 def _eavesdropper(stage: Stage, show: Show) -> str:
-    known, capture = _Subscription(), stage.world.root / "capture.bin"
+    known, capture = KnownSubscription(), stage.world.root / "capture.bin"
     stage.set_up(subscriptions=known.write(stage.world.root / "stock.csv"))
     provisioned(stage, show, arrange=lambda: stage.meddle("sho", "listen", capture=capture))
     with show.part("attack", "Looking for K, OPc and IMSI in what was overheard, in every form"):
@@ -159,7 +140,7 @@ def _eavesdropper(stage: Stage, show: Show) -> str:
 
 
 def _insider(stage: Stage, show: Show) -> str:
-    known = _Subscription()
+    known = KnownSubscription()
     stage.set_up(subscriptions=known.write(stage.world.root / "stock.csv"))
     provisioned(stage, show)
     with show.part("attack", "Looking for K, OPc and IMSI in all that the DPF wrote, in every form"):
@@ -199,6 +180,24 @@ def _flooded_bootstraps(stage: Stage, show: Show) -> str:
     return ""
 
 
+def _code_in_a_package(stage: Stage, show: Show) -> str:
+    """Somebody has the signing key of the home operator: his package is right in everything but what it brings."""
+    life = Life(stage, show)
+    life.begin(arrange=lambda: stage.meddle("sho", "bring-code", signer=stage.world.pki / "sho"))
+    stock = life.write_keys("second.csv")
+    stage.supervisor.command(
+        "update", stage.world.command("sho", "subscription", "update", life.mcim, "--file", str(stock))
+    )
+    with show.part("attack", "An update brings code of an algorithm for the MCIM"):
+        life.command("update", until="REFUSED")
+    life.rest()
+    show.say("The MCIM is as it was:")
+    if life.mcims() != {life.mcim: "activated"}:
+        raise DemoFailed("the MCIM is not as it was")
+    life.attach()
+    return ""
+
+
 DEVICE_ATTACKS: Final[tuple[Play, ...]] = (
     Play(
         name="replayed-package",
@@ -234,6 +233,13 @@ DEVICE_ATTACKS: Final[tuple[Play, ...]] = (
         perform=_device_token(kept=None),
         threat="T11",
         refused_by="M2ME device-token",
+    ),
+    Play(
+        name="code-in-a-package",
+        title="A package signed with the home operator's key brings code of an algorithm to run in the TRE.",
+        perform=_code_in_a_package,
+        threat="T15",
+        refused_by="M2ME algorithm",
     ),
     Play(
         name="revoked-platform",

@@ -22,8 +22,8 @@ from typing import Final
 
 from m2m_demo.errors import DemoFailed, Interrupted
 
-READY_TIMEOUT_S: Final = 30.0  # seconds until a started actor must listen
-COMMAND_TIMEOUT_S: Final = 30.0  # seconds for a command that does one thing and ends
+READY_TIMEOUT_S: Final = 60.0  # seconds until a started actor must listen, on a machine that is busy with other things
+COMMAND_TIMEOUT_S: Final = 60.0  # seconds for a command that does one thing and ends, on the same
 STOP_TIMEOUT_S: Final = 6.0  # seconds from SIGTERM to SIGKILL
 POLL_S: Final = 0.02  # seconds between looks at files and processes
 

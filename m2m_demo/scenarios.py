@@ -9,6 +9,7 @@ from m2m_demo.course import provision
 from m2m_demo.life_cycle_scenarios import LIFE_CYCLE
 from m2m_demo.play import Play
 from m2m_demo.provisioning_scenarios import PROVISIONING
+from m2m_demo.tre_scenarios import TRE_SCENARIOS
 from mcim.vocabulary import Suite
 
 FIRST: Final = Play(name="first-provisioning", title="An empty device gets its MCIM and attaches.", perform=provision)
@@ -35,4 +36,5 @@ SCENARIOS: Final[tuple[Play, ...]] = (
     ),
     *PROVISIONING,
     *LIFE_CYCLE,
+    *TRE_SCENARIOS,
 )

@@ -21,13 +21,16 @@ from m2m_demo.errors import DemoFailed
 from m2m_demo.hardware import start_hardware
 from m2m_demo.processes import POLL_S, Process, Supervisor, tail
 from m2m_demo.trace import Record, TraceReader
-from m2m_demo.world import DPF_ID, HOST, PVA_ID, RO_ID, SHO_ID, TRE_VERSION, VNO, TomlValue, World
+from m2m_demo.world import DPF_ID, HOST, PVA_ID, RO_ID, SHO2_ID, SHO_ID, TRE_VERSION, VNO, TomlValue, World
 from mcim.vocabulary import ValidationMode
 
 M2ME_ID: Final = "urn:uuid:6f1d7c1e-3b0a-4c5d-9a63-0f2d1b7c9e10"
 SECRET_FILE: Final = "bootstrap.secret"  # noqa: S105 (the name of a file)
 TOKEN_FILE: Final = "device.token"  # noqa: S105 (the name of a file)
 PROVISIONING_TIMEOUT_S: Final = 60.0  # seconds from bootstrap to the end of the device's run
+_NAMES: Final = {DPF_ID: "DPF", RO_ID: "RO", SHO_ID: "SHO", SHO2_ID: "SHO2"}
+"""Identity that a trail has → the name by which it is told."""
+
 _UNKNOWN_PORT: Final = 9  # discard: settings of a partner that does not run yet
 _HOLD_BACK: Final = timedelta(milliseconds=40)  # so that records of several files can be put in order
 
@@ -44,9 +47,10 @@ class Stage:
         self.operators: dict[str, str] = {"sho": SHO_ID}  # home operator → its id
         self.between: dict[str, str] = {}  # partner → who stands between it and the DPF
         self.registrar = False  # whether there is a registration operator, and the device begins with its PCID alone
+        self.sho_roots: Path | None = None  # that the TRE is made with; None: those of the home operators of this stage
         self.extra: dict[str, dict[str, TomlValue]] = {}  # actor → settings of its own beside the usual ones
         self._hardware: dict[str, TomlValue] = {}
-        self._reader = TraceReader(world.traces)
+        self._reader = self._new_reader()
 
     # --- cues ---------------------------------------------------------------------------------------------------------
 
@@ -100,15 +104,20 @@ class Stage:
             self._write_registrar_settings()
             self.wait_ready(self.start("ro"))
 
-    def meddle(self, partner: str, rule: str, *, loot: Path | None = None, capture: Path | None = None) -> None:
-        """Put a meddler (`m2m_demo.meddler`) between the DPF and `partner` (pva or sho), and start the DPF anew."""
+    def meddle(self, partner: str, rule: str, **files: Path) -> None:
+        """Put a meddler (`m2m_demo.meddler`) between the DPF and `partner` (pva or sho), and start the DPF anew.
+
+        Args:
+            partner: pva or sho.
+            rule: what he alters.
+            files: further options of his: loot, capture, signer.
+        """
         world = self.world
         ready = world.root / f"meddler-{partner}.json"
         argv = [
             sys.executable, "-m", "m2m_demo.meddler", "--target", self._url(partner, "partner"), "--rule", rule,
             "--tls", str(world.pki / "dpf"), "--ca", str(world.anchors("tls")), "--ready-file", str(ready),
-            *(() if loot is None else ("--loot", str(loot))),
-            *(() if capture is None else ("--capture", str(capture))),
+            *(word for option, file in files.items() for word in (f"--{option}", str(file))),
         ]  # fmt: skip
         ports = self.supervisor.wait_ready(self.supervisor.start(f"meddler-{partner}", argv), ready)
         self.ports[f"meddler-{partner}"] = ports
@@ -153,10 +162,31 @@ class Stage:
 
     def bootstrap(self, *, file: Path | None = None) -> None:
         """The DPF sends the device its DM account over UDP, or writes the message to a file."""
-        where = ("--udp", f"{HOST}:{self.ports['m2me']['bootstrap']}") if file is None else ("--file", str(file))
+        where = self._push if file is None else ("--file", str(file))
         self.supervisor.command("bootstrap", self.world.command("dpf", "bootstrap", M2ME_ID, *where))
 
+    def notify(self) -> None:
+        """The DPF calls the device with package 0."""
+        self.supervisor.command("notify", self.world.command("dpf", "notify", M2ME_ID, *self._push))
+
     # --- what the cues are made of ------------------------------------------------------------------------------------
+
+    @staticmethod
+    def certificates_in(directory: Path) -> list[str]:
+        """The options by which `dmclient` takes certificates that `m2m-ca` wrote."""
+        files = {"--platform": "platform.crt", "--attest": "attest.crt", "--chain": "chain.pem"}
+        return [word for option, name in files.items() for word in (option, str(directory / name))]
+
+    def authority(self, *arguments: str) -> str:
+        """A command of `m2m-ca`; what it prints."""
+        name = "-".join(("ca", *(each for each in arguments[:2] if each.isalpha())))
+        return self.supervisor.command(name, [sys.executable, "-m", "m2m_ca", *arguments])
+
+    def card(self, actor: str, *options: str) -> str:
+        """What the network of an actor (sho or ro) says to a card without a TRE (`m2m_demo.card`)."""
+        where = ("--network", self.url(actor, "network"), "--ca", str(self.world.anchors("tls")))
+        output = self.supervisor.command("card", [sys.executable, "-m", "m2m_demo.card", *where, *options])
+        return str(json.loads(output)["result"])
 
     def start(self, actor: str, command: str = "serve") -> Process:
         """Start a server."""
@@ -185,13 +215,17 @@ class Stage:
         return found
 
     def new_records(self, *, all_of_them: bool = False) -> list[Record]:
-        """What the trails have to tell since the last call."""
-        return self._reader.read(None if all_of_them else datetime.now(UTC) - _HOLD_BACK)
+        """What the trails have to tell since the last call, with a name of its own for each party."""
+        records = self._reader.read(None if all_of_them else datetime.now(UTC) - _HOLD_BACK)
+        return [each.renamed(_NAMES) for each in records]
 
     def forget_traces(self) -> None:
         """From here on, `new_records` tells only what is new; also after a device was put back as new."""
-        self._reader = TraceReader(self.world.traces)
+        self._reader = self._new_reader()
         self._reader.read()
+
+    def _new_reader(self) -> TraceReader:
+        return TraceReader(self.world.traces, {self.world.trace("sho2"): {"SHO": "SHO2"}})
 
     def follow(
         self, tell: Callable[[list[Record]], None], until: Callable[[], bool], timeout_s: float = PROVISIONING_TIMEOUT_S
@@ -218,6 +252,11 @@ class Stage:
 
     def _url(self, actor: str, listener: str) -> str:
         return f"https://{HOST}:{self.ports.get(actor, {}).get(listener, _UNKNOWN_PORT)}"
+
+    @property
+    def _push(self) -> tuple[str, str]:
+        """Where pushes to the device go, for a command of the DPF."""
+        return "--udp", f"{HOST}:{self.ports['m2me']['bootstrap']}"
 
     @property
     def _request(self) -> Path:
@@ -251,11 +290,9 @@ class Stage:
 
     def _install(self, certificates: Path) -> list[str]:
         return self.world.command(
-            "m2me", "install-certificates",
-            "--platform", str(certificates / "platform.crt"),
-            "--attest", str(certificates / "attest.crt"),
-            "--chain", str(certificates / "chain.pem"),
-            "--sho-anchors", str(self.world.anchors("sho")),
+            "m2me", "install-certificates", *self.certificates_in(certificates),
+            "--sho-anchors", str(self.sho_roots or self.world.anchors("sho")),
+            "--supplier-anchors", str(self.world.anchors("manufacturer")),
         )  # fmt: skip
 
     def write_server_settings(self) -> None:

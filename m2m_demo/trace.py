@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ class Record:
 
     ts: datetime  # UTC
     seq: int  # of that actor
-    actor: str  # M2ME, DPF, SHO, PVA
+    actor: str  # M2ME, DPF, SHO, SHO2, PVA, RO
     kind: str  # message, check, state, note
     step: str  # of TR 33.812 §5.1.3.7.1
     order: str | None = None
@@ -34,6 +35,11 @@ class Record:
     new: str = ""
     text: str = ""  # note
     detail: str = ""
+
+    def renamed(self, names: Mapping[str, str]) -> Record:
+        """The same with other names (old → new) for who tells it, and for the ends of a message."""
+        ends = "→".join(names.get(end, end) for end in self.direction.split("→")) if self.direction else ""
+        return replace(self, actor=names.get(self.actor, self.actor), direction=ends)
 
     @property
     def sender(self) -> str:
@@ -85,6 +91,7 @@ class TraceReader:
     """Follows several trace files."""
 
     paths: tuple[Path, ...]
+    names: Mapping[Path, Mapping[str, str]] = field(default_factory=dict)  # file → names to change in its records
     _tails: list[_Tail] = field(init=False)
     _held: list[Record] = field(init=False, default_factory=list)
 
@@ -96,7 +103,9 @@ class TraceReader:
 
         Records are written as they are made, so with `until` a moment in the past no earlier one can follow.
         """
-        self._held += [parse_record(line) for tail in self._tails for line in tail.lines()]
+        for tail in self._tails:
+            names = self.names.get(tail.path, {})
+            self._held += [parse_record(line).renamed(names) for line in tail.lines()]
         self._held.sort(key=lambda record: record.ts)  # stable: an actor's own order stays
         ready = [record for record in self._held if until is None or record.ts <= until]
         self._held = self._held[len(ready) :]

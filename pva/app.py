@@ -138,23 +138,23 @@ async def _challenge(pva: Pva, request: web.Request) -> web.Response:
 
 
 async def _validate(pva: Pva, request: web.Request) -> web.Response:
-    body = await read_body(request, ValidateBody)
+    body, client = await read_body(request, ValidateBody), _client(pva, request)
     pva.trail.message(
         step="10",
-        direction="DPF→PVA",
+        direction=f"{client}→PVA",  # a DPF, or an RO that asks before the first attach
         summary=f"evidence of {body.tre_id}, {body.mode}",
         octets=request.content_length or 0,
         order=str(body.req_id),
     )
     try:
         ticket = await pva.desk.validate(
-            body, client=_client(pva, request), now=pva.now(), key=request.headers.get("Idempotency-Key", "")
+            body, client=client, now=pva.now(), key=request.headers.get("Idempotency-Key", "")
         )
     except NotTrusted as exc:
         _log.warning("pva.not_trusted", tre_id=body.tre_id, reason=exc.reason, detail=exc.detail)
         raise ProblemError(403, "platform-not-trusted", exc.reason) from exc
     pva.trail.message(
-        step="11", direction="PVA→DPF", summary="signed ticket", octets=len(ticket), order=str(body.req_id)
+        step="11", direction=f"PVA→{client}", summary="signed ticket", octets=len(ticket), order=str(body.req_id)
     )
     return web.json_response({"ticket": ticket})
 

@@ -143,6 +143,18 @@ def test_traces_are_merged_by_time_and_an_unfinished_line_waits(tmp_path: Path) 
     assert reader.read() == []
 
 
+def test_two_of_a_kind_have_names_of_their_own(tmp_path: Path) -> None:
+    """Who tells a record is renamed by file, the ends of its message by identity."""
+    one, two = tmp_path / "sho", tmp_path / "sho2"
+    for path in (one, two):
+        path.write_text(line("SHO", "message", direction="SHO→DPF", summary="package", octets=1) + "\n")
+    records = TraceReader((one, two), {two: {"SHO": "SHO2"}}).read()
+    assert [(each.actor, each.direction) for each in records] == [("SHO", "SHO→DPF"), ("SHO2", "SHO2→DPF")]
+    attach = record("M2ME", "message", direction="M2ME→sho2.example", summary="RES", octets=1)
+    assert attach.renamed({"sho2.example": "SHO2"}).direction == "M2ME→SHO2"
+    assert record(text="a note").renamed({"": "nobody"}).direction == ""
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", "{", '{"ts": 1}', line(kind="note").replace("2026", "year")])
 def test_what_is_no_record_is_a_reason(text: str) -> None:
     with pytest.raises(BadRecord):
