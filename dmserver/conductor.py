@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import structlog
@@ -30,6 +30,7 @@ from dmserver.store.orders import (
     find_order,
     find_package,
     former_requests,
+    miss_devices,
     ongoing_order,
     orders_with_jobs,
     put_package,
@@ -50,11 +51,13 @@ STEP_OF_STATE: Final = {
     OrderState.PACKAGE_READY: "13",
     OrderState.DELIVERING: "13",
     OrderState.DELIVERED: "14",
+    OrderState.MISSING: "14",
     OrderState.REPORTED: "16",
     OrderState.CLOSED: "16",
 }
 """Where in TR 33.812 §5.1.3.7.1 a message belongs that is exchanged in this state; "9" for all others."""
 
+DEFAULT_SILENCE: Final = timedelta(days=3)
 MAX_STARTS: Final = 3  # tries to begin a session while others move its order
 
 _log = structlog.get_logger(__name__)
@@ -75,6 +78,7 @@ class Conductor:
         partners: Partners,
         rules: Rules | None,
         call_back: CallBack | None = None,
+        silence: timedelta = DEFAULT_SILENCE,
         now: Callable[[], datetime] = _utc_now,
     ) -> None:
         self._store = store
@@ -82,6 +86,7 @@ class Conductor:
         self._partners = partners
         self._rules = rules  # None: nobody is provisioned
         self._call_back = call_back  # None: devices come by themselves
+        self._silence = silence  # of a device in mid-delivery, before its home operator is told that it stays away
         self._due = asyncio.Event()
         self.now = now
 
@@ -198,11 +203,17 @@ class Conductor:
         self._due.set()
 
     async def tidy(self) -> None:
-        """One round: expire what is over, ask for packages, repeat reports nobody acknowledged, call devices."""
+        """One round of all that is due.
+
+        Expire what is over, miss devices that stay away, ask for packages, repeat reports nobody acknowledged, call.
+        """
         now = self.now()
         await self._store.write(lambda connection: expire_requests(connection, now))
         for before, order in await self._store.write(lambda connection: expire_orders(connection, now)):
             self._trail.state("order", before, order.state, step="9", order=order.order_id)
+        missed = await self._store.write(lambda connection: miss_devices(connection, now, self._silence))
+        for before, order in missed:
+            self._trail.state("order", before, order.state, step="14", order=order.order_id, detail=order.detail)
         for order in await self._store.read(lambda connection: orders_with_jobs(connection, now)):
             await self._ask_for_package(order)
         for order, brought_by in await self._store.read(_unreported):

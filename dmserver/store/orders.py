@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, delete, func, insert, or_, select, updat
 
 from dmserver.orders import ENDED, EXPIRABLE, ONGOING, Order, OrderEvent, OrderState, advance
 from dmserver.store.accounts import aware, naive
-from dmserver.store.tables import devices, orders, packages, requests, snapshots
+from dmserver.store.tables import devices, orders, packages, requests, sightings, snapshots
 from mcim.vocabulary import Container, Operation, ResultCode
 
 _TIMES: Final = ("created_at", "updated_at", "expires_at", "challenge_exp", "ticket_exp", "job_at", "call_at")
@@ -106,6 +106,34 @@ def expire_orders(connection: Connection, now: datetime) -> list[tuple[OrderStat
     return [
         (OrderState(row.state), write_order(connection, advance(_order(row), OrderEvent.EXPIRE, now))) for row in rows
     ]
+
+
+def miss_devices(connection: Connection, now: datetime, silence: timedelta) -> list[tuple[OrderState, Order]]:
+    """Move every order whose device may have the package and was not here for so long; its home operator is owed word.
+
+    Returns the state each was in, and the order now. With a receipt it is the home operator that is waited for.
+    """
+    since = naive(now - silence)
+    rows = connection.execute(
+        select(orders)
+        .outerjoin(sightings, sightings.c.device_id == orders.c.device_id)
+        .where(
+            orders.c.state.in_([OrderState.DELIVERING.value, OrderState.DELIVERED.value]),
+            orders.c.receipt.is_(None),
+            orders.c.updated_at <= since,
+            or_(sightings.c.seen_at.is_(None), sightings.c.seen_at <= since),
+        )
+        .order_by(orders.c.updated_at)
+        .limit(MAX_ROUND)
+    ).all()
+    missed = []
+    for row in rows:
+        order = _order(row)
+        detail = f"the device has not come since {order.updated_at:%Y-%m-%dT%H:%M:%SZ}"
+        after = advance(order, OrderEvent.STAY_AWAY, now, detail=detail)
+        after = dataclasses.replace(after, report_owed=True, calls=0, call_at=now)
+        missed.append((order.state, write_order(connection, after)))
+    return missed
 
 
 def fell_back(order: Order) -> bool:
