@@ -215,12 +215,14 @@ async def test_req13_orders_that_are_not_opened(
 async def test_req13_an_order_is_opened_once(dpf: Dpf, partner: TestClient[web.Request, web.Application]):
     headers = {"X-Test-Peer": SHO_ID, "Idempotency-Key": "abc"}
     first = await partner.post("/v1/orders", json=ORDER, headers=headers)
+    dpf.clock.advance(1)
     again = await partner.post("/v1/orders", json=ORDER, headers=headers)
     other = await partner.post("/v1/orders", json=ORDER, headers=headers | {"Idempotency-Key": "def"})
     assert (first.status, again.status, other.status) == (201, 201, 409)
     order_id = (await first.json())["orderId"]
     assert (await again.json())["orderId"] == order_id
     assert dpf.order(order_id).state is OrderState.OPEN
+    assert [record.order for record in dpf.records if record.kind == "state"] == [order_id]  # told once (REQ-71)
     assert (dpf.order(order_id).expires_at - NOW).total_seconds() == 60
 
 

@@ -155,6 +155,19 @@ async def test_req67_a_device_that_is_not_done_is_waited_for_again(dpf: Dpf):
     assert dpf.order(order_id).state is OrderState.REPORTED
 
 
+async def test_req67_who_has_reported_is_not_missing(dpf: Dpf):
+    """REQ-67: the receipt is here and its home operator does not answer; nothing is told of the device but that."""
+    device = StubDevice()
+    order_id = await left_alone(dpf, device, has_it=True)
+    device.provision()
+    dpf.partners.answers[TellSho] = lambda _: PartnerDown(reason="asleep")
+    await dpf.session(device, session_id="B")
+    after(dpf, 2 * DEFAULT_SILENCE)
+    await dpf.conductor.tidy()
+    assert dpf.order(order_id).state is OrderState.DELIVERED
+    assert set(told(dpf)) == {(ResultCode.SUCCESS, True)}
+
+
 async def test_req16_a_kill_between_the_steps(dpf: Dpf):
     """REQ-16: the state is on disk before anybody is told, and whoever was not told is told by the next process."""
     order_id = await left_alone(dpf, StubDevice(), has_it=True)
