@@ -49,7 +49,9 @@ from syncml.codec import Encoding, decode
 from syncml.codes import AuthType, StatusCode
 from syncml.model import Add, Command, Exec, Replace, Status, walk
 from tests import support_sho
-from tests.support_dmserver import DM_URL, Clock, Dpf, FakePartners, rules
+from tests.support_dmserver import DM_URL, Clock, Dpf
+from tests.support_dpf_pki import rules
+from tests.support_fake_partners import FakePartners
 from tests.support_operators import DPF_ID, M2ME_ID, PVA_ID, SHO_ID, TRE_ID, Pki, calling, ec_key, pem_key, running
 from tests.support_registration import tls_for
 from tests.support_validation import REFERENCES, pva_settings

@@ -43,18 +43,9 @@ from mcim.authority import Authority
 from mcim.vocabulary import Operation, ValidationMode
 from syncml.codec import Encoding, decode
 from syncml.model import Status
-from tests.support_dmserver import (
-    DM_URL,
-    DPF_ID,
-    M2ME_ID,
-    NOW,
-    SHO_ID,
-    TRE_ID,
-    Dpf,
-    StubDevice,
-    pki,
-    registration_alert,
-)
+from tests.support_dmserver import DM_URL, Dpf
+from tests.support_dpf_pki import DPF_ID, M2ME_ID, NOW, SHO_ID, TRE_ID, pki
+from tests.support_stub_device import StubDevice, registration_alert
 
 XML = "application/vnd.syncml.dm+xml"
 LIMIT = 64 * 1024

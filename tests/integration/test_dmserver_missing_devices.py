@@ -19,8 +19,10 @@ from mcim.vocabulary import ContainerState, ResultCode
 from sho.store import repository
 from syncml.model import Add, Delete
 from tests.support_chain import chain
-from tests.support_dmserver import PUSH, SHO_ID, Dpf, StubDevice, attach_alert, registration_alert
+from tests.support_dmserver import PUSH, Dpf
+from tests.support_dpf_pki import SHO_ID
 from tests.support_operators import Pki
+from tests.support_stub_device import StubDevice, attach_alert, registration_alert
 
 SECOND = timedelta(seconds=1)
 

@@ -17,7 +17,8 @@ from dmserver.orders import OrderState
 from dmserver.store import tables
 from dmserver.store.accounts import add_device, change_device, put_account, remove_device
 from dmserver.store.orders import write_order
-from tests.support_dmserver import M2ME_ID, Dpf
+from tests.support_dmserver import Dpf
+from tests.support_dpf_pki import M2ME_ID
 
 TOKEN = "a-token-of-an-operator"
 VALUE = "a value that is nobody's business"

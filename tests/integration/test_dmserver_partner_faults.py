@@ -14,7 +14,9 @@ from dmserver.asks import AskPackage, PackageLater, PartnerDown, ReportAcknowled
 from dmserver.orders import Order, OrderState
 from dmserver.registration import OrderRejected, OrderRequest, register_order
 from dmserver.store.orders import MAX_ROUND, open_order
-from tests.support_dmserver import M2ME_ID, SHO_ID, Dpf, StubDevice, registration_alert
+from tests.support_dmserver import Dpf
+from tests.support_dpf_pki import M2ME_ID, SHO_ID
+from tests.support_stub_device import StubDevice, registration_alert
 
 OTHER_DEVICE = "urn:imei:004999010640000"
 OTHER_SHO = "other.example"

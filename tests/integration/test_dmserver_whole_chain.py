@@ -16,7 +16,7 @@ from sho.store import repository, updates
 from sho.store.updates import NewValues
 from sho.subscriptions import Credential
 from tests.support_chain import OTHER_SHO, Chain, PowerCut, chain
-from tests.support_dmserver import SHO_ID
+from tests.support_dpf_pki import SHO_ID
 from tests.support_operators import Pki
 
 NEW = Credential(imsi="001010000000009", k=b"a-newer-key-of-1", opc=b"a-newer-opc-of-1")
