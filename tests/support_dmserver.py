@@ -37,15 +37,15 @@ from syncml.codes import AlertCode
 from syncml.model import Alert
 from syncml.session import CommandReceived, NonceChanged
 from syncml.wap_push import WapPush
-from tests.support_dpf_pki import DPF_ID, M2ME_ID, NOW, SHO_ID, TRE_ID, Pki, pki, rules
+from tests.support_dpf_pki import DPF_ID, M2ME_ID, NOW, PVA_ID, SHO_ID, TRE_ID, Pki, der, pki, rules
 from tests.support_fake_partners import FakePartners, package_for, ticket_for
 from tests.support_stub_device import StubDevice, alert, attach_alert, fall_back_receipt, registration_alert
 
 # The parts of others that stand here too: a test of a whole DPF needs most of them.
 __all__ = [
-    "DM_URL", "DPF_ID", "M2ME_ID", "NOW", "PUSH", "SHO_ID", "TRE_ID", "Clock", "Dpf", "FakePartners", "Pki",
-    "StubDevice", "alert", "attach_alert", "fall_back_receipt", "package_for", "pki", "registration_alert", "rules",
-    "ticket_for",
+    "DM_URL", "DPF_ID", "M2ME_ID", "NOW", "PUSH", "PVA_ID", "SHO_ID", "TRE_ID", "Clock", "Dpf", "FakePartners", "Pki",
+    "StubDevice", "alert", "attach_alert", "der", "fall_back_receipt", "package_for", "pki",
+    "registration_alert", "rules", "ticket_for",
 ]  # fmt: skip
 
 DM_URL = "https://dpf.example/dm"
