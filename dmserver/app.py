@@ -23,6 +23,7 @@ from mcim.vocabulary import Operation
 _STATUS: Final = {
     "device-unknown": 404,
     "order-ongoing": 409,
+    "key-used-for-another-order": 409,
     "too-many-orders": 429,
     "order-unknown": 404,
     "order-not-waiting": 409,
@@ -100,6 +101,7 @@ def partner_application(
         key = request.headers.get("Idempotency-Key", "")
         if len(key) > MAX_KEY:
             raise ProblemError(400, "malformed-request", "the idempotency key is too long")
+        now = conductor.now()
         try:
             order = await store.write(
                 lambda connection: register_order(
@@ -112,7 +114,7 @@ def partner_application(
                         mcim_id=body.mcim_id,
                     ),
                     lifetime_s=body.expires_in if body.expires_in is not None else limits.order_lifetime_s,
-                    now=conductor.now(),
+                    now=now,
                     idempotency_key=key or None,
                     per_day=limits.orders_per_day,
                 )
@@ -120,7 +122,8 @@ def partner_application(
         except OrderRejected as exc:
             raise ProblemError(_STATUS.get(exc.code, 400), exc.code, str(exc)) from exc
         trail.check("order-from-its-sho", True, req=("REQ-13",), step="8", detail=body.sho_id, order=order.order_id)
-        trail.state("order", "", order.state, step="8", order=order.order_id, detail=f"for {order.device_id}")
+        if order.created_at == now:  # else the answer to the call that opened it got lost
+            trail.state("order", "", order.state, step="8", order=order.order_id, detail=f"for {order.device_id}")
         conductor.wake()
         return web.json_response({"orderId": order.order_id}, status=201)
 

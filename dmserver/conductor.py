@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import structlog
@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 from actor_runtime.store import Store
 from actor_runtime.trail import Trail
 from dmserver.answers import Answers, read_answers
+from dmserver.asks import AskJob, Outcome, PartnerDown, TellSho
 from dmserver.audit import Entry, EntryKind
 from dmserver.callback import CallBack
 from dmserver.late_packages import LatePackage, PackageNotTaken, ask_for, settle_job, take_late_package
@@ -30,6 +31,7 @@ from dmserver.store.orders import (
     find_order,
     find_package,
     former_requests,
+    miss_devices,
     ongoing_order,
     orders_with_jobs,
     put_package,
@@ -50,11 +52,13 @@ STEP_OF_STATE: Final = {
     OrderState.PACKAGE_READY: "13",
     OrderState.DELIVERING: "13",
     OrderState.DELIVERED: "14",
+    OrderState.MISSING: "14",
     OrderState.REPORTED: "16",
     OrderState.CLOSED: "16",
 }
 """Where in TR 33.812 §5.1.3.7.1 a message belongs that is exchanged in this state; "9" for all others."""
 
+DEFAULT_SILENCE: Final = timedelta(days=3)
 MAX_STARTS: Final = 3  # tries to begin a session while others move its order
 
 _log = structlog.get_logger(__name__)
@@ -75,6 +79,7 @@ class Conductor:
         partners: Partners,
         rules: Rules | None,
         call_back: CallBack | None = None,
+        silence: timedelta = DEFAULT_SILENCE,
         now: Callable[[], datetime] = _utc_now,
     ) -> None:
         self._store = store
@@ -82,6 +87,7 @@ class Conductor:
         self._partners = partners
         self._rules = rules  # None: nobody is provisioned
         self._call_back = call_back  # None: devices come by themselves
+        self._silence = silence  # of a device in mid-delivery, before its home operator is told that it stays away
         self._due = asyncio.Event()
         self.now = now
 
@@ -198,23 +204,38 @@ class Conductor:
         self._due.set()
 
     async def tidy(self) -> None:
-        """One round: expire what is over, ask for packages, repeat reports nobody acknowledged, call devices."""
+        """One round of all that is due.
+
+        Expire what is over, miss devices that stay away, ask for packages, repeat reports nobody acknowledged, call.
+        """
         now = self.now()
         await self._store.write(lambda connection: expire_requests(connection, now))
         for before, order in await self._store.write(lambda connection: expire_orders(connection, now)):
             self._trail.state("order", before, order.state, step="9", order=order.order_id)
+        missed = await self._store.write(lambda connection: miss_devices(connection, now, self._silence))
+        for before, order in missed:
+            self._trail.state("order", before, order.state, step="14", order=order.order_id, detail=order.detail)
+        silent: set[str] = set()  # home operators that gave no answer: one call a round is enough to know
         for order in await self._store.read(lambda connection: orders_with_jobs(connection, now)):
-            await self._ask_for_package(order)
+            await self._ask_for_package(order, silent)
         for order, brought_by in await self._store.read(_unreported):
-            await self._repeat_report(order, brought_by)
+            await self._repeat_report(order, brought_by, silent)
         if self._call_back is not None:
             await self._call_back.call_due(self.now)
 
-    async def _ask_for_package(self, order: Order) -> None:
+    async def _ask_sho(self, ask: AskJob | TellSho, silent: set[str]) -> Outcome:
+        if ask.sho_id in silent:
+            return PartnerDown(reason="it gave no answer a moment ago")
+        outcome = await self._partners.ask(ask)
+        if isinstance(outcome, PartnerDown):
+            silent.add(ask.sho_id)
+        return outcome
+
+    async def _ask_for_package(self, order: Order, silent: set[str]) -> None:
         rules = self._rules
         if rules is None:
             return
-        outcome = await self._partners.ask(ask_for(order))
+        outcome = await self._ask_sho(ask_for(order), silent)
         now = self.now()
         try:
             taken = await self._store.write(
@@ -227,9 +248,9 @@ class Conductor:
             return
         self.record(order.order_id, taken.entries)
 
-    async def _repeat_report(self, order: Order, brought_by: Order | None) -> None:
+    async def _repeat_report(self, order: Order, brought_by: Order | None, silent: set[str]) -> None:
         """Step 15, until acknowledged."""
-        outcome = await self._partners.ask(tell_sho(order, brought_by=brought_by))
+        outcome = await self._ask_sho(tell_sho(order, brought_by=brought_by), silent)
         after, entries = settle_report(order, outcome, self.now(), brought_by=brought_by)
         if (after.state, after.report_owed) == (order.state, order.report_owed):
             return  # still no answer: the next round comes

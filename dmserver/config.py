@@ -47,6 +47,7 @@ class Limits(Section):
     session_idle_s: float = Field(default=300.0, gt=0)  # a session without a message for so long is dropped
     session_dead_s: float = Field(default=10.0, ge=0)  # after so long a new package 1 takes the place of its session
     order_lifetime_s: int = Field(default=7 * 24 * 3600, ge=1)  # when the home operator gives none
+    missing_after_s: int = Field(default=3 * 24 * 3600, ge=60)  # in mid-delivery and not seen for so long: SHO is told
     bootstraps_per_hour: int = Field(default=6, ge=1)  # for one device
     partner_timeout_s: float = Field(default=15.0, gt=0)  # one call to PVA or SHO
     report_retry_s: float = Field(default=30.0, gt=0)  # pause between rounds: reports, jobs, calls that are due

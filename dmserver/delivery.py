@@ -133,7 +133,9 @@ class Delivery(Reporting):
         return self._report()
 
     def _have_delivered(self, now: datetime) -> None:
-        if self._order.state is OrderState.DELIVERING:
+        if self._order.state is OrderState.MISSING:
+            self._set(report_owed=False)  # there is better news to come
+        if self._order.state in (OrderState.DELIVERING, OrderState.MISSING):
             self._advance(OrderEvent.PUSHED, now, step="13", detail="the device says so")
 
     def _wait_for_device(self, state: int, now: datetime) -> Then:
@@ -156,6 +158,11 @@ class Delivery(Reporting):
         return self._push_again(now)
 
     def _push_again(self, now: datetime) -> Then:
-        """The device has nothing of the package: see whether its registration is still the same, then push."""
+        """The device has nothing of the package: see whether its registration is still the same, then push.
+
+        Not when its home operator was told that it stays away: who gave the order up does not want it carried out.
+        """
+        if self._order.state is OrderState.MISSING:
+            return self._refuse("the device came back without the package", now, step="13")
         self._advance(OrderEvent.PUSH_LOST, now, step="13")
         return self._look()

@@ -27,6 +27,7 @@ _HAS_IT: Final = frozenset(
         OrderState.PACKAGE_READY,
         OrderState.DELIVERING,
         OrderState.DELIVERED,
+        OrderState.MISSING,
         OrderState.REPORTED,
         OrderState.CLOSED,
     }

@@ -17,9 +17,9 @@ from dmserver.orders import Order, OrderEvent
 from dmserver.policy import Rules, Step, Then
 from dmserver.reception import read_receipt
 from dmserver.settlement import is_about
-from mcim.vocabulary import ContainerState, Operation, ResultCode
+from mcim.vocabulary import ContainerState, Operation, RegistrationState, ResultCode
 from mo_definitions import M2MSIM_OBJECT
-from mo_definitions.m2m import ContainerNode
+from mo_definitions.m2m import ContainerNode, M2MNode
 
 MAX_CONTAINERS: Final = 32  # of a device that are looked at
 MAX_NAME: Final = 255  # characters of a node's name, as it stands in a URI
@@ -131,6 +131,15 @@ class LifeCycle(Delivery):
 
     # --- outcome ------------------------------------------------------------------------------------------------------
 
+    def _ask_outcome(self) -> Then:
+        """For a target the state of the registration as well: it alone says that an update waits in the container."""
+        beside = (self._registration_state,) if self._order.has_target else ()
+        return self._ask_device(Step.OUTCOME, commands.ask_outcome(self._container, beside=beside))
+
+    @property
+    def _registration_state(self) -> str:
+        return f"{self._m2m_root}/{M2MNode.REGISTRATION_STATE}"
+
     def _take_outcome(self, answers: Answers, now: datetime) -> Then:
         """Containers of a target hold receipts of earlier actions, so their state alone says nothing of this one."""
         order, container = self._order, self._container
@@ -151,14 +160,16 @@ class LifeCycle(Delivery):
             return self._take_receipt(octets, state, None, now)
         if octets is not None and receipt is None:
             return self._take_receipt(octets, state, None, now)  # is refused, and said to be
-        return self._not_done(state, result, now)
+        waits = answers.number(self._registration_state) == RegistrationState.PACKAGE_RECEIVED
+        return self._not_done(ContainerState.RECEIVED if waits else state, result, now)
 
     def _not_done(self, state: int | None, result: int | None, now: datetime) -> Then:
+        """No receipt is about this order. `state` is RECEIVED when the device holds something whole for its TRE."""
         if self._exec_code >= 400:
             why = f"the device does not {self._order.operation.label}: Status {self._exec_code}, result {result}"
             return self._refuse(why, now, step="14")
         if not self._order.is_command and state in (ContainerState.RECEIVED, ContainerState.PROVISIONING):
             return self._wait_for_device(state, now)
-        if result == ResultCode.RUNNING or self._sent_now:
+        if result == ResultCode.RUNNING or state == ContainerState.RECEIVED or self._sent_now:
             return self._hold_and_call("the device is not done with it", now, step="14")
         return self._push_again(now)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
@@ -12,6 +13,7 @@ from actor_runtime.sealing import SealingKey
 from dmserver.operator_commands import CommandRejected, OperatorRequest, RequestOrder, RequestState
 from dmserver.operator_outcomes import show_request
 from dmserver.store.accounts import DeviceRow, find_device, is_known
+from dmserver.store.actions import note_action
 from dmserver.store.operator_commands import add_request, cancel_request, expire_requests, find_request, list_requests
 
 UNKNOWN_DEVICE = "device-unknown"
@@ -38,7 +40,12 @@ def queue_request(
     if not is_known(connection, device_id):
         raise _unknown_device(device_id)
     expire_requests(connection, now)
-    return add_request(connection, key, device_id, order, now, idempotency_key=idempotency_key)
+    request, new = add_request(connection, key, device_id, order, now, idempotency_key=idempotency_key)
+    if new:
+        kinds = Counter(type(command).__name__.lower() for command in order.commands)
+        told = ", ".join(f"{kind} ×{number}" for kind, number in sorted(kinds.items()))
+        note_action(connection, f"queued request {request.request_id} of device {device_id}: {told}")
+    return request, new
 
 
 def request_of(connection: Connection, key: SealingKey, device_id: str, request_id: str) -> OperatorRequest:
@@ -76,6 +83,7 @@ def take_back(connection: Connection, device_id: str, request_id: str) -> Reques
         raise _unknown_request(device_id)
     if state is not RequestState.CANCELLED:
         raise CommandRejected(NOT_CANCELLABLE, f"the request is {state}")
+    note_action(connection, f"took back request {request_id} of device {device_id}")
     return state
 
 

@@ -44,7 +44,9 @@ def resume(connection: Connection, order_id: str, now: datetime) -> Moved:
 
 
 def cancel(connection: Connection, order_id: str, now: datetime) -> Moved:
-    """End an order of which nothing is at the device. Its home operator is told until it acknowledges.
+    """End an order of which nothing is at the device, or whose device is given up for lost.
+
+    Its home operator is told until it acknowledges.
 
     Raises:
         NotPossible, OrderConflict

@@ -32,6 +32,7 @@ class OrderState(StrEnum):
     CLOSED = "CLOSED"  # the device attached with its new identity
     REFUSED = "REFUSED"
     EXPIRED = "EXPIRED"
+    MISSING = "MISSING"  # the device stays away with what it may have; its home operator was told, its receipt counts
     SUSPENDED = "SUSPENDED"  # an operator stopped it before anything was delivered
 
 
@@ -46,6 +47,7 @@ class OrderEvent(StrEnum):
     PACKAGE_KEPT = "package kept"
     PUSH = "push"
     PUSHED = "pushed"
+    STAY_AWAY = "the device stays away"
     REPORT_ACKNOWLEDGED = "report acknowledged"
     ATTACHED = "attached"
     STILL_GOOD = "the kept package is still good"
@@ -96,6 +98,11 @@ NEXT: Final[dict[tuple[OrderState, OrderEvent], OrderState]] = {
     # The device was asked, and has nothing of the package.
     (OrderState.DELIVERING, OrderEvent.PUSH_LOST): OrderState.PACKAGE_READY,
     (OrderState.DELIVERED, OrderEvent.PUSH_LOST): OrderState.PACKAGE_READY,
+    # Nobody knows what the device did. It is asked when it comes; a package that it has not is not pushed any more.
+    (OrderState.DELIVERING, OrderEvent.STAY_AWAY): OrderState.MISSING,
+    (OrderState.DELIVERED, OrderEvent.STAY_AWAY): OrderState.MISSING,
+    (OrderState.MISSING, OrderEvent.PUSHED): OrderState.DELIVERED,
+    (OrderState.MISSING, OrderEvent.REFUSE): OrderState.REFUSED,
     **{(state, OrderEvent.REFUSE): OrderState.REFUSED for state in _BEFORE_DELIVERY},
     (OrderState.DELIVERING, OrderEvent.REFUSE): OrderState.REFUSED,
     (OrderState.DELIVERED, OrderEvent.REFUSE): OrderState.REFUSED,
@@ -105,6 +112,7 @@ NEXT: Final[dict[tuple[OrderState, OrderEvent], OrderState]] = {
     **{(state, OrderEvent.SUSPEND): OrderState.SUSPENDED for state in _BEFORE_DELIVERY},
     (OrderState.SUSPENDED, OrderEvent.RESUME): OrderState.OPEN,
     **{(state, OrderEvent.CANCEL): OrderState.REFUSED for state in (*_BEFORE_DELIVERY, OrderState.SUSPENDED)},
+    (OrderState.MISSING, OrderEvent.CANCEL): OrderState.REFUSED,  # an operator gives the device up
 }  # what is not listed is not legal
 
 ORDERABLE: Final = frozenset(Operation) - {Operation.RELEASE}

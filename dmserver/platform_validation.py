@@ -239,7 +239,8 @@ class PlatformValidation(LifeCycle):
         if isinstance(outcome, PartnerDown):
             return self._wait_for_pva(outcome, now, step="11")
         if isinstance(outcome, PartnerSaidNo):
-            self._entries.append(check("pva-decision", False, req=("REQ-17", "REQ-23"), step="11", detail=outcome.code))
+            said = f"{outcome.code}: {outcome.detail[:128]}".removesuffix(": ")
+            self._entries.append(check("pva-decision", False, req=("REQ-17", "REQ-23"), step="11", detail=said))
             return self._refuse(f"pva: {outcome.code}", now, step="11")
         if not isinstance(outcome, TicketGiven):
             raise TypeError(f"{type(outcome).__name__} is no answer to a validation request")

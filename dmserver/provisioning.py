@@ -88,7 +88,7 @@ class Provisioning(PlatformValidation):
             return self._hold("incomplete: the device has no M2MMobj or no M2MSIMMobj", now, step="9")
         if self._order.state is OrderState.REPORTED:
             return self._ask_for_fall_back()
-        if self._order.state in (OrderState.DELIVERING, OrderState.DELIVERED):
+        if self._order.state in (OrderState.DELIVERING, OrderState.DELIVERED, OrderState.MISSING):
             # It may have the package: what it says decides, nothing is pushed before (REQ-16).
             return self._ask_outcome()
         return self._look()

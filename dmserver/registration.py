@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from actor_runtime.errors import ActorError
 from dmserver.orders import ORDERABLE, TARGETED, Order
 from dmserver.store.accounts import is_known
-from dmserver.store.orders import OrderOngoing, TooManyOrders, open_order, order_that_brought
+from dmserver.store.orders import KeyOfAnotherOrder, OrderOngoing, TooManyOrders, open_order, order_that_brought
 from mcim.vocabulary import Operation
 
 PURPOSES: Final = frozenset({"initial", "change-of-sho", "update", "recovery"})
@@ -84,6 +84,8 @@ def register_order(
         order = replace(order, call_at=now)
     try:
         return open_order(connection, order, idempotency_key=idempotency_key, per_day=per_day)
+    except KeyOfAnotherOrder as exc:
+        raise OrderRejected("key-used-for-another-order", f"the idempotency key made order {exc}") from exc
     except OrderOngoing as exc:
         raise OrderRejected("order-ongoing", f"{device_id} has an ongoing order: {exc}") from exc
     except TooManyOrders as exc:

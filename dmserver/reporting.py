@@ -17,7 +17,7 @@ from mo_definitions import AlertType
 from mo_definitions.m2m import ContainerNode, M2MNode
 from syncml.policy import Finish
 
-AT_THE_DEVICE = frozenset({OrderState.DELIVERING, OrderState.DELIVERED, OrderState.REPORTED})
+AT_THE_DEVICE = frozenset({OrderState.DELIVERING, OrderState.DELIVERED, OrderState.MISSING, OrderState.REPORTED})
 
 
 class Reporting(PolicyBase):

@@ -137,7 +137,14 @@ async def run(settings: DmServerSettings, *, stop: asyncio.Event | None = None) 
         server_id=settings.server_id,
         per_hour=limits.notifications_per_hour,
     )
-    conductor = Conductor(store=store, trail=trail, partners=partners, rules=rules, call_back=call_back)
+    conductor = Conductor(
+        store=store,
+        trail=trail,
+        partners=partners,
+        rules=rules,
+        call_back=call_back,
+        silence=timedelta(seconds=limits.missing_after_s),
+    )
     registry = SessionRegistry(
         max_sessions=limits.max_sessions, idle_s=limits.session_idle_s, dead_s=limits.session_dead_s
     )

@@ -9,22 +9,29 @@ from pathlib import Path
 from typing import Annotated, Optional, TypeVar, cast
 
 import typer
+from sqlalchemy import Connection
 
 from actor_runtime import cli
 from actor_runtime.cli import AsJson
 from actor_runtime.errors import ActorError
 from actor_runtime.store import Store
+from actor_runtime.trail import TrailRecord
+from actor_runtime.trail_store import append_record
 from mcim.vocabulary import ValidationMode
 from pva.app import open_store, run
 from pva.config import PvaSettings
 from pva.references import make_reference, parse_pairs, read_measurements
-from pva.store import repository
+from pva.store import counters, repository
+from pva.store.tables import trail
+from pva.validation import STEP_CHECK
 
 app = cli.actor_app("PVA", "Platform validation authority: challenges, evidence, tickets.", PvaSettings, run)
 reference_app = typer.Typer(help="TRE types and versions known to be good.", no_args_is_help=True)
 decision_app = typer.Typer(help="Decisions made.", no_args_is_help=True)
+counter_app = typer.Typer(help="How far the evidence of each TRE has counted.", no_args_is_help=True)
 app.add_typer(reference_app, name="reference")
 app.add_typer(decision_app, name="decision")
+app.add_typer(counter_app, name="counter")
 
 TreType = Annotated[str, typer.Option("--tre-type", help="As in M2MMobj/TRE/Type.")]
 Version = Annotated[str, typer.Option("--version", help="As in M2MMobj/TRE/Version.")]
@@ -128,6 +135,48 @@ def decision_show(
     if found is None:
         raise ActorError(f"no decision {number}", hint="`pva decision list` shows all")
     cli.show(found, as_json=True)
+
+
+@counter_app.command("list")
+def counter_list(
+    context: typer.Context,
+    limit: Annotated[int, typer.Option(min=1)] = 100,
+    tre: Annotated[Optional[str], typer.Option(help="Of this TRE alone.")] = None,  # noqa: UP045
+    as_json: AsJson = False,
+) -> None:
+    """List the counters of TREs with a ticket, newest first."""
+    rows = _with_store(context, lambda s: s.read_sync(lambda c: counters.list_counters(c, limit=limit, tre_id=tre)))
+    cli.show_rows(rows, as_json=as_json)
+
+
+@counter_app.command("reset")
+def counter_reset(
+    context: typer.Context,
+    tre_id: Annotated[str, typer.Argument(metavar="TRE", help="As `pva counter list` shows it.")],
+) -> None:
+    """Accept whatever counter the next evidence of a TRE has: for one that was made anew and kept its identity.
+
+    Do it when it is known why it counts from a lower number. An old copy of its memory does that as well.
+    """
+    now = datetime.now(UTC)
+
+    def reset(connection: Connection) -> int | None:
+        before = counters.forget_counter(connection, tre_id)
+        if before is not None:
+            text = f"an operator reset the counter of {tre_id}, which was {before}"
+            append_record(
+                connection,
+                trail,
+                TrailRecord(
+                    ts=now, seq=1, actor="PVA", kind="note", step=STEP_CHECK, order=None, fields={"text": text}
+                ),
+            )
+        return before
+
+    before = _with_store(context, lambda s: s.write_sync(reset))
+    if before is None:
+        raise ActorError(f"no counter of {tre_id} is known", hint="`pva counter list` shows all")
+    typer.echo(f"{tre_id}: reset, was {before}")
 
 
 def main() -> None:

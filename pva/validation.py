@@ -35,6 +35,8 @@ from mcim.vocabulary import ValidationMode
 from pva.measurements import check_log
 from pva.references import MAX_FACT, Reference
 from pva.store import repository
+from pva.store.counters import COUNTER_LIMIT, ShownCounter, add_counted_decision
+from pva.store.counters import REFUSED as COUNTER_REFUSED
 from pva.store.repository import ChallengeRow, Decision
 
 STEP_CHECK: Final = "10"
@@ -151,13 +153,13 @@ class ValidationDesk:
         else:
             self._trail.note("same request again: the same decision", step=STEP_DECISION, order=str(body.req_id))
         if known.ticket is None:
-            raise NotTrusted(known.reason)
+            raise NotTrusted(known.reason, known.detail)
         return known.ticket
 
     async def _decide(self, body: ValidateBody, digest: bytes, client: str, now: datetime) -> Decision:
-        req_id, ticket, reason, detail = str(body.req_id), None, "", ""
+        req_id, ticket, shown, reason, detail = str(body.req_id), None, None, "", ""
         try:
-            ticket = await self._judge(body, digest, client, now)
+            ticket, shown = await self._judge(body, digest, client, now)
         except NotTrusted as exc:
             reason, detail = exc.reason, exc.detail
         decision = Decision(
@@ -173,11 +175,20 @@ class ValidationDesk:
             ticket=ticket,
             decided_at=now,
         )
-        self._trail.check("platform-trusted", decision.trusted, req=("REQ-17", "REQ-23"), step=STEP_DECISION,
-                          order=req_id, detail=reason)  # fmt: skip
-        return await self._store.write(lambda c: repository.add_decision(c, decision))
+        if shown is None:
+            self._record_decision(body, decision)
+            return await self._store.write(lambda c: repository.add_decision(c, decision))
+        # The counter rises with the ticket or not at all, so a call repeated after a crash is not its own replay.
+        made = await self._store.write(lambda c: add_counted_decision(c, decision, shown))
+        risen = made.reason != COUNTER_REFUSED
+        self._record(body, COUNTER_REFUSED, risen, ("REQ-18",), made.detail or str(shown.counter))
+        self._record_decision(body, made)
+        return made
 
-    async def _judge(self, body: ValidateBody, digest: bytes, client: str, now: datetime) -> str:
+    async def _judge(
+        self, body: ValidateBody, digest: bytes, client: str, now: datetime
+    ) -> tuple[str, ShownCounter | None]:
+        """The ticket, if nobody was faster, and the counter that the evidence shows; autonomous mode has none."""
         self._check(body, "mode-offered", body.mode in self._verifier.modes, ("REQ-18",), body.mode.value)
         if body.mode is not ValidationMode.AUTONOMOUS:
             # The challenge goes first and is used up whatever follows: evidence gets one try (REQ-18).
@@ -214,7 +225,10 @@ class ValidationDesk:
             ticket_id=str(uuid.uuid4()),
             capabilities=b"" if evidence is None else evidence.capabilities,
         )
-        return issue_ticket(ticket, self._verifier.signing_key, self._verifier.chain)
+        shown = None
+        if evidence is not None:
+            shown = ShownCounter(tre_id=body.tre_id, counter=evidence.counter, attest_key_id=attest.key_id)
+        return issue_ticket(ticket, self._verifier.signing_key, self._verifier.chain), shown
 
     async def _use_challenge(self, body: ValidateBody, digest: bytes, client: str, now: datetime) -> None:
         row = await self._store.write(lambda c: repository.use_challenge(c, body.challenge, digest))
@@ -281,10 +295,15 @@ class ValidationDesk:
             ("evidence-platform-key", evidence.platform_key_id == platform.key_id),
             ("evidence-identities", (evidence.m2me_id, evidence.tre_id) == (body.m2me_id, body.tre_id)),
             ("evidence-tre-facts", (evidence.tre_type, evidence.tre_version) == told),
+            ("evidence-counter", evidence.counter < COUNTER_LIMIT),
         ):
             self._check(body, name, holds, ("REQ-18",))
         self._check(body, "tre-state", evidence.tre_state == STATE_OK, ("REQ-17",), evidence.tre_state)
         return evidence
+
+    def _record_decision(self, body: ValidateBody, decision: Decision) -> None:
+        self._trail.check("platform-trusted", decision.trusted, req=("REQ-17", "REQ-23"), step=STEP_DECISION,
+                          order=str(body.req_id), detail=decision.reason)  # fmt: skip
 
     def _check(
         self, body: ValidateBody, name: str, passed: bool, requirements: tuple[str, ...], detail: str = ""

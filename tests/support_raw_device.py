@@ -14,7 +14,8 @@ from syncml.auth import basic_data, hmac_value, md5_data
 from syncml.codec import Encoding, decode, encode
 from syncml.codes import AuthType
 from syncml.model import Command, Get, Message, Results, Sequence, Status, walk
-from tests.support_dmserver import DM_URL, M2ME_ID
+from tests.support_dmserver import DM_URL
+from tests.support_dpf_pki import M2ME_ID
 
 Http = TestClient[web.Request, web.Application]
 

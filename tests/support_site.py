@@ -28,7 +28,8 @@ from syncml.codec import Encoding, decode
 from syncml.codes import AuthType
 from syncml.model import Alert, Command, Message, Replace, Results, Status, walk
 from tests.support_dmclient import DEVICE_ID, FakeTre, make_device
-from tests.support_dmserver import DPF_ID, Dpf
+from tests.support_dmserver import Dpf
+from tests.support_dpf_pki import DPF_ID
 
 AnyCommand = TypeVar("AnyCommand", bound=Command)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 import os
 import struct
 import uuid
@@ -27,6 +28,7 @@ from pva.references import Reference, ReferenceMeasurement
 from pva.store import repository
 from tests.support_operators import DPF_ID, PVA_ID, SHO_ID, TRE_VERSION, Device, Pki, calling, der, running
 
+COUNTER = itertools.count(1)  # of the evidence of every TRE here, as if each had made all of it
 OTHER_DPF = "stranger.example"  # has a TLS certificate in the test's PKI
 CAPABILITIES = capabilities_digest(suites=["MCIM-RSA-GCM-256"], containers=["xml"], algorithms=["milenage"])
 
@@ -159,7 +161,7 @@ class Validation:
             "challenge": self.challenge,
             "nonce": self.nonce,
             "req_id": self.req_id,
-            "counter": 1,
+            "counter": next(COUNTER),
             "capabilities": CAPABILITIES,
             "log_digest": b"" if self.log is None or self.tpm else hashlib.sha256(self.log).digest(),
         }

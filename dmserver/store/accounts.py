@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 from sqlalchemy import Connection, Row, Select, delete, func, insert, select, update
 
 from actor_runtime.sealing import SealingKey
+from dmserver.store.actions import note_action
 from dmserver.store.tables import (
     accounts,
     bootstrap_pulls,
@@ -96,6 +97,8 @@ def add_device(
             created_at=naive(now),
         )
     )
+    how = f"{'' if secret else 'without a secret, '}{'' if managed else 'not '}managed, profile {peer_profile}"
+    note_action(connection, f"added device {device_id}, {how}")
 
 
 def bootstrap_secret(connection: Connection, key: SealingKey, device_id: str) -> bytes | None:
@@ -129,9 +132,13 @@ def change_device(
     """Change what is not None; whether there is such a device. `push` is its push address, udp:HOST:PORT."""
     changes = {"managed": managed, "peer_profile": peer_profile, "push": push}
     values = {name: value for name, value in changes.items() if value is not None}
+    if not is_known(connection, device_id):
+        return False
     if values:
         connection.execute(update(devices).where(devices.c.device_id == device_id).values(values))
-    return is_known(connection, device_id)
+        told = ", ".join(f"{name} {value}" for name, value in values.items())
+        note_action(connection, f"changed device {device_id}: {told}")
+    return True
 
 
 class DeviceHasOrders(Exception):
@@ -151,7 +158,10 @@ def remove_device(connection: Connection, device_id: str) -> bool:
     tables = (operator_requests, sightings, bootstrap_pulls, bootstrap_requests, bootstraps, notifications, accounts)
     for table in tables:
         connection.execute(delete(table).where(table.c.device_id == device_id))
-    return connection.execute(delete(devices).where(devices.c.device_id == device_id)).rowcount == 1
+    removed = connection.execute(delete(devices).where(devices.c.device_id == device_id)).rowcount == 1
+    if removed:
+        note_action(connection, f"removed device {device_id}")
+    return removed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -310,6 +320,9 @@ def put_account(
     )
     if bootstrapped:
         connection.execute(insert(bootstraps).values(device_id=account.device_id, sent_at=naive(now)))
+    else:
+        auth = f"{account.client_auth.value} and {account.server_auth.value}"
+        note_action(connection, f"gave device {account.device_id} an account by hand, with {auth}")
 
 
 def find_account(connection: Connection, key: SealingKey, device_id: str) -> Account | None:

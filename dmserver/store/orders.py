@@ -12,7 +12,8 @@ from sqlalchemy import Connection, Row, delete, func, insert, or_, select, updat
 
 from dmserver.orders import ENDED, EXPIRABLE, ONGOING, Order, OrderEvent, OrderState, advance
 from dmserver.store.accounts import aware, naive
-from dmserver.store.tables import devices, orders, packages, requests, snapshots
+from dmserver.store.actions import note_move
+from dmserver.store.tables import devices, orders, packages, requests, sightings, snapshots
 from mcim.vocabulary import Container, Operation, ResultCode
 
 _TIMES: Final = ("created_at", "updated_at", "expires_at", "challenge_exp", "ticket_exp", "job_at", "call_at")
@@ -22,6 +23,10 @@ MAX_ROUND: Final = 100  # orders taken up in one round of tidying; the others co
 
 class OrderConflict(Exception):
     """Somebody else moved the order since it was read; nothing was written."""
+
+
+class KeyOfAnotherOrder(Exception):
+    """The idempotency key made an order for something else; the text is its id."""
 
 
 class OrderOngoing(Exception):
@@ -40,6 +45,7 @@ def open_order(
     An order that only waits to hear of an attach gives way: nothing of it is at stake any more.
 
     Raises:
+        KeyOfAnotherOrder: the key is used for another device or operation now.
         OrderOngoing: one order per device at a time.
         TooManyOrders: more than `per_day` within the last 24 hours (T12).
     """
@@ -48,8 +54,9 @@ def open_order(
             select(orders).where(orders.c.sho_id == order.sho_id, orders.c.idempotency_key == idempotency_key)
         ).first()
         if row is not None:
-            return _order(row)
-    expire_orders(connection, order.created_at)
+            return _made_by_key(_order(row), order)
+    for before, expired in expire_orders(connection, order.created_at):
+        note_move(connection, before, expired)
     row = connection.execute(
         select(orders).where(
             orders.c.device_id == order.device_id, orders.c.state.not_in([state.value for state in ENDED])
@@ -69,9 +76,18 @@ def open_order(
         raise TooManyOrders(str(made))
     if ongoing is not None:
         detail = "another order took its place before an attach was heard of"
-        write_order(connection, advance(ongoing, OrderEvent.SUPERSEDE, order.created_at, detail=detail))
+        superseded = advance(ongoing, OrderEvent.SUPERSEDE, order.created_at, detail=detail)
+        note_move(connection, ongoing.state, write_order(connection, superseded))
     connection.execute(insert(orders).values(idempotency_key=idempotency_key, **_row(order)))
     return order
+
+
+def _made_by_key(made: Order, order: Order) -> Order:
+    target = made.mcim_id if order.has_target else None  # a package brings the id of a new MCIM
+    same = (made.device_id, made.purpose, made.operation, target)
+    if same != (order.device_id, order.purpose, order.operation, order.mcim_id):
+        raise KeyOfAnotherOrder(made.order_id)
+    return made
 
 
 def find_order(connection: Connection, order_id: str) -> Order | None:
@@ -103,9 +119,42 @@ def expire_orders(connection: Connection, now: datetime) -> list[tuple[OrderStat
             orders.c.expires_at <= naive(now), orders.c.state.in_([state.value for state in EXPIRABLE])
         )
     ).all()
-    return [
-        (OrderState(row.state), write_order(connection, advance(_order(row), OrderEvent.EXPIRE, now))) for row in rows
-    ]
+    return [(OrderState(row.state), write_order(connection, _expired(_order(row), now))) for row in rows]
+
+
+def _expired(order: Order, now: datetime) -> Order:
+    """A home operator that was asked for a package keeps a subscription for the device until it is told."""
+    owed = order.state in (OrderState.HANDED_OVER, OrderState.PACKAGE_READY)
+    after = advance(order, OrderEvent.EXPIRE, now, detail="its time was over")
+    return dataclasses.replace(after, report_owed=owed, job=None, job_at=None, call_at=None)
+
+
+def miss_devices(connection: Connection, now: datetime, silence: timedelta) -> list[tuple[OrderState, Order]]:
+    """Move every order whose device may have the package and was not here for so long; its home operator is owed word.
+
+    Returns the state each was in, and the order now. With a receipt it is the home operator that is waited for.
+    """
+    since = naive(now - silence)
+    rows = connection.execute(
+        select(orders)
+        .outerjoin(sightings, sightings.c.device_id == orders.c.device_id)
+        .where(
+            orders.c.state.in_([OrderState.DELIVERING.value, OrderState.DELIVERED.value]),
+            orders.c.receipt.is_(None),
+            orders.c.updated_at <= since,
+            or_(sightings.c.seen_at.is_(None), sightings.c.seen_at <= since),
+        )
+        .order_by(orders.c.updated_at)
+        .limit(MAX_ROUND)
+    ).all()
+    missed = []
+    for row in rows:
+        order = _order(row)
+        detail = f"the device has not come since {order.updated_at:%Y-%m-%dT%H:%M:%SZ}"
+        after = advance(order, OrderEvent.STAY_AWAY, now, detail=detail)
+        after = dataclasses.replace(after, report_owed=True, calls=0, call_at=now)
+        missed.append((order.state, write_order(connection, after)))
+    return missed
 
 
 def fell_back(order: Order) -> bool:
@@ -114,16 +163,18 @@ def fell_back(order: Order) -> bool:
 
 
 def unreported_orders(connection: Connection) -> list[Order]:
-    """Orders whose outcome the home operator has not acknowledged: a verified receipt, or a refusal without one."""
+    """Orders whose outcome the home operator has not acknowledged: a verified receipt, or a refusal without one.
+
+    A share of each home operator, so that one which does not answer keeps nobody else from hearing.
+    """
     has_receipt = (orders.c.state == OrderState.DELIVERED.value) & orders.c.receipt.is_not(None)
     fallen = (orders.c.state == OrderState.REPORTED.value) & (orders.c.result == int(ResultCode.FELL_BACK))
-    rows = connection.execute(
-        select(orders)
-        .where(or_(has_receipt, fallen, orders.c.report_owed.is_(True)))
-        .order_by(orders.c.updated_at)
-        .limit(MAX_ROUND)
-    )
-    return [_order(row) for row in rows]
+    unreported = or_(has_receipt, fallen, orders.c.report_owed.is_(True))
+    found: list[Order] = []
+    for sho_id in connection.execute(select(orders.c.sho_id).where(unreported).distinct()).scalars().all():
+        of_one = select(orders).where(unreported, orders.c.sho_id == sho_id).order_by(orders.c.updated_at)
+        found += [_order(row) for row in connection.execute(of_one.limit(MAX_ROUND))]
+    return found
 
 
 def orders_with_jobs(connection: Connection, now: datetime) -> list[Order]:

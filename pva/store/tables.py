@@ -71,4 +71,13 @@ decisions: Final = Table(
     Column("detail", Text, nullable=False, server_default=""),  # all that the failed check found
 )
 
+evidence_counters: Final = Table(
+    "evidence_counter",
+    metadata,
+    Column("tre_id", String(255), primary_key=True),
+    Column("counter", LargeBinary(8), nullable=False),  # of the newest evidence that earned a ticket; big-endian
+    Column("attest_key_id", LargeBinary(16), nullable=False),  # of the key that signed it
+    Column("accepted_at", DateTime, nullable=False),
+)
+
 trail: Final = trail_table(metadata)

@@ -10,6 +10,20 @@ from typing import Final
 
 ROWS: Final[tuple[tuple[str, str, str, str, tuple[str, ...]], ...]] = (
     (
+        "T3",
+        "pva/store/counters.py",
+        ", evidence_counters.c.counter < octets",
+        "",
+        ("tests/attacks/test_restored_tre.py::test_t3_evidence_that_does_not_rise_is_refused",),
+    ),
+    (
+        "T3",
+        "pva/validation.py",
+        "lambda c: add_counted_decision(c, decision, shown)",
+        "lambda c: repository.add_decision(c, decision)",
+        ("tests/attacks/test_restored_tre.py::test_t3_new_keys_in_the_same_tre_go_on_counting",),
+    ),
+    (
         "T4",
         "pva/validation.py",
         "found.m2me_id == body.m2me_id",
@@ -421,6 +435,13 @@ ROWS: Final[tuple[tuple[str, str, str, str, tuple[str, ...]], ...]] = (
         "                require_crl=self._verifier.crl_required,\n",
         "",
         ("tests/integration/test_revocation_end_to_end.py::test_the_pva_demands_lists",),
+    ),
+    (
+        "T12",
+        "pva/validation.py",
+        "evidence.counter < COUNTER_LIMIT",
+        "True",
+        ("tests/attacks/test_restored_tre.py::test_t12_a_counter_no_database_holds_is_refused",),
     ),
     (
         "T17",

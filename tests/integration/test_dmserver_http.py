@@ -43,18 +43,9 @@ from mcim.authority import Authority
 from mcim.vocabulary import Operation, ValidationMode
 from syncml.codec import Encoding, decode
 from syncml.model import Status
-from tests.support_dmserver import (
-    DM_URL,
-    DPF_ID,
-    M2ME_ID,
-    NOW,
-    SHO_ID,
-    TRE_ID,
-    Dpf,
-    StubDevice,
-    pki,
-    registration_alert,
-)
+from tests.support_dmserver import DM_URL, Dpf
+from tests.support_dpf_pki import DPF_ID, M2ME_ID, NOW, SHO_ID, TRE_ID, pki
+from tests.support_stub_device import StubDevice, registration_alert
 
 XML = "application/vnd.syncml.dm+xml"
 LIMIT = 64 * 1024
@@ -215,12 +206,14 @@ async def test_req13_orders_that_are_not_opened(
 async def test_req13_an_order_is_opened_once(dpf: Dpf, partner: TestClient[web.Request, web.Application]):
     headers = {"X-Test-Peer": SHO_ID, "Idempotency-Key": "abc"}
     first = await partner.post("/v1/orders", json=ORDER, headers=headers)
+    dpf.clock.advance(1)
     again = await partner.post("/v1/orders", json=ORDER, headers=headers)
     other = await partner.post("/v1/orders", json=ORDER, headers=headers | {"Idempotency-Key": "def"})
     assert (first.status, again.status, other.status) == (201, 201, 409)
     order_id = (await first.json())["orderId"]
     assert (await again.json())["orderId"] == order_id
     assert dpf.order(order_id).state is OrderState.OPEN
+    assert [record.order for record in dpf.records if record.kind == "state"] == [order_id]  # told once (REQ-71)
     assert (dpf.order(order_id).expires_at - NOW).total_seconds() == 60
 
 

@@ -36,20 +36,10 @@ from dmserver.push import UdpDestination
 from dmserver.store.accounts import change_device
 from dmserver.store.orders import find_package
 from mcim.vocabulary import Operation, ValidationMode
-from tests.support_dmserver import (
-    M2ME_ID,
-    NOW,
-    PUSH,
-    SHO_ID,
-    Dpf,
-    StubDevice,
-    attach_alert,
-    package_for,
-    pki,
-    registration_alert,
-    rules,
-    ticket_for,
-)
+from tests.support_dmserver import PUSH, Dpf
+from tests.support_dpf_pki import M2ME_ID, NOW, SHO_ID, pki, rules
+from tests.support_fake_partners import package_for, ticket_for
+from tests.support_stub_device import StubDevice, attach_alert, registration_alert
 
 Http = TestClient[web.Request, web.Application]
 OTHER_SHO = "sho2.example"

@@ -15,17 +15,10 @@ from dmserver.orders import OrderState
 from dmserver.store.orders import former_requests
 from mcim.vocabulary import ResultCode
 from syncml.model import Add, Exec, Get, Replace
-from tests.support_dmserver import (
-    M2ME_ID,
-    PUSH,
-    SHO_ID,
-    Dpf,
-    StubDevice,
-    attach_alert,
-    fall_back_receipt,
-    package_for,
-    registration_alert,
-)
+from tests.support_dmserver import PUSH, Dpf
+from tests.support_dpf_pki import M2ME_ID, SHO_ID
+from tests.support_fake_partners import package_for
+from tests.support_stub_device import StubDevice, attach_alert, fall_back_receipt, registration_alert
 
 NEW_SHO = "new.example"
 COMMANDS = ("activate", "suspend", "delete")

@@ -20,7 +20,9 @@ from dmserver import server
 from dmserver.operator_api import MAX_BODY, OperatorToken, operator_application
 from dmserver.store import tables
 from tests.integration.test_dmserver_http import settings_in, until
-from tests.support_dmserver import M2ME_ID, Dpf, StubDevice
+from tests.support_dmserver import Dpf
+from tests.support_dpf_pki import M2ME_ID
+from tests.support_stub_device import StubDevice
 
 TOKEN = "operator-token-0123456789"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}

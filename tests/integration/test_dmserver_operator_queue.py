@@ -32,7 +32,9 @@ from syncml.codes import AlertCode
 from syncml.model import Add, Alert, Command, Exec, Get, Item, Message, Meta, Replace, Results, Status, SyncHdr
 from syncml.policy import Abort, Continue, Decision, Finish
 from syncml.session import CommandAnswered, CommandReceived, StatusReceived
-from tests.support_dmserver import M2ME_ID, Dpf, StubDevice, registration_alert
+from tests.support_dmserver import Dpf
+from tests.support_dpf_pki import M2ME_ID
+from tests.support_stub_device import StubDevice, registration_alert
 
 SECRET = "a-secret-nobody-may-read"
 

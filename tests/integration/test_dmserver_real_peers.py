@@ -25,7 +25,8 @@ from syncml.auth import basic_data, hmac_value, md5_data
 from syncml.codec import Encoding, decode, encode
 from syncml.codes import AuthType
 from syncml.model import Alert, Get, Replace, Sequence, Status
-from tests.support_dmserver import DM_URL, DPF_ID, M2ME_ID, Dpf
+from tests.support_dmserver import DM_URL, Dpf
+from tests.support_dpf_pki import DPF_ID, M2ME_ID
 from tests.support_raw_device import (
     DEV_INFO,
     PACKAGE_1,

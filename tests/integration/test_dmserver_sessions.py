@@ -26,22 +26,10 @@ from mcim.vocabulary import Operation, RegistrationState, ResultCode, Validation
 from syncml.codec import Encoding, decode
 from syncml.model import Exec, Status
 from syncml.session import CommandReceived, StatusReceived
-from tests.support_dmserver import (
-    DM_URL,
-    DPF_ID,
-    M2ME_ID,
-    NOW,
-    SHO_ID,
-    Dpf,
-    StubDevice,
-    alert,
-    attach_alert,
-    package_for,
-    pki,
-    registration_alert,
-    rules,
-    ticket_for,
-)
+from tests.support_dmserver import DM_URL, Dpf
+from tests.support_dpf_pki import DPF_ID, M2ME_ID, NOW, SHO_ID, pki, rules
+from tests.support_fake_partners import package_for, ticket_for
+from tests.support_stub_device import StubDevice, alert, attach_alert, registration_alert
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from syncml.codec import Encoding
 from syncml.codes import Format
 from syncml.model import Alert, Exec
 from tests.support_dmclient import OTHER, make_device
-from tests.support_dmserver import DPF_ID
+from tests.support_dpf_pki import DPF_ID
 from tests.support_site import MESSAGE_SIZE, add, get, own, site
 
 ENCODINGS = pytest.mark.parametrize("encoding", Encoding, ids=lambda each: each.name)

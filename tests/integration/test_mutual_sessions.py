@@ -16,7 +16,7 @@ from syncml.codec import Encoding
 from syncml.codes import AuthType
 from syncml.model import Status
 from tests.support_dmclient import DEVICE_ID
-from tests.support_dmserver import DPF_ID
+from tests.support_dpf_pki import DPF_ID
 from tests.support_site import MESSAGE_SIZE, add, get, own, site
 
 ENCODINGS = pytest.mark.parametrize("encoding", Encoding, ids=lambda each: each.name)

@@ -28,7 +28,8 @@ from mo_definitions import AlertType
 from syncml.codec import Encoding
 from syncml.model import Add, Alert, Get, Message, Status
 from tests.support_dmclient import DEVICE_ID, FakeTre, installed
-from tests.support_dmserver import NOW, SHO_ID, package_for, pki
+from tests.support_dpf_pki import NOW, SHO_ID, pki
+from tests.support_fake_partners import package_for
 from tests.support_site import Site, site
 
 TRE_ID = "urn:m2m:tre:1"

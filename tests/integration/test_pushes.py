@@ -39,7 +39,8 @@ from syncml.model import Alert
 from syncml.notification import UiMode
 from syncml.wap_push import WapPush
 from tests.support_dmclient import DEVICE_ID, FakeTre
-from tests.support_dmserver import DPF_ID, Dpf
+from tests.support_dmserver import Dpf
+from tests.support_dpf_pki import DPF_ID
 from tests.support_pki import pki
 
 PATIENCE_S = 20

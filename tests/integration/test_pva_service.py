@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import os
 import uuid
@@ -35,6 +36,8 @@ from tests.support_operators import (
     rsa_key,
     running,
 )
+
+COUNTER = itertools.count(1)  # of the evidence of every TRE here
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +110,8 @@ class Exchange:
         return answer
 
     def body(self, **evidence):
-        evidence = {"req_id": self.req_id, "nonce": self.nonce, "challenge": self.challenge} | evidence
+        counted = {"counter": next(COUNTER)}
+        evidence = counted | {"req_id": self.req_id, "nonce": self.nonce, "challenge": self.challenge} | evidence
         return {
             "reqId": str(self.req_id),
             "m2meId": self.device.m2me_id,
@@ -153,7 +157,7 @@ async def test_repeating_a_request_repeats_the_decision_and_nothing_else_uses_th
     first = await dpf.post("/v1/validate", body)
     assert await dpf.post("/v1/validate", body) == first
     with pytest.raises(PartnerRefused) as refused:
-        await dpf.post("/v1/validate", exchange.body(counter=2))
+        await dpf.post("/v1/validate", exchange.body())
     assert refused.value.detail == "challenge-known-and-unused"
     decisions = await pva.store.read(lambda c: repository.list_decisions(c, limit=10))
     assert [decision["trusted"] for decision in decisions] == [False, True]

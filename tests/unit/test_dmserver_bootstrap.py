@@ -18,7 +18,8 @@ from dmserver.store.orders import OrderConflict, find_order, open_order, write_o
 from dmserver.store.tables import accounts, devices
 from syncml.bootstrap import BootstrapRefused, BootstrapSecrets, accept, parse_push
 from syncml.codes import AuthType
-from tests.support_dmserver import DM_URL, DPF_ID, M2ME_ID, NOW, SHO_ID, Dpf
+from tests.support_dmserver import DM_URL, Dpf
+from tests.support_dpf_pki import DPF_ID, M2ME_ID, NOW, SHO_ID
 
 MCIM_ID = "00112233-4455-6677-8899-aabbccddeeff"
 SECRETS = BootstrapSecrets(pin="supplier-secret")

@@ -15,7 +15,7 @@ from dmserver import cli
 from dmserver.config import DmServerSettings
 from dmserver.server import load_rules
 from syncml.bootstrap import BootstrapSecrets, accept, parse_push
-from tests.support_dmserver import DPF_ID, M2ME_ID, SHO_ID
+from tests.support_dpf_pki import DPF_ID, M2ME_ID, SHO_ID
 
 SETTINGS = """
 server_id = "dpf.example"

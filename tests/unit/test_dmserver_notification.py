@@ -32,7 +32,8 @@ from syncml.bootstrap.dm_profile import read_message
 from syncml.codes import AuthType, MediaType
 from syncml.errors import LocalProtocolError
 from syncml.notification import Initiator, UiMode, parse_notification
-from tests.support_dmserver import DM_URL, DPF_ID, M2ME_ID, NOW, SHO_ID, Dpf, empty_database
+from tests.support_dmserver import DM_URL, Dpf, empty_database
+from tests.support_dpf_pki import DPF_ID, M2ME_ID, NOW, SHO_ID
 
 IMSI = "001010123456789"
 

@@ -23,7 +23,7 @@ from syncml.codes import AuthType
 from syncml.model import Item, Results, Status
 from syncml.session import CommandAnswered
 from syncml.wap_push import WapPush
-from tests.support_dmserver import NOW, SHO_ID
+from tests.support_dpf_pki import NOW, SHO_ID
 from tests.unit.test_dmserver_cli import SETTINGS
 
 DEVICE = "urn:imei:004999010640000"

@@ -66,7 +66,7 @@ def test_req16_a_package_is_pushed_only_from_package_ready():
 
 
 def test_an_order_that_may_be_at_the_device_does_not_expire():
-    assert not EXPIRABLE & {OrderState.DELIVERING, OrderState.DELIVERED, OrderState.REPORTED}
+    assert not EXPIRABLE & {OrderState.DELIVERING, OrderState.DELIVERED, OrderState.MISSING, OrderState.REPORTED}
 
 
 def test_ongoing_ended_and_suspended_are_a_partition():

@@ -12,7 +12,8 @@ from actor_runtime.errors import ConfigError
 from dmserver import cli, server
 from dmserver.config import DmServerSettings
 from dmserver.server import load_crls, load_rules
-from tests.support_dmserver import M2ME_ID, Dpf
+from tests.support_dmserver import Dpf
+from tests.support_dpf_pki import M2ME_ID
 
 PLAIN = """
 server_id = "dms.example"

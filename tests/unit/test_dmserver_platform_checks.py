@@ -15,7 +15,8 @@ from mcim.authority import Authority
 from mcim.certificates import Role, load_der
 from mo_definitions import load
 from syncml.model import Get
-from tests.support_dmserver import M2ME_ID, NOW, SHO_ID, TRE_ID, StubDevice, pki
+from tests.support_dpf_pki import M2ME_ID, NOW, SHO_ID, TRE_ID, pki
+from tests.support_stub_device import StubDevice
 
 ROOT = "./M2MMobj"
 

@@ -21,7 +21,7 @@ from mo_definitions import M2M_OBJECT, M2MSIM_OBJECT, AlertType
 from syncml.codes import Format
 from syncml.model import Add, Delete, Exec, Get, Sequence
 from syncml.policy import Continue, Finish
-from tests.support_dmserver import M2ME_ID, NOW, SHO_ID, TRE_ID, pki, rules
+from tests.support_dpf_pki import M2ME_ID, NOW, SHO_ID, TRE_ID, pki, rules
 
 CONTAINER = "./M2MSIMMobj/00112233"
 ORDER = Order(

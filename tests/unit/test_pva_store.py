@@ -11,6 +11,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
+from sqlalchemy import select
 
 from actor_runtime import cli as actor_cli
 from actor_runtime.errors import ActorError
@@ -20,7 +21,7 @@ from actor_runtime.trail_store import append_record
 from pva import cli
 from pva.app import MIGRATIONS
 from pva.references import Reference, read_measurements
-from pva.store import repository, tables
+from pva.store import counters, repository, tables
 
 
 def test_migrations_make_what_the_tables_say(tmp_path):
@@ -196,6 +197,29 @@ def test_decisions_by_command_line(run, tmp_path):
     assert len(json.loads(out)["ticketDigest"]) == 64
     assert "secret.ticket" not in out
     assert run("decision", "show", "9")[0] == 1
+
+
+def test_counters_by_command_line(run, tmp_path):
+    """T3, REQ-71: how far TREs have counted; one that was made anew is let begin again, and the trail says by whom."""
+    store = Store(f"sqlite:///{tmp_path}/pva.sqlite", MIGRATIONS)
+    store.upgrade()
+    for number, tre_id in ((1, "urn:tre:1"), (2, "urn:tre:2")):
+        shown = counters.ShownCounter(tre_id=tre_id, counter=2**63 + number, attest_key_id=b"k" * 16)
+        store.write_sync(
+            lambda c, n=number, one=shown: counters.add_counted_decision(c, decision(n, tre_id=one.tre_id), one)
+        )
+    rows = json.loads(run("counter", "list", "--json")[1])
+    assert [(row["treId"], row["counter"]) for row in rows] == [("urn:tre:2", 2**63 + 2), ("urn:tre:1", 2**63 + 1)]
+    assert (rows[0]["attestKeyId"], rows[0]["accepted"]) == ("6b" * 16, "2026-06-03T12:00:00Z")
+    assert len(json.loads(run("counter", "list", "--json", "--tre", "urn:tre:1")[1])) == 1
+    assert run("counter", "reset", "urn:tre:1")[:2] == (0, f"urn:tre:1: reset, was {2**63 + 1}\n")
+    code, _, err = run("counter", "reset", "urn:tre:1")
+    assert (code, "no counter of urn:tre:1" in err) == (1, True)
+    (record,) = store.read_sync(lambda c: c.execute(select(tables.trail)).all())
+    assert json.loads(record.fields) == {"text": f"an operator reset the counter of urn:tre:1, which was {2**63 + 1}"}
+    shown = counters.ShownCounter(tre_id="urn:tre:1", counter=1, attest_key_id=b"k" * 16)
+    assert store.write_sync(lambda c: counters.add_counted_decision(c, decision(3), shown)).trusted
+    store.close()
 
 
 def test_serve_without_certificates_is_an_error_with_the_file_named(run):
