@@ -198,6 +198,7 @@ def build(settings: ShoSettings, *, now: Callable[[], datetime] = _utc_now) -> S
         ),
         reports=ReportDesk(
             store=store,
+            vault=vault,
             trail=trail,
             sho_id=settings.sho_id,
             trust=trust,

@@ -20,6 +20,7 @@ from sho.checks import Checks, RequestRefused
 from sho.identity import TrustStore
 from sho.store import effects, handovers, repository
 from sho.store.repository import HandoverRow
+from sho.subscriptions import Vault
 
 STEP: Final = "15"
 SUCCESS: Final = frozenset({ResultCode.SUCCESS, ResultCode.ALREADY_DONE})
@@ -40,8 +41,10 @@ class ReportBody(Body):
 class ReportDesk:
     """Takes receipts, and news of orders that ended without one. Repeating changes nothing and gets the same answer."""
 
-    def __init__(self, *, store: Store, trail: Trail, sho_id: str, trust: TrustStore, quarantine: timedelta) -> None:
-        self._store, self._trail, self._sho_id = store, trail, sho_id
+    def __init__(
+        self, *, store: Store, vault: Vault, trail: Trail, sho_id: str, trust: TrustStore, quarantine: timedelta
+    ) -> None:
+        self._store, self._vault, self._trail, self._sho_id = store, vault, trail, sho_id
         self._trust, self._quarantine = trust, quarantine
 
     async def report(self, body: ReportBody, *, client_names: frozenset[str], now: datetime) -> str:
@@ -198,10 +201,10 @@ class ReportDesk:
             if not handovers.take_receipt_counter(connection, current.tre_id, receipt.counter):
                 raise RequestRefused("receipt-refused", "an old receipt: the counter does not rise")
             if fell_back:
-                effects.fall_back(connection, current)
+                effects.fall_back(connection, self._vault, current)
                 state = repository.FELL_BACK
             elif receipt.result in SUCCESS:
-                if not effects.succeed(connection, current):
+                if not effects.succeed(connection, self._vault, current):
                     raise RequestRefused("subscription-reassigned", "another device has it now", status=409)
                 state = repository.CONFIRMED
             else:

@@ -178,7 +178,8 @@ def _allocate_target(connection: Connection, new: NewHandover, *, sqn_ahead: int
     change = updates.pending(connection, subscription.id)
     if change is None:
         raise NotPossible("no-update", "nothing is to be changed")
-    if "keys" in change.changes and change.sealed.algorithm not in new.algorithms:
+    of_algorithm = {updates.KEYS, updates.CONSTANTS} & change.changes
+    if of_algorithm and change.sealed.algorithm not in new.algorithms:
         raise NotPossible("algorithm-not-acceptable", f"the TRE does not list {change.sealed.algorithm}")
     return _record(
         connection, new, subscription.id, now,

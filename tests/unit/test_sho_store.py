@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import uuid
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -17,6 +18,7 @@ from actor_runtime.sealing import SealingKey
 from actor_runtime.store import Store
 from actor_runtime.trail import Trail
 from home_network.sessions import MAX_PER_IDENTITY, AttachBusy, AttachRefused
+from mcim.milenage import MilenageConstants
 from mcim.vocabulary import Container, Operation, Suite
 from sho import cli
 from sho.app import MIGRATIONS
@@ -268,6 +270,47 @@ def test_updates_by_command_line(run, tmp_path):
         assert run("subscription", "update", *arguments)[0] == 1
     rows = json.loads(run("subscription", "list", "--json")[1])
     assert (rows[0]["imsi"], rows[0]["algorithm"]) == ("00101********99", "tuak256")
+
+
+OWN = MilenageConstants(rotations=(8, 72, 40, 104, 24)).encode().hex()
+UPDATES = {
+    "constants alone": (f"constants\n{OWN}", [], "applied: constants"),
+    "constants with random keys": (f"constants\n{OWN}", ["--new-keys"], "applied: keys"),
+    "constants and an AMF": (f"constants,amf\n{OWN},9000", [], "an update of their own"),
+    "the defaults written out": (f"constants\n{MilenageConstants().encode().hex()}", [], "nothing changes"),
+    "constants of another length": ("constants\n0102", [], "the constants do not fit milenage"),
+    "parameters of another algorithm": ("tuak\n0108081010", [], "tuak: not with milenage"),
+    "a column that nobody knows": ("konstants\n00", [], "columns: only"),
+    "OPc without K": (f"opc\n{'0b' * 16}", [], "opc: only together with k"),
+    "K given and drawn": (f"k,opc\n{'0a' * 16},{'0b' * 16}", ["--new-keys"], "k: either"),
+}
+
+
+@pytest.mark.parametrize(("line", "options", "said"), UPDATES.values(), ids=UPDATES)
+def test_what_one_update_changes(run, tmp_path, line, options, said):
+    """REQ-30, REQ-36: what an operator asks for is done or refused, never passed over."""
+    run("subscription", "generate")
+    (tmp_path / "new.csv").write_text(line + "\n")
+    code, out, err = run("subscription", "update", "1", "--file", str(tmp_path / "new.csv"), *options)
+    assert said in out + err
+    assert code == (0 if said.startswith("applied") else 1)
+
+
+def test_new_keys_leave_the_constants_of_the_algorithm(run, tmp_path):
+    """REQ-36: columns that are not there do not change; a new algorithm begins with its defaults."""
+    run("subscription", "generate")
+    file = tmp_path / "new.csv"
+    for line, algorithm, constants in (
+        (f"constants\n{OWN}", "milenage", OWN),
+        (f"k,opc\n{'0a' * 16},{'0b' * 16}", "milenage", OWN),
+        (f"algorithm,k,topc\ntuak128,{'0a' * 16},{'0b' * 32}", "tuak128", ""),
+    ):
+        file.write_text(line + "\n")
+        assert run("subscription", "update", "1", "--file", str(file))[0] == 0
+        with closing(Store(f"sqlite:///{tmp_path}/sho.sqlite", MIGRATIONS)) as store:
+            sealed = store.read_sync(lambda c: repository.get_subscription(c, 1)).sealed
+        credential = Vault(SealingKey.load(tmp_path / "seal.key")).open(sealed)
+        assert (credential.keys.label, credential.constants.hex()) == (algorithm, constants)
 
 
 def test_tokens_by_command_line(run, tmp_path):
