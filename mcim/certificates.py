@@ -163,14 +163,16 @@ def validate(
         path = _walk(leaf, intermediates, anchors, role, now)
         _check_revocation(path, crls, now, required=require_crl)
         subject_id = _identity(leaf, role, identity)
-        serial = leaf.subject.get_attributes_for_oid(NameOID.SERIAL_NUMBER)
+        serials = leaf.subject.get_attributes_for_oid(NameOID.SERIAL_NUMBER)
         public_key = leaf.public_key()
     except _UNREADABLE as exc:
         raise CertificateRefused(Reason.MALFORMED, str(exc)) from exc
+    if len(serials) > 1:
+        raise CertificateRefused(Reason.WRONG_IDENTITY, "it names several devices")
     return ValidatedCertificate(
         role=role,
         subject_id=subject_id,
-        m2me_id=str(serial[0].value) if serial else None,
+        m2me_id=str(serials[0].value) if serials else None,
         public_key=public_key,
         key_id=key_id_of(public_key),
         certificate=leaf,
