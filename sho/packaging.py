@@ -81,6 +81,10 @@ class PackageMaker:
             row = await self._store.write(
                 lambda c: handovers.keep_package(c, row.id, sealed=sealed, digest=digest, token_ref=token_ref)
             )
+            if row.state == repository.FAILED:  # a person refused its job while it was made
+                raise checks.failed(
+                    "package-still-wanted", ("REQ-26",), code="refused", detail="the job was refused", status=409
+                )
             self._trail.message(
                 step=STEP, direction="SHO→DPF", order=row.order_id, octets=len(package),
                 summary=f"{row.operation.label} package for {row.tre_id}, suite {row.suite.label}, "

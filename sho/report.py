@@ -55,25 +55,30 @@ class ReportDesk:
         """
         checks = Checks(self._trail, step=STEP, order=body.order_id)
         if not body.receipt:
-            return await self._ended_without_receipt(body, checks)
-        row = await self._store.read(lambda c: repository.find_reported_handover(c, body.order_id, str(body.req_id)))
+            return await self._ended_without_receipt(body, checks, client_names)
+        row = await self._store.read(
+            lambda c: repository.find_reported_handover(c, body.order_id, str(body.req_id), client_names)
+        )
         if row is None and (released := await self._released(body, checks, client_names, now)):
             return released
-        known = row is not None and row.dpf_id in client_names
+        known = row is not None
         checks.require("report-of-a-handover", known, ("REQ-67",), code="handover-unknown", status=404)
         if row is None:
             raise RequestRefused("handover-unknown", "no such hand-over", status=404)
         receipt = self._verify(body, row, checks, now)
         return await self._apply(row, receipt, body.receipt, checks, now)
 
-    async def _ended_without_receipt(self, body: ReportBody, checks: Checks) -> str:
+    async def _ended_without_receipt(self, body: ReportBody, checks: Checks, client_names: frozenset[str]) -> str:
         """The DPF refused the device before the TRE had anything (REQ-23). A DPF's word moves the order, and nothing
         that decides who may attach: a subscription already allocated stays with its device.
         """
         success = body.result in SUCCESS
         checks.require("success-has-a-receipt", not success, ("REQ-67", "REQ-68"), code="receipt-refused")
         order = await self._store.read(lambda c: repository.find_order(c, body.order_id))
-        checks.require("order-is-ours", order is not None, ("REQ-13",), code="order-unknown", status=404)
+        foreign = await self._store.read(lambda c: repository.handed_over_by_others(c, body.order_id, client_names))
+        checks.require(
+            "order-is-ours", order is not None and not foreign, ("REQ-13",), code="order-unknown", status=404
+        )
         if order is not None and await self._store.write(lambda c: repository.refuse_order(c, body.order_id)):
             detail = f"result {body.result}"
             self._trail.state("order", str(order["state"]), "refused", step=STEP, order=body.order_id, detail=detail)

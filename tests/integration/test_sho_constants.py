@@ -1,4 +1,4 @@
-"""New constants of the algorithm alone (tag 02): a real SHO sends them, a real TRE takes them, both attach with them."""
+"""New constants of the algorithm alone (tag 02): a real SHO sends them, a real TRE takes them, both attach."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import json
 import sys
 import uuid
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -23,8 +24,9 @@ from mcim.vocabulary import Container, Operation, Suite
 from sho import cli
 from sho.app import MIGRATIONS
 from sho.auc import AuthenticationCentre
-from sho.store import effects, handovers, jobs, repository, tables
-from sho.store.handovers import NewHandover
+from sho.store import effects, handovers, jobs, repository, tables, updates
+from sho.store.handovers import NewHandover, NotPossible
+from sho.store.updates import NewValues
 from sho.subscriptions import Vault, generate
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -129,6 +131,56 @@ def test_sequences_rise_for_each_tre(store):
     numbers = [allocate(store, new(req=f"r{n}", lowest=lowest)).sequence for n, lowest in enumerate((1, 1, 9, 2))]
     assert numbers == [1, 2, 9, 10]
     assert allocate(store, new("m2")).sequence == 1
+
+
+def test_what_a_dpf_names_cannot_use_up_the_sequence_numbers(store):
+    """T12: 2**32 above the last one at most, and no number that the database does not hold."""
+    fill(store, 1)
+    allocate(store, new(lowest=2**32))
+    with pytest.raises(NotPossible, match="after 4294967296"):
+        allocate(store, new(req="r2", lowest=2**33 + 1))
+    assert allocate(store, new(req="r2", lowest=2**33)).sequence == 2**33
+    store.write_sync(lambda c: c.execute(tables.tres.update().values(sequence=2**63 - 1)))
+    with pytest.raises(NotPossible) as caught:
+        allocate(store, new(req="r3", lowest=1))
+    assert caught.value.code == "sequence-out-of-range"
+
+
+USED_UP = {
+    "sqn-used-up": tables.subscriptions.update().values(sqn=2**48 - 1),
+    "revision-used-up": tables.handovers.update().values(revision=0xFFFF),
+}
+
+
+@pytest.mark.parametrize("code", USED_UP)
+def test_numbers_that_are_used_up(store, code):
+    """REQ-36, REQ-53: a typed refusal, and nothing is recorded."""
+    fill(store, 1)
+    row = allocate(store, new())
+    store.write_sync(lambda c: effects.arm(c, row))
+    store.write_sync(lambda c: handovers.set_state(c, row.id, repository.CONFIRMED))
+    store.write_sync(lambda c: c.execute(USED_UP[code]))
+    subscription = store.read_sync(lambda c: repository.get_subscription(c, row.subscription_id))
+    fresh = replace(next(generate(1, "00101")), imsi=VAULT.open(subscription.sealed).imsi)
+    values = NewValues(
+        sealed=VAULT.seal(fresh), imsi_mask="x", amf=b"\x80\x00", policy=None, changes=frozenset({"keys"})
+    )
+    store.write_sync(lambda c: updates.plan(c, subscription, values, now=NOW))
+    wanted = replace(new(req="r2"), operation=Operation.UPDATE, mcim_id=row.mcim_id)
+    with pytest.raises(NotPossible) as caught:
+        allocate(store, wanted)
+    assert caught.value.code == code
+    assert store.read_sync(lambda c: repository.find_handover(c, "m1", "r2")) is None
+
+
+def test_two_dpfs_may_use_one_request_id(store):
+    """REQ-67: each reports on its own hand-over."""
+    fill(store, 2)
+    mine = allocate(store, new())
+    others = allocate(store, replace(new("m2"), dpf_id="d2"))
+    for row in (mine, others):
+        names = frozenset({row.dpf_id})
+        assert store.read_sync(lambda c, names=names: repository.find_reported_handover(c, "o", "r1", names)) == row
 
 
 def test_another_platform_key_never_gets_a_credential_that_left_for_the_first(store):
