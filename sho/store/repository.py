@@ -282,6 +282,12 @@ def find_order(connection: Connection, any_id: str) -> dict[str, object] | None:
     return _order(row) if row is not None else None
 
 
+def order_is_over(connection: Connection, order_id: str) -> bool:
+    """Whether an order of ours had its effect, or is to have none; one that failed may be tried again."""
+    query = select(orders.c.id).where(orders.c.order_id == order_id, orders.c.state.in_(("fulfilled", "refused")))
+    return connection.execute(query).first() is not None
+
+
 def ongoing_order(connection: Connection, m2me_id: str, *, since: datetime) -> dict[str, object] | None:
     """The newest order of a device that is going on, or that the DPF may have opened; older ones have expired there."""
     row = connection.execute(

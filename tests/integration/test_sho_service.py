@@ -322,6 +322,19 @@ async def test_an_order_is_ended_by_the_dpf_that_handed_it_over(settings, pki, d
         assert order["state"] == "handed-over"
 
 
+@pytest.mark.parametrize("fulfilled", [True, False], ids=["fulfilled", "refused"])
+async def test_an_order_gives_one_mcim(sho, dpf, pki, device, fulfilled):
+    """REQ-13, T8: a DPF cannot draw a second subscription from an order that is over."""
+    exchange = Exchange(pki, device)
+    await exchange.hand_over(dpf)
+    await (exchange.finish(dpf, counter=2) if fulfilled else exchange.report(dpf, b"", result=1400))
+    before = await states(sho)
+    with pytest.raises(PartnerRefused) as caught:
+        await Exchange(pki, device).hand_over(dpf)
+    assert (caught.value.status, caught.value.code) == (409, "order-over")
+    assert await states(sho) == before
+
+
 FORGED = {
     "another result": ({}, {"result": 1416}, "receipt-refused"),
     "another package": ({"package_hash": bytes(32)}, {}, "receipt-refused"),
