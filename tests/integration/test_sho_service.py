@@ -305,6 +305,22 @@ async def test_a_refusal_before_the_tre_had_anything_ends_the_order_and_arms_not
         await exchange.report(dpf, b"", result=1400, orderId="other")
 
 
+async def test_two_processes_serve_one_database(settings, pki, device):
+    """REQ-16, REQ-25, REQ-52: a request at once at both is one package; two requests are one subscription."""
+    async with serving(settings, pki) as (sho, one), serving(settings, pki) as (_, two):
+        await fill(sho)
+        exchange, newer, newest = (Exchange(pki, device) for _ in range(3))
+        answers = await asyncio.gather(*(exchange.hand_over(dpf) for dpf in (one, two, one, two)))
+        assert all(answer == answers[0] for answer in answers)
+        await asyncio.gather(newer.hand_over(one), newest.hand_over(two))
+        assert len({each.answer["sequence"] for each in (exchange, newer, newest)}) == 3
+        assert await states(sho) == ["allocated", "free"]
+        receipt = newer.receipt(counter=2)
+        taken = await asyncio.gather(*(newer.report(dpf, receipt) for dpf in (one, two, one)))
+        assert [each["subscription"] for each in taken] == ["armed"] * 3
+        assert await states(sho) == ["armed", "free"]
+
+
 async def test_an_order_is_ended_by_the_dpf_that_handed_it_over(settings, pki, device):
     """T10, REQ-23: another partner that learnt the order's id ends nothing."""
     partners = frozenset({DPF_ID, "stranger.example"})
