@@ -61,7 +61,7 @@ class ReportDesk:
         )
         if row is None and (released := await self._released(body, checks, client_names, now)):
             return released
-        known = row is not None
+        known = row is not None and row.dpf_id in client_names
         checks.require("report-of-a-handover", known, ("REQ-67",), code="handover-unknown", status=404)
         if row is None:
             raise RequestRefused("handover-unknown", "no such hand-over", status=404)

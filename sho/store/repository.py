@@ -319,11 +319,11 @@ def find_handover(connection: Connection, m2me_id: str, req_id: str) -> Handover
 def find_reported_handover(
     connection: Connection, order_id: str, req_id: str, dpf_ids: frozenset[str]
 ) -> HandoverRow | None:
-    """The hand-over by one of these DPFs that a report is about."""
+    """The hand-over that a report is about, one by these DPFs before all others."""
     row = connection.execute(
         select(handovers)
-        .where(handovers.c.order_id == order_id, handovers.c.req_id == req_id, handovers.c.dpf_id.in_(dpf_ids))
-        .order_by(handovers.c.id.desc())
+        .where(handovers.c.order_id == order_id, handovers.c.req_id == req_id)
+        .order_by(handovers.c.dpf_id.in_(dpf_ids).desc(), handovers.c.id.desc())
         .limit(1)
     ).one_or_none()
     return _handover(row) if row is not None else None
