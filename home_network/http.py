@@ -12,7 +12,7 @@ from typing import Any, Final
 import structlog
 from aiohttp import web
 
-from actor_runtime.http import Base64, Body, ProblemError, read_body, to_base64
+from actor_runtime.http import Base64, Body, Name, ProblemError, read_body, to_base64
 from home_network.sessions import Attached, AttachRefused, AttachSessions, Challenge
 
 MAX_ATTACH_BODY: Final = 4096  # octets; this listener is open to everybody
@@ -23,7 +23,7 @@ _log = structlog.get_logger(__name__)
 class AttachBody(Body):
     """`POST /v1/attach`."""
 
-    imsi: str
+    imsi: Name
 
 
 class AttachAnswerBody(Body):

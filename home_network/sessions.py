@@ -6,6 +6,7 @@ directly.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import secrets
 import time
@@ -19,6 +20,7 @@ from actor_runtime.trail import Trail
 from mcim.aka import AuthVector, generate_vector, resynchronise
 from mcim.network_keys import AuthenticationFunctions
 
+MAX_REFUSALS: Final = 60  # of unknown identities, on record in a minute: anybody may ask, and a trail is never cut
 MAX_PER_IDENTITY: Final = 4  # sessions; whoever knows one identity shall not use up everybody's
 
 
@@ -120,6 +122,7 @@ class AttachSessions:
         self._ttl, self._max, self._clock = session_ttl_s, max_sessions, clock
         self._sessions: OrderedDict[str, _Session] = OrderedDict()  # oldest first, so expiry is at the front
         self._by_identity: dict[bytes, deque[str]] = {}
+        self._refusals, self._refusals_until = 0, clock()
 
     async def start(self, imsi: str, context: Mapping[str, str] | None = None) -> Challenge:
         """Challenge whoever claims `imsi`; `context` comes back when the attach succeeds.
@@ -159,7 +162,7 @@ class AttachSessions:
             self._check("aka-single-resynchronisation", False, session)
             raise AttachRefused("a second resynchronisation")
         functions = await self._subscribers.functions(session.index)
-        sqn_ms = resynchronise(functions, auts=auts, rand=session.vector.rand)
+        sqn_ms = await asyncio.to_thread(resynchronise, functions, auts=auts, rand=session.vector.rand)
         self._check("aka-resynchronisation", sqn_ms is not None, session)
         if sqn_ms is None:
             raise AttachRefused("wrong AUTS")
@@ -190,12 +193,14 @@ class AttachSessions:
         try:
             subscriber = await self._subscribers.use_next_sqn(index, after=sqn_ms)  # on disk before the vector exists
         except AttachRefused:
-            self._trail.check(name, False, req=(requirement,), step=step)
+            if self._refusal_is_recorded():
+                self._trail.check(name, False, req=(requirement,), step=step)
             raise
         if not resynchronised:
             self._trail.check(name, True, req=(requirement,), step=step, order=subscriber.order)
-        vector = generate_vector(
-            subscriber.functions, sqn=subscriber.sqn, amf=subscriber.amf, rand=secrets.token_bytes(16)
+        # TUAK with 255 iterations takes a second: other devices need not wait for that.
+        vector = await asyncio.to_thread(
+            generate_vector, subscriber.functions, sqn=subscriber.sqn, amf=subscriber.amf, rand=secrets.token_bytes(16)
         )
         self._make_room(index)
         session_id = secrets.token_urlsafe(18)
@@ -209,6 +214,13 @@ class AttachSessions:
         )
         self._by_identity.setdefault(index, deque()).append(session_id)
         return Challenge(session=session_id, rand=vector.rand, autn=vector.autn)
+
+    def _refusal_is_recorded(self) -> bool:
+        now = self._clock()
+        if now >= self._refusals_until:
+            self._refusals, self._refusals_until = 0, now + 60
+        self._refusals += 1
+        return self._refusals <= MAX_REFUSALS
 
     def _make_room(self, index: bytes) -> None:
         """Drop the oldest session of this identity when it has as many as it may have."""

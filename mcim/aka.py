@@ -65,6 +65,17 @@ def next_sqn(sqn: int) -> int:
     return following
 
 
+def sqn_after_resynchronisation(sqn_he: int, sqn_ms: int) -> int:
+    """SQN of the next vector once a USIM told its SQN_MS (TS 33.102 §6.3.5): SQN_HE goes on where it is if the USIM
+    takes that, for other vectors may be under way; else it goes on from SQN_MS.
+
+    Raises:
+        InvalidArgument: as `next_sqn`.
+    """
+    following, seq_ms = next_sqn(sqn_he), sqn_ms >> IND_BITS
+    return following if seq_ms < following >> IND_BITS <= seq_ms + MAX_JUMP else next_sqn(sqn_ms)
+
+
 def generate_vector(functions: AuthenticationFunctions, *, rand: bytes, sqn: int, amf: bytes = EPS_AMF) -> AuthVector:
     """Authentication vector of TS 33.102 §6.3.2. The caller has stored `sqn` as used before the vector leaves."""
     if len(rand) != 16 or not 0 <= sqn <= MAX_SQN or len(amf) != 2:

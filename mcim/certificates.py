@@ -36,7 +36,7 @@ MIN_RSA_EXPONENT: Final = 65537
 MAX_CHAIN_DEPTH: Final = 2  # intermediates
 CRL_SKEW: Final = timedelta(minutes=5)  # the clock of who makes a list may be that far ahead of ours
 
-_UNREADABLE: Final = (
+UNREADABLE: Final = (
     ValueError,
     TypeError,
     UnsupportedAlgorithm,
@@ -163,14 +163,16 @@ def validate(
         path = _walk(leaf, intermediates, anchors, role, now)
         _check_revocation(path, crls, now, required=require_crl)
         subject_id = _identity(leaf, role, identity)
-        serial = leaf.subject.get_attributes_for_oid(NameOID.SERIAL_NUMBER)
+        serials = leaf.subject.get_attributes_for_oid(NameOID.SERIAL_NUMBER)
         public_key = leaf.public_key()
-    except _UNREADABLE as exc:
+    except UNREADABLE as exc:
         raise CertificateRefused(Reason.MALFORMED, str(exc)) from exc
+    if len(serials) > 1:
+        raise CertificateRefused(Reason.WRONG_IDENTITY, "it names several devices")
     return ValidatedCertificate(
         role=role,
         subject_id=subject_id,
-        m2me_id=str(serial[0].value) if serial else None,
+        m2me_id=str(serials[0].value) if serials else None,
         public_key=public_key,
         key_id=key_id_of(public_key),
         certificate=leaf,
@@ -258,7 +260,7 @@ def _is_signed_by(crl: x509.CertificateRevocationList, issuer: x509.Certificate)
     """A list that is not even readable is a stranger's: it proves nothing, and must not lock anybody out."""
     try:
         return crl.issuer == issuer.subject and crl.is_signature_valid(issuer.public_key())  # type: ignore[arg-type]  # a CA key of the validated path
-    except _UNREADABLE:
+    except UNREADABLE:
         return False
 
 

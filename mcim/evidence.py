@@ -129,7 +129,7 @@ def _evidence(fields: dict[int, bytes], quote: TpmQuote | None) -> Evidence:
             challenge=fields[8],
             nonce=fields[9],
             req_id=UUID(bytes=fields[10]),
-            counter=int.from_bytes(fields[11], "big"),
+            counter=statements.number(fields[11]),
             capabilities=fields.get(12, b""),
             log_digest=fields.get(13, b""),
             quote=quote,

@@ -66,6 +66,13 @@ class NetworkKeys:
         raise InvalidArgument(f"no code for {self.algorithm.name}")
 
     @property
+    def explicit_constants(self) -> bytes:
+        """`constants`, with the defaults written out: the value of MIL_CONST or TUAK_PARAM."""
+        if self.constants:
+            return self.constants
+        return (TuakParameters() if self.algorithm is AlgorithmId.TUAK else MilenageConstants()).encode()
+
+    @property
     def label(self) -> str:
         """Name as M2MMobj/TRE/Algorithms lists it: milenage, tuak128 or tuak256; no TRE here lists xor-test or code."""
         if self.algorithm is AlgorithmId.TUAK:

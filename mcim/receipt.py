@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from mcim import statements
 from mcim.errors import StatementInvalid
+from mcim.header_fields import MAX_SEQUENCE
 from mcim.statements import Sign
 from mcim.vocabulary import Operation, ResultCode
 
@@ -65,16 +66,16 @@ def verify_receipt(octets: bytes, public_key: ec.EllipticCurvePublicKey) -> Rece
     try:
         return Receipt(
             tre_id=statements.text(fields[1]),
-            operation=Operation(fields[2][0]) if 2 in fields else None,
+            operation=Operation(statements.number(fields[2], 1)) if 2 in fields else None,
             mcim_id=UUID(bytes=fields[3]) if 3 in fields else None,
             sho_id=statements.text(fields[4]) if 4 in fields else None,
-            sequence=int.from_bytes(fields[5], "big") if 5 in fields else None,
+            sequence=statements.number(fields[5], most=MAX_SEQUENCE) if 5 in fields else None,
             nonce=fields.get(6),
-            revision=int.from_bytes(fields[7], "big") if 7 in fields else None,
+            revision=statements.number(fields[7], 2) if 7 in fields else None,
             package_hash=fields[8],
-            result=ResultCode(int.from_bytes(fields[9], "big")),
-            counter=int.from_bytes(fields[10], "big"),
-            time=datetime.fromtimestamp(int.from_bytes(fields[11], "big"), UTC) if 11 in fields else None,
+            result=ResultCode(statements.number(fields[9], 2)),
+            counter=statements.number(fields[10]),
+            time=datetime.fromtimestamp(statements.number(fields[11]), UTC) if 11 in fields else None,
         )
-    except (KeyError, IndexError, ValueError, OverflowError, OSError) as exc:
+    except (KeyError, ValueError, OverflowError, OSError) as exc:
         raise StatementInvalid("a field is missing or broken") from exc

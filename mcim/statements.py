@@ -15,6 +15,7 @@ from mcim.errors import StatementInvalid
 
 SIGNATURE_LENGTH: Final = 64  # octets: r and s, 32 each
 MAX_STATEMENT: Final = 8192  # octets
+MAX_NUMBER: Final = (1 << 63) - 1  # what databases hold: a counter may not be more
 
 Sign = Callable[[bytes], bytes]
 """Signs octets with the attestation key: ECDSA P-256 with SHA-256, r and s in 64 octets."""
@@ -61,6 +62,18 @@ def verify_raw(public_key: ec.EllipticCurvePublicKey, signature: bytes, octets: 
         public_key.verify(encode_dss_signature(r, s), octets, ec.ECDSA(hashes.SHA256()))
     except InvalidSignature as exc:
         raise StatementInvalid("the signature is wrong") from exc
+
+
+def number(value: bytes, width: int = 8, *, most: int = MAX_NUMBER) -> int:
+    """A field as a number of `width` octets.
+
+    Raises:
+        StatementInvalid: another width, or more than `most`.
+    """
+    found = int.from_bytes(value, "big")
+    if len(value) != width or found > most:
+        raise StatementInvalid("a number has another width or is out of range")
+    return found
 
 
 def text(value: bytes) -> str:

@@ -14,32 +14,20 @@ from datetime import UTC, datetime
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from mcim import tlv
-from mcim.certificates import Reason, Role, TrustAnchors, ValidatedCertificate, load_der, validate
-from mcim.errors import CertificateRefused, InvalidArgument, PackageRefused
-from mcim.statements import SIGNATURE_LENGTH, Sign
+from mcim.certificates import UNREADABLE, Reason, Role, TrustAnchors, ValidatedCertificate, load_der, validate
+from mcim.errors import CertificateRefused, InvalidArgument, PackageRefused, StatementInvalid
+from mcim.statements import MAX_NUMBER, SIGNATURE_LENGTH, Sign, number, verify_raw
 from mcim.vocabulary import ResultCode
 
 PREFIX: Final = b"M2M-SUPC/1\0"
 MAX_COMMAND: Final = 64 * 1024  # octets
 MAX_CHAIN: Final = 4  # certificates
 MAX_ROOTS: Final = 16
-MAX_COUNTER: Final = (1 << 63) - 1  # what a TRE's store holds as a number
-
-_UNREADABLE: Final = (
-    ValueError,
-    TypeError,
-    UnsupportedAlgorithm,
-    x509.ExtensionNotFound,
-    x509.DuplicateExtension,
-    x509.UnsupportedGeneralNameType,
-)  # what `cryptography` raises, lazily, for parts of a certificate that it cannot read
+MAX_COUNTER: Final = MAX_NUMBER
 
 _TRE_ID: Final = 0x8001
 _COUNTER: Final = 0x8002
@@ -200,10 +188,9 @@ def _verify_signature(signer: ValidatedCertificate, body: bytes, signature: byte
     public_key = signer.public_key
     if not isinstance(public_key, ec.EllipticCurvePublicKey):
         raise PackageRefused(ResultCode.SIGNER_NOT_ACCEPTABLE, "keys of suppliers are EC")
-    r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big")
     try:
-        public_key.verify(encode_dss_signature(r, s), body, ec.ECDSA(hashes.SHA256()))
-    except InvalidSignature as exc:
+        verify_raw(public_key, signature, body)
+    except StatementInvalid as exc:
         raise PackageRefused(ResultCode.SIGNATURE_INVALID, "the signature is wrong") from exc
 
 
@@ -216,20 +203,14 @@ def _command(octets: bytes) -> SupplierCommand:
         single = {kind: value for kind, value in fields if kind not in _REPEATABLE}
         return SupplierCommand(
             tre_id=single[_TRE_ID].decode("ascii"),
-            counter=_number(single[_COUNTER]),
-            not_before=datetime.fromtimestamp(_number(single[_NOT_BEFORE]), UTC),
-            not_after=datetime.fromtimestamp(_number(single[_NOT_AFTER]), UTC),
+            counter=number(single[_COUNTER]),
+            not_before=datetime.fromtimestamp(number(single[_NOT_BEFORE]), UTC),
+            not_after=datetime.fromtimestamp(number(single[_NOT_AFTER]), UTC),
             sho_roots=tuple(value for kind, value in fields if kind == _SHO_ROOT),
             reset_token_counter=_flag(single),
         )
-    except (KeyError, ValueError, OverflowError, OSError, InvalidArgument) as exc:
+    except (KeyError, ValueError, OverflowError, OSError, InvalidArgument, StatementInvalid) as exc:
         raise PackageRefused(ResultCode.CONTENT_INVALID, "a field is missing, broken or out of its range") from exc
-
-
-def _number(value: bytes) -> int:
-    if len(value) != 8:
-        raise ValueError("numbers are 8 octets")
-    return int.from_bytes(value, "big")
 
 
 def _flag(fields: dict[int, bytes]) -> bool:
@@ -243,7 +224,7 @@ def _require_root(der: bytes) -> None:
     try:
         certificate = load_der(der)
         is_ca = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except (CertificateRefused, *_UNREADABLE) as exc:
+    except (CertificateRefused, *UNREADABLE) as exc:
         raise InvalidArgument("a root that is no certificate") from exc
     if not is_ca:
         raise InvalidArgument("a root that is no CA")

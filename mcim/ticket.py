@@ -124,7 +124,9 @@ def verify_ticket(
         raise StatementInvalid("too long for a ticket")
     try:
         header = jwt.get_unverified_header(token)
-        if header.get("typ") != TYPE or header.get("alg") != "ES256":
+        # `b64` and `crit` change what a signature is over or demand to be understood (RFC 7515 §4.1.11, RFC 7797): a
+        # ticket has neither.
+        if header.get("typ") != TYPE or header.get("alg") != "ES256" or not header.keys().isdisjoint(("b64", "crit")):
             raise StatementInvalid("not a ticket")
         chain = [load_der(base64.b64decode(each, validate=True)) for each in header["x5c"]]
         signer = validate(

@@ -188,6 +188,7 @@ def build(settings: ShoSettings, *, now: Callable[[], datetime] = utc_now) -> Sh
         ),
         reports=ReportDesk(
             store=store,
+            vault=vault,
             trail=trail,
             sho_id=settings.sho_id,
             trust=trust,

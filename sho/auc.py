@@ -12,7 +12,8 @@ from sqlalchemy import Connection
 from actor_runtime.store import Store
 from actor_runtime.trail import Trail
 from home_network.sessions import AttachRefused, AttachSessions, Subscriber
-from mcim.aka import next_sqn
+from mcim.aka import next_sqn, sqn_after_resynchronisation
+from mcim.errors import InvalidArgument
 from mcim.network_keys import AuthenticationFunctions
 from sho.store import repository
 from sho.subscriptions import Vault
@@ -45,7 +46,10 @@ class Subscriptions:
 
         def use(connection: Connection) -> tuple[repository.SubscriptionRow, int, str | None]:
             row = _armed(connection, index)
-            sqn = next_sqn(row.sqn if after is None else after)
+            try:
+                sqn = next_sqn(row.sqn) if after is None else sqn_after_resynchronisation(row.sqn, after)
+            except InvalidArgument as exc:
+                raise AttachRefused("the sequence numbers of this subscription are used up") from exc
             repository.set_sqn(connection, row.id, sqn)
             handover = repository.find_handover_of_mcim(connection, row.mcim_id) if row.mcim_id else None
             return row, sqn, handover.order_id if handover else None

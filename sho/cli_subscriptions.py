@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import sys
 from collections.abc import Iterable
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Optional
@@ -79,7 +78,10 @@ def update_command(
         typer.Option(help="Flags parted by commas: signed-lifecycle, release-required, two-phase-update."),
     ] = None,
 ) -> None:
-    """Plan new values. On a device they count from the TRE's receipt of an update on; else at once."""
+    """Plan new values. On a device they count from the TRE's receipt of an update on; else at once.
+
+    New constants alone (column constants or tuak) leave K, OPc or TOPc and the sequence numbers as they are.
+    """
     values = _one_line(read_lines(file)) if file is not None else {}
     flags = mcim_policy(name for name in policy.split(",") if name) if policy is not None else None
     with opened(context) as store:
@@ -137,23 +139,23 @@ def _new_values(
     vault: Vault, row: SubscriptionRow, values: dict[str, str], *, new_keys: bool, policy: McimPolicy | None
 ) -> NewValues:
     before = vault.open(row.sealed)
-    after = before if "imsi" not in values else replace(before, imsi=values["imsi"])
-    if new_keys:
-        fresh = next(generate(1, "00101", before.keys.label))
-        after = replace(after, k=fresh.k, opc=fresh.opc)
-    elif "k" in values:
-        after = subscription_csv.credential_of({"algorithm": before.keys.label, **values, "imsi": after.imsi})
+    after = subscription_csv.changed_credential(before, values, new_keys=new_keys)
     amf = subscription_csv.amf_of(values) if "amf" in values else row.amf
     policy = policy if policy is not None else row.policy
+    new_key = (after.algorithm, after.k, after.opc) != (before.algorithm, before.k, before.opc)
     changes = {
         "imsi": after.imsi != before.imsi,
-        "keys": after.keys != before.keys,
+        updates.KEYS: new_key,
+        updates.CONSTANTS: not new_key and after.keys.explicit_constants != before.keys.explicit_constants,
         "amf": amf != row.amf,
         "policy": policy != row.policy,
     }
     changed = frozenset(name for name, differs in changes.items() if differs)
     if not changed:
-        raise ActorError("nothing changes", hint="columns: imsi, k with opc or topc, amf; or --new-keys, --policy")
+        columns = "imsi, k with opc or topc, constants or tuak, amf"
+        raise ActorError("nothing changes", hint=f"columns: {columns}; or --new-keys, --policy")
+    if updates.CONSTANTS in changed and len(changed) > 1:
+        raise ActorError("new constants under the same K are an update of their own", hint="or change K as well")
     return NewValues(sealed=vault.seal(after), imsi_mask=after.imsi_mask, amf=amf, policy=policy, changes=changed)
 
 

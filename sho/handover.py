@@ -36,7 +36,6 @@ from sho.store.repository import HandoverRow, Terms
 from sho.subscriptions import KEY_LENGTHS
 
 CLOCK_SKEW: Final = timedelta(minutes=5)  # a TRE's clock may be that far behind ours
-MAX_SEQUENCE: Final = 2**63 - 1
 MAX_CHAIN: Final = 8  # certificates above the platform certificate
 MAX_OFFER: Final = 32  # suites, containers or algorithms of one TRE
 _OPERATIONS: Final = {each.label: each for each in Operation if each is not Operation.RELEASE}
@@ -51,10 +50,10 @@ class HandoverBody(Body):
     tre_id: Name
     tre_type: str = ""  # REQ-47, REQ-49: nothing here depends on it
     tre_version: str = ""
-    suites: list[str]
-    containers: list[str]
-    algorithms: list[str]
-    trust_anchors: list[str]
+    suites: list[Name]  # without spaces: the digest that the TRE attested is over them joined by spaces (T16)
+    containers: list[Name]
+    algorithms: list[Name]
+    trust_anchors: list[Name]
     platform_cert: Base64
     chain: list[Base64]
     nonce: Base64
@@ -69,6 +68,7 @@ class HandoverBody(Body):
             req_id=str(self.req_id),
             m2me_id=self.m2me_id,
             tre_id=self.tre_id,
+            dpf_id=self.dpf_id,
             certificates=(self.platform_cert, *self.chain),
             nonce=self.nonce,
             ticket=self.ticket,
@@ -186,7 +186,7 @@ class HandoverDesk:
             "request-form",
             operation is not None
             and 16 <= len(body.nonce) <= 64
-            and 1 <= body.next_sequence <= MAX_SEQUENCE
+            and 1 <= body.next_sequence <= handovers.MAX_SEQUENCE
             and len(body.chain) <= MAX_CHAIN
             and max(map(len, (body.suites, body.containers, body.algorithms, body.trust_anchors))) <= MAX_OFFER,
             ("REQ-24",),
@@ -308,6 +308,8 @@ class HandoverDesk:
 
         def allocate(connection: Connection) -> tuple[HandoverRow | None, JobRow | None, bool, bool]:
             known = repository.find_handover(connection, new.m2me_id, new.req_id)
+            if known is None and repository.order_is_over(connection, new.order_id):
+                raise NotPossible("order-over", "the order was fulfilled or refused")  # one order, one MCIM
             row = known or handovers.allocate(connection, new, sqn_ahead=self._policy.sqn_ahead, now=now)
             if row is None:
                 other = repository.choose_free(connection, tuple(KEY_LENGTHS), now)

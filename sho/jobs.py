@@ -38,14 +38,23 @@ class DpfClient(Protocol):
 
 
 def refuse(connection: Connection, job: JobRow, *, code: str, now: datetime) -> bool:
-    """End a job whose package was never made; its subscription is free again. False when there is a package."""
+    """End a job that is not made yet; its subscription is free again. False when it is made, or over.
+
+    A package may be there all the same, after a crash in between: then it may have left, as the answer to a repeated
+    hand-over, and the subscription stays with the device.
+    """
     if not jobs.move(connection, job.id, expected=(jobs.APPROVAL, jobs.WAITING), state=jobs.REFUSED, code=code):
         return False
     row = repository.get_handover(connection, job.handover_id)
-    effects.release(connection, row, available_from=now)
+    if row.package_sealed is None:
+        effects.release(connection, row, available_from=now)
     handovers.set_state(connection, row.id, repository.FAILED)
     repository.set_order_state(connection, row.order_id, "refused")
     return True
+
+
+def _is_revoked(connection: Connection, row: HandoverRow) -> bool:
+    return prepared.is_revoked(connection, row.tre_id, row.platform_key_id)
 
 
 class JobDesk:
@@ -68,6 +77,8 @@ class JobDesk:
         if job.state in (jobs.REFUSED, jobs.OVER):
             return {"state": "refused", "code": job.code or "order-over"}
         row = await self._store.read(lambda c: repository.get_handover(c, job.handover_id))
+        if await self._store.read(lambda c: _is_revoked(c, row)):
+            return {"state": "refused", "code": "platform-revoked"}
         return {"state": "done", **package_members(self._packages.kept(row))}
 
 
@@ -104,12 +115,28 @@ class JobWorker:
     async def work(self) -> float:
         """Do what is due; returns the seconds until it is worth looking again."""
         now = self._now()
-        for job in await self._store.read(lambda c: jobs.due(c, now)):
-            await (self._make(job, now) if job.state == jobs.WAITING else self._deliver(job, now))
+        due = await self._store.read(lambda c: jobs.due(c, now))
+        # All at once: a DPF that does not answer holds up its own jobs alone.
+        async with asyncio.TaskGroup() as group:
+            for job in due:
+                group.create_task(self._do(job, now))
         following = await self._store.read(jobs.next_due)
         if following is None:
             return POLL_S
         return min(POLL_S, max(0.0, (following - self._now()).total_seconds()))
+
+    async def _do(self, job: JobRow, now: datetime) -> None:
+        try:
+            await (self._make(job, now) if job.state == jobs.WAITING else self._deliver(job, now))
+        except Exception:  # one job that cannot be done must not keep the others from being done
+            _log.exception("sho.job_failed", job=job.id)
+            await self._postpone(job, now)
+
+    async def _postpone(self, job: JobRow, now: datetime) -> int:
+        attempts = job.attempts + 1
+        pause = min(LONGEST_PAUSE, self._first_pause * 2 ** min(job.attempts, 16))
+        await self._store.write(lambda c: jobs.postpone(c, job.id, due_at=now + pause, attempts=attempts))
+        return attempts
 
     async def _make(self, job: JobRow, now: datetime) -> None:
         row = await self._store.read(lambda c: repository.get_handover(c, job.handover_id))
@@ -119,7 +146,7 @@ class JobWorker:
         try:
             certificates = from_base64(job.certificates)
             platform = self._platforms.validate(certificates, tre_id=row.tre_id, m2me_id=row.m2me_id, now=now)
-            revoked = await self._store.read(lambda c: prepared.is_revoked(c, row.tre_id, row.platform_key_id))
+            revoked = await self._store.read(lambda c: _is_revoked(c, row))
             checks.require("platform-not-revoked", not revoked, ("REQ-65",), code="platform-revoked")
             await self._packages.package(row, platform, checks)
         except CertificateRefused as exc:
@@ -136,6 +163,9 @@ class JobWorker:
     async def _deliver(self, job: JobRow, now: datetime) -> None:
         row = await self._store.read(lambda c: repository.get_handover(c, job.handover_id))
         if await self._is_over(job, row):
+            return
+        if await self._store.read(lambda c: _is_revoked(c, row)):
+            await self._end(job, row, jobs.REFUSED, "the platform was revoked meanwhile", code="platform-revoked")
             return
         url = await self._url(job, row)
         try:
@@ -159,9 +189,7 @@ class JobWorker:
         else:
             await self._end(job, row, jobs.DELIVERED, "the DPF has the package")
             return
-        attempts = job.attempts + 1
-        pause = min(LONGEST_PAUSE, self._first_pause * 2 ** min(job.attempts, 16))
-        await self._store.write(lambda c: jobs.postpone(c, job.id, due_at=now + pause, attempts=attempts))
+        attempts = await self._postpone(job, now)
         self._trail.note(
             f"the DPF has not got the package yet, try {attempts}: {reason}", step=STEP, order=row.order_id
         )

@@ -70,7 +70,8 @@ async def open_order(
     order_id = answer.get("orderId")
     if not isinstance(order_id, str) or not 1 <= len(order_id) <= 64:
         raise ActorError("the DPF's answer names no order")
-    await store.write(lambda c: repository.set_order_opened(c, own_id, order_id))
+    if not await store.write(lambda c: repository.set_order_opened(c, own_id, order_id)):
+        raise ActorError("the DPF names an order that is another one")
     trail.state("order", "requested", "open", step=STEP, order=order_id, detail=f"for {m2me_id}")
     return {
         "id": own_id, "orderId": order_id, "m2meId": m2me_id, "operation": wanted.operation.label, "state": "open",

@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from actor_runtime.store import Store
 from actor_runtime.trail import Trail
 from mcim.certificates import ValidatedCertificate
-from mcim.content import BoundContent, McimContent, UpdateContent
+from mcim.content import AlgorithmContent, BoundContent, Content, McimContent, UpdateContent
 from mcim.data import encode_data
 from mcim.mcim_object import fresh_keys, seal_mcim
 from mcim.package import build_package
@@ -33,6 +33,7 @@ from sho.subscriptions import Vault
 
 STEP: Final = "12"
 FIRST_REVISION: Final = 1  # of a new MCIM
+_TAGS: Final = {McimContent: Tag.MCIM, UpdateContent: Tag.UPDATE, AlgorithmContent: Tag.ALGORITHM}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +81,10 @@ class PackageMaker:
             row = await self._store.write(
                 lambda c: handovers.keep_package(c, row.id, sealed=sealed, digest=digest, token_ref=token_ref)
             )
+            if row.state == repository.FAILED:  # a person refused its job while it was made
+                raise checks.failed(
+                    "package-still-wanted", ("REQ-26",), code="refused", detail="the job was refused", status=409
+                )
             self._trail.message(
                 step=STEP, direction="SHO→DPF", order=row.order_id, octets=len(package),
                 summary=f"{row.operation.label} package for {row.tre_id}, suite {row.suite.label}, "
@@ -103,13 +108,10 @@ class PackageMaker:
             package=self._vault.open_package(row.package_sealed, _place(row)), row=row, package_hash=row.package_hash
         )
 
-    def seal_content(
-        self, content: McimContent | UpdateContent, *, suite: Suite, recipient: PlatformPublicKey, revision: int
-    ) -> bytes:
+    def seal_content(self, content: Content, *, suite: Suite, recipient: PlatformPublicKey, revision: int) -> bytes:
         """The MCIM object of a content: fresh PIK and PCK, used once and forgotten (REQ-37)."""
-        tag = Tag.UPDATE if isinstance(content, UpdateContent) else Tag.MCIM
         return seal_mcim(
-            encode_data(tag, content.to_payload(), revision),
+            encode_data(_TAGS[type(content)], content.to_payload(), revision),
             suite=suite,
             recipient=recipient,
             keys=fresh_keys(suite, os.urandom),
@@ -166,7 +168,7 @@ class PackageMaker:
             container=row.container,
         )
 
-    def _content(self, row: HandoverRow, parts: _Ingredients) -> McimContent | UpdateContent:
+    def _content(self, row: HandoverRow, parts: _Ingredients) -> Content:
         bound = BoundContent(
             mcim_id=uuid.UUID(row.mcim_id),
             sho_id=self._identity.sho_id,
@@ -202,8 +204,12 @@ class PackageMaker:
             release_token=terms.release_token,
         )
 
-    def _changes(self, bound: BoundContent, change: UpdateRow, sqn_init: int) -> UpdateContent:
-        credential, keys = self._vault.open(change.sealed), "keys" in change.changes
+    def _changes(self, bound: BoundContent, change: UpdateRow, sqn_init: int) -> UpdateContent | AlgorithmContent:
+        credential, keys = self._vault.open(change.sealed), updates.KEYS in change.changes
+        if updates.CONSTANTS in change.changes:  # K and SQN stay where they are, and on no wire again
+            return AlgorithmContent(
+                **_fields(bound), algorithm=credential.algorithm, constants=credential.keys.explicit_constants
+            )
         policy = self._mcim_policy if change.policy is None else change.policy
         return UpdateContent(
             **_fields(bound),

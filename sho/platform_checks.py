@@ -31,6 +31,7 @@ class PlatformClaim:
     req_id: str
     m2me_id: str
     tre_id: str
+    dpf_id: str
     certificates: tuple[bytes, ...]
     nonce: bytes
     ticket: str
@@ -106,6 +107,7 @@ class PlatformChecks:
         except StatementInvalid as exc:
             raise checks.failed("pva-ticket", requirements, code="ticket-refused", detail=str(exc)) from exc
         checks.passed("pva-ticket", requirements, f"by {ticket.issuer}")
+        checks.require("pva-ticket-dpf", claim.dpf_id in ticket.audience, requirements, code="ticket-refused")
         try:
             ticket.check_binding(
                 tre_id=claim.tre_id, req_id=claim.req_id, nonce=claim.nonce, platform_key_id=platform.key_id

@@ -16,6 +16,7 @@ from sqlalchemy import Connection
 from actor_runtime.errors import ActorError
 from actor_runtime.store import Store
 from actor_runtime.trail import Trail
+from mcim.aka import MAX_SQN
 from mcim.certificates import Reason, ValidatedCertificate
 from mcim.errors import CertificateRefused
 from sho.handover import CLOCK_SKEW, HandoverPolicy
@@ -179,6 +180,8 @@ class Preparation:
         subscription = repository.choose_free(connection, known_algorithms(platform.algorithms), now)
         if subscription is None:
             return prepared.FAILED, "no subscription is free with an algorithm of the TRE"
+        if subscription.sqn + self._policy.sqn_ahead > MAX_SQN:
+            return prepared.FAILED, f"the sequence numbers of subscription {subscription.id} are used up"
         mcim_id = uuid.uuid4()
         row = PreparedRow(
             id=0,

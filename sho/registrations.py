@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -17,7 +18,7 @@ from sho.checks import RequestRefused
 from sho.orders import open_order
 from sho.store import repository
 
-MAX_KEY: Final = 128  # characters of an Idempotency-Key
+KEY: Final = re.compile("[!-~]{1,128}")  # an Idempotency-Key
 _KEYS: Final = uuid.UUID("0d5e8e0a-2f5c-4c1e-9a52-9b0c0b7f6a51")  # namespace of our order ids made of registrars' keys
 
 
@@ -53,7 +54,7 @@ class RegistrationDesk:
             RequestRefused: no key, or the DPF refuses the order.
             DpfUnavailable
         """
-        if not 1 <= len(key) <= MAX_KEY:
+        if KEY.fullmatch(key) is None:
             raise RequestRefused("malformed-request", "an idempotency key is needed", status=400)
         own_id = str(uuid.uuid5(_KEYS, f"{registrar}\0{key}"))
 

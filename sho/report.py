@@ -20,6 +20,7 @@ from sho.checks import Checks, RequestRefused
 from sho.identity import TrustStore
 from sho.store import effects, handovers, repository
 from sho.store.repository import HandoverRow
+from sho.subscriptions import Vault
 
 STEP: Final = "15"
 SUCCESS: Final = frozenset({ResultCode.SUCCESS, ResultCode.ALREADY_DONE})
@@ -40,8 +41,10 @@ class ReportBody(Body):
 class ReportDesk:
     """Takes receipts, and news of orders that ended without one. Repeating changes nothing and gets the same answer."""
 
-    def __init__(self, *, store: Store, trail: Trail, sho_id: str, trust: TrustStore, quarantine: timedelta) -> None:
-        self._store, self._trail, self._sho_id = store, trail, sho_id
+    def __init__(
+        self, *, store: Store, vault: Vault, trail: Trail, sho_id: str, trust: TrustStore, quarantine: timedelta
+    ) -> None:
+        self._store, self._vault, self._trail, self._sho_id = store, vault, trail, sho_id
         self._trust, self._quarantine = trust, quarantine
 
     async def report(self, body: ReportBody, *, client_names: frozenset[str], now: datetime) -> str:
@@ -52,8 +55,10 @@ class ReportDesk:
         """
         checks = Checks(self._trail, step=STEP, order=body.order_id)
         if not body.receipt:
-            return await self._ended_without_receipt(body, checks)
-        row = await self._store.read(lambda c: repository.find_reported_handover(c, body.order_id, str(body.req_id)))
+            return await self._ended_without_receipt(body, checks, client_names)
+        row = await self._store.read(
+            lambda c: repository.find_reported_handover(c, body.order_id, str(body.req_id), client_names)
+        )
         if row is None and (released := await self._released(body, checks, client_names, now)):
             return released
         known = row is not None and row.dpf_id in client_names
@@ -63,14 +68,17 @@ class ReportDesk:
         receipt = self._verify(body, row, checks, now)
         return await self._apply(row, receipt, body.receipt, checks, now)
 
-    async def _ended_without_receipt(self, body: ReportBody, checks: Checks) -> str:
+    async def _ended_without_receipt(self, body: ReportBody, checks: Checks, client_names: frozenset[str]) -> str:
         """The DPF refused the device before the TRE had anything (REQ-23). A DPF's word moves the order, and nothing
         that decides who may attach: a subscription already allocated stays with its device.
         """
         success = body.result in SUCCESS
         checks.require("success-has-a-receipt", not success, ("REQ-67", "REQ-68"), code="receipt-refused")
         order = await self._store.read(lambda c: repository.find_order(c, body.order_id))
-        checks.require("order-is-ours", order is not None, ("REQ-13",), code="order-unknown", status=404)
+        foreign = await self._store.read(lambda c: repository.handed_over_by_others(c, body.order_id, client_names))
+        checks.require(
+            "order-is-ours", order is not None and not foreign, ("REQ-13",), code="order-unknown", status=404
+        )
         if order is not None and await self._store.write(lambda c: repository.refuse_order(c, body.order_id)):
             detail = f"result {body.result}"
             self._trail.state("order", str(order["state"]), "refused", step=STEP, order=body.order_id, detail=detail)
@@ -198,10 +206,10 @@ class ReportDesk:
             if not handovers.take_receipt_counter(connection, current.tre_id, receipt.counter):
                 raise RequestRefused("receipt-refused", "an old receipt: the counter does not rise")
             if fell_back:
-                effects.fall_back(connection, current)
+                effects.fall_back(connection, self._vault, current)
                 state = repository.FELL_BACK
             elif receipt.result in SUCCESS:
-                if not effects.succeed(connection, current):
+                if not effects.succeed(connection, self._vault, current):
                     raise RequestRefused("subscription-reassigned", "another device has it now", status=409)
                 state = repository.CONFIRMED
             else:

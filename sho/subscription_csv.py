@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from mcim.aka import EPS_AMF
@@ -12,11 +12,12 @@ from mcim.errors import InvalidArgument
 from mcim.milenage import opc_from_op
 from mcim.tuak import TuakParameters, topc_from_top
 from mcim.vocabulary import AlgorithmId
-from sho.subscriptions import ALGORITHMS, KEY_LENGTHS, Credential, SubscriptionError
+from sho.subscriptions import ALGORITHMS, KEY_LENGTHS, Credential, SubscriptionError, generate
 
 MILENAGE_COLUMNS: Final = ("opc", "op", "constants")
 TUAK_COLUMNS: Final = ("topc", "top", "tuak")
 SECRET_COLUMNS: Final = frozenset(("opc", "op", "topc", "top"))
+COLUMNS: Final = frozenset(("imsi", "k", "algorithm", "amf", *MILENAGE_COLUMNS, *TUAK_COLUMNS))
 AMF_LENGTH: Final = 2  # octets
 
 
@@ -82,6 +83,38 @@ def credential_of(row: Mapping[str, str]) -> Credential:
     else:
         opc = _derived(algorithm, k, octets(row, op_column), constants, op_column)
     return Credential(imsi=row.get("imsi", ""), k=k, opc=opc, algorithm=algorithm, constants=constants)
+
+
+def changed_credential(before: Credential, row: Mapping[str, str], *, new_keys: bool) -> Credential:
+    """A credential with what one line of changes says; what has no column stays, the constants of the algorithm too.
+
+    Args:
+        new_keys: random new K and OPc or TOPc, of the same algorithm.
+
+    Raises:
+        SubscriptionError: a column that is not known, or that means nothing without a new K; else as `credential_of`.
+    """
+    unknown = row.keys() - COLUMNS
+    if unknown:
+        raise SubscriptionError("columns: only " + ", ".join(sorted(COLUMNS)) + " can change")
+    without_k = {"algorithm", *SECRET_COLUMNS} & row.keys()
+    if "k" in row and new_keys:
+        raise SubscriptionError("k: either a new one or a random one")
+    if "k" not in row and without_k:
+        raise SubscriptionError(f"{min(without_k)}: only together with k")
+    own, foreign = ("tuak", "constants") if before.algorithm is AlgorithmId.TUAK else ("constants", "tuak")
+    after = replace(before, imsi=row["imsi"]) if "imsi" in row else before
+    if "k" in row:
+        label = row.get("algorithm", before.keys.label)
+        same = ALGORITHMS.get(label.lower()) is before.algorithm
+        kept = {own: before.constants.hex()} if same else {}
+        return credential_of({**kept, **row, "algorithm": label, "imsi": after.imsi})
+    if row.get(foreign):
+        raise SubscriptionError(f"{foreign}: not with {before.keys.label}")
+    if new_keys:
+        fresh = next(generate(1, "00101", before.keys.label))
+        after = replace(after, k=fresh.k, opc=fresh.opc)
+    return replace(after, constants=octets(row, own)) if own in row else after
 
 
 def amf_of(row: Mapping[str, str]) -> bytes:

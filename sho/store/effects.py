@@ -9,7 +9,7 @@ from typing import Final
 from sqlalchemy import Connection, delete, update
 
 from mcim.vocabulary import Operation
-from sho.store import updates
+from sho.store import repository, updates
 from sho.store.repository import (
     ALLOCATED,
     ARMED,
@@ -23,6 +23,7 @@ from sho.store.repository import (
     set_order_state,
 )
 from sho.store.tables import device_tokens, releases, subscriptions
+from sho.subscriptions import SubscriptionError, Vault
 
 
 def arm(connection: Connection, handover: HandoverRow) -> bool:
@@ -54,9 +55,17 @@ def release(connection: Connection, handover: HandoverRow, *, available_from: da
     return done.rowcount == 1
 
 
-def succeed(connection: Connection, handover: HandoverRow) -> bool:
+def succeed(connection: Connection, vault: Vault, handover: HandoverRow) -> bool:
     """Let the subscription follow what the TRE did; False when it is another device's by now."""
-    if not _ON_SUCCESS[handover.operation](connection, handover):
+    if handover.operation is Operation.UPDATE:
+        if not _has_it(connection, handover):
+            return False
+        try:
+            if handover.update_id is not None:
+                updates.apply(connection, vault, handover.update_id)
+        except SubscriptionError:  # what the subscription became since does not go together with it
+            return False
+    elif not _ON_SUCCESS[handover.operation](connection, handover):
         return False
     if handover.token_ref is not None:  # it has served its purpose (REQ-62)
         connection.execute(delete(device_tokens).where(device_tokens.c.token_ref == handover.token_ref))
@@ -73,15 +82,15 @@ def fail(connection: Connection, handover: HandoverRow, *, available_from: datet
         set_order_state(connection, handover.order_id, "failed")
 
 
-def fall_back(connection: Connection, handover: HandoverRow) -> None:
+def fall_back(connection: Connection, vault: Vault, handover: HandoverRow) -> None:
     """The network did not take what the package brought and the device uses what it had before (result 1426).
 
     After an update the old credential is the AuC's again. A new MCIM stays on the device, suspended: its subscription
     is kept for it, and nobody is let in with it until it was activated.
     """
     if handover.operation is Operation.UPDATE:
-        if handover.update_id is not None:
-            updates.take_back(connection, handover.update_id)
+        if handover.update_id is not None and _has_it(connection, handover):
+            updates.take_back(connection, vault, handover.update_id)
     else:
         _move(connection, handover, FELL_BACK)
     set_order_state(connection, handover.order_id, "fell-back")
@@ -131,16 +140,16 @@ def _move(connection: Connection, handover: HandoverRow, state: str) -> bool:
     return True
 
 
-def _update(connection: Connection, handover: HandoverRow) -> bool:
-    if handover.update_id is not None:
-        updates.apply(connection, handover.update_id)
-    return True
+def _has_it(connection: Connection, handover: HandoverRow) -> bool:
+    """Whether the subscription is still in the MCIM of the hand-over: the keys of another device are not its TRE's."""
+    subscription = repository.get_subscription(connection, handover.subscription_id)
+    place = (subscription.mcim_id, subscription.m2me_id, subscription.tre_id)
+    return place == (handover.mcim_id, handover.m2me_id, handover.tre_id) and subscription.state != CLOSED
 
 
 _ON_SUCCESS: Final[dict[Operation, Callable[[Connection, HandoverRow], bool]]] = {
     Operation.INSTALL: arm,
     Operation.REPLACE: arm,
-    Operation.UPDATE: _update,
     Operation.ACTIVATE: lambda connection, handover: _move(connection, handover, ARMED),
     Operation.SUSPEND: lambda connection, handover: _move(connection, handover, SUSPENDED),
     Operation.DELETE: lambda connection, handover: _move(connection, handover, CLOSED),

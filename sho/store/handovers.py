@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any, Final
 
 from sqlalchemy import Connection, and_, func, insert, select, update
 
+from mcim.aka import MAX_SQN
 from mcim.vocabulary import Container, Operation, Suite
 from sho.store import prepared, repository, updates
 from sho.store.repository import (
@@ -35,6 +37,13 @@ STATES_FOR = {
 }
 """In which states of its subscription an MCIM may be the target of an operation. Repeating one is allowed: the TRE
 answers 1201, and a receipt that got lost is made up for."""
+
+
+MAX_SEQUENCE: Final = 2**63 - 1  # what the database holds
+MAX_SEQUENCE_STEP: Final = 2**32
+"""How far the sequence number that a DPF names may be above our last one. Nobody signs it, and without a bound one lie
+would use up all the numbers of a TRE (T12). Only a database that was lost leaves a gap at all."""
+MAX_REVISION: Final = 0xFFFF
 
 
 class NotPossible(Exception):
@@ -178,7 +187,8 @@ def _allocate_target(connection: Connection, new: NewHandover, *, sqn_ahead: int
     change = updates.pending(connection, subscription.id)
     if change is None:
         raise NotPossible("no-update", "nothing is to be changed")
-    if "keys" in change.changes and change.sealed.algorithm not in new.algorithms:
+    of_algorithm = {updates.KEYS, updates.CONSTANTS} & change.changes
+    if of_algorithm and change.sealed.algorithm not in new.algorithms:
         raise NotPossible("algorithm-not-acceptable", f"the TRE does not list {change.sealed.algorithm}")
     return _record(
         connection, new, subscription.id, now,
@@ -198,7 +208,7 @@ def _record(
         )
         .values(state=SUPERSEDED)
     )
-    values: dict[str, object] = {
+    values: dict[str, Any] = {
         "m2me_id": new.m2me_id,
         "req_id": new.req_id,
         "order_id": new.order_id,
@@ -221,7 +231,11 @@ def _record(
         **own,
     }
     if "sequence" not in own:
-        values["sequence"] = repository.next_sequence(connection, new.tre_id, new.next_sequence)
+        values["sequence"] = _next_sequence(connection, new)
+    if values.get("revision", 0) > MAX_REVISION:
+        raise NotPossible("revision-used-up", "the MCIM had as many revisions as there are")
+    if values["sqn_init"] > MAX_SQN:
+        raise NotPossible("sqn-used-up", "the subscription needs a new K")
     if new.makes_mcim:
         connection.execute(
             update(subscriptions)
@@ -236,6 +250,13 @@ def _record(
     if recorded is None:
         raise LookupError("the hand-over is gone")
     return recorded
+
+
+def _next_sequence(connection: Connection, new: NewHandover) -> int:
+    last = repository.last_sequence(connection, new.tre_id)
+    if new.next_sequence > last + MAX_SEQUENCE_STEP or last >= MAX_SEQUENCE:
+        raise NotPossible("sequence-out-of-range", f"{new.next_sequence} after {last}")
+    return repository.next_sequence(connection, new.tre_id, new.next_sequence)
 
 
 def _choose_subscription(connection: Connection, new: NewHandover, now: datetime) -> SubscriptionRow | None:

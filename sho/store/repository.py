@@ -245,14 +245,21 @@ def terms_of(connection: Connection, order_id: str) -> Terms | None:
     )
 
 
-def set_order_opened(connection: Connection, id: str, order_id: str) -> None:
-    """The DPF opened it under its own id."""
-    connection.execute(update(orders).where(orders.c.id == id).values(order_id=order_id, state="open"))
+def set_order_opened(connection: Connection, id: str, order_id: str) -> bool:
+    """The DPF opened it under its own id; False when that id is another order's. An order that is further on, because
+    it was asked for twice at once and the device was quick, stays where it is.
+    """
+    other = select(orders.c.id).where(orders.c.id != id, or_(orders.c.order_id == order_id, orders.c.id == order_id))
+    if connection.execute(other).first() is not None:
+        return False
+    requested = orders.c.state == "requested"
+    connection.execute(update(orders).where(orders.c.id == id, requested).values(order_id=order_id, state="open"))
+    return True
 
 
 def set_order_refused(connection: Connection, id: str) -> None:
     """The DPF would not open it."""
-    connection.execute(update(orders).where(orders.c.id == id).values(state="refused"))
+    connection.execute(update(orders).where(orders.c.id == id, orders.c.state == "requested").values(state="refused"))
 
 
 def set_order_state(connection: Connection, order_id: str, state: str) -> None:
@@ -273,6 +280,12 @@ def find_order(connection: Connection, any_id: str) -> dict[str, object] | None:
         select(orders).where(or_(orders.c.id == any_id, orders.c.order_id == any_id))
     ).one_or_none()
     return _order(row) if row is not None else None
+
+
+def order_is_over(connection: Connection, order_id: str) -> bool:
+    """Whether an order of ours had its effect, or is to have none; one that failed may be tried again."""
+    query = select(orders.c.id).where(orders.c.order_id == order_id, orders.c.state.in_(("fulfilled", "refused")))
+    return connection.execute(query).first() is not None
 
 
 def ongoing_order(connection: Connection, m2me_id: str, *, since: datetime) -> dict[str, object] | None:
@@ -303,9 +316,23 @@ def find_handover(connection: Connection, m2me_id: str, req_id: str) -> Handover
     return _one_handover(connection, handovers.c.m2me_id == m2me_id, handovers.c.req_id == req_id)
 
 
-def find_reported_handover(connection: Connection, order_id: str, req_id: str) -> HandoverRow | None:
-    """The hand-over that a report is about."""
-    return _one_handover(connection, handovers.c.order_id == order_id, handovers.c.req_id == req_id)
+def find_reported_handover(
+    connection: Connection, order_id: str, req_id: str, dpf_ids: frozenset[str]
+) -> HandoverRow | None:
+    """The hand-over that a report is about, one by these DPFs before all others."""
+    row = connection.execute(
+        select(handovers)
+        .where(handovers.c.order_id == order_id, handovers.c.req_id == req_id)
+        .order_by(handovers.c.dpf_id.in_(dpf_ids).desc(), handovers.c.id.desc())
+        .limit(1)
+    ).one_or_none()
+    return _handover(row) if row is not None else None
+
+
+def handed_over_by_others(connection: Connection, order_id: str, dpf_ids: frozenset[str]) -> bool:
+    """Whether a DPF that is none of these has handed the order over."""
+    query = select(handovers.c.id).where(handovers.c.order_id == order_id, handovers.c.dpf_id.not_in(dpf_ids))
+    return connection.execute(query).first() is not None
 
 
 def find_handover_of_mcim(connection: Connection, mcim_id: str) -> HandoverRow | None:
@@ -344,11 +371,16 @@ def list_handovers(connection: Connection, *, limit: int, handover_id: int | Non
     ]
 
 
+def last_sequence(connection: Connection, tre_id: str) -> int:
+    """The sequence number of the last package made for a TRE; 0: there was none."""
+    return connection.execute(select(tres.c.sequence).where(tres.c.tre_id == tre_id)).scalar_one_or_none() or 0
+
+
 def next_sequence(connection: Connection, tre_id: str, lowest: int) -> int:
     """A sequence number for a package to this TRE, never given before."""
-    last = connection.execute(select(tres.c.sequence).where(tres.c.tre_id == tre_id)).scalar_one_or_none()
-    value = max((last or 0) + 1, lowest)
-    if last is None:
+    last = last_sequence(connection, tre_id)
+    value = max(last + 1, lowest)
+    if not last:
         connection.execute(insert(tres).values(tre_id=tre_id, sequence=value, receipt_counter=-1))
     else:
         connection.execute(update(tres).where(tres.c.tre_id == tre_id).values(sequence=value))

@@ -61,7 +61,7 @@ subscription_updates: Final = Table(
     Column("imsi_mask", String(15), nullable=False),
     Column("amf", LargeBinary(2), nullable=False),
     Column("policy", Integer, nullable=True),
-    Column("changes", String(64), nullable=False),  # of imsi, keys, amf, policy: those that differ
+    Column("changes", String(64), nullable=False),  # of imsi, keys, constants, amf, policy: those that differ
     Column("state", String(16), nullable=False),  # pending, applied, dropped
     Column("created_at", DateTime, nullable=False),
 )

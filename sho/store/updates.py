@@ -1,14 +1,19 @@
-"""New values for a subscription: kept beside the old ones until the TRE's receipt, and the old ones after it."""
+"""New values for a subscription: kept beside the old ones until the TRE's receipt, and the old ones after it.
+
+A row has all values and says which of them differ. Only those are taken from it, in either direction: between plan and
+receipt another update may have changed the others.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, and_, delete, insert, or_, select, update
+from sqlalchemy import Connection, Row, and_, delete, func, insert, or_, select, update
 
 from mcim.vocabulary import McimPolicy
+from sho.store import repository
 from sho.store.repository import (
     ALLOCATED,
     CLOSED,
@@ -21,15 +26,13 @@ from sho.store.repository import (
     sealed_of,
 )
 from sho.store.tables import handovers, subscription_updates, subscriptions
-from sho.subscriptions import SealedCredential
+from sho.subscriptions import Credential, SealedCredential, Vault
 
 PENDING: Final = "pending"
 APPLIED: Final = "applied"
 DROPPED: Final = "dropped"
-SWAPPED: Final = (
-    "imsi_index", "imsi_sealed", "k_sealed", "opc_sealed", "constants_sealed", "algorithm", "imsi_mask", "amf",
-    "policy",
-)  # fmt: skip
+KEYS: Final = "keys"  # K and OPc, algorithm and constants, all together
+CONSTANTS: Final = "constants"  # of the same algorithm, under the same keys
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +43,7 @@ class NewValues:
     imsi_mask: str
     amf: bytes
     policy: McimPolicy | None
-    changes: frozenset[str]  # of imsi, keys, amf, policy
+    changes: frozenset[str]  # of imsi, KEYS, amf, policy; or CONSTANTS alone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +74,10 @@ def plan(connection: Connection, subscription: SubscriptionRow, new: NewValues, 
             .values(
                 **_columns(new),
                 state=FREE,
-                **({"m2me_id": None, "tre_id": None, "mcim_id": None, "sqn": 0} if fresh else {}),
+                m2me_id=None,  # the device it was last meant for may have the old values
+                tre_id=None,
+                mcim_id=None,
+                **({"sqn": 0} if fresh else {}),
             )
         )
         _drop(connection, subscription.id)
@@ -114,47 +120,63 @@ def get_update(connection: Connection, update_id: int) -> UpdateRow:
     return _update(connection.execute(select(subscription_updates).where(subscription_updates.c.id == update_id)).one())
 
 
-def apply(connection: Connection, update_id: int) -> bool:
+def apply(connection: Connection, vault: Vault, update_id: int) -> bool:
     """Let the new values be those of the subscription, and keep the old ones; False when that was done before."""
-    return _swap(connection, update_id, (PENDING, DROPPED), APPLIED)
+    return _swap(connection, vault, update_id, (PENDING, DROPPED), APPLIED)
 
 
-def take_back(connection: Connection, update_id: int) -> bool:
+def take_back(connection: Connection, vault: Vault, update_id: int) -> bool:
     """Let the old values be those of the subscription again; False when the new ones are not."""
-    return _swap(connection, update_id, (APPLIED,), DROPPED)
+    return _swap(connection, vault, update_id, (APPLIED,), DROPPED)
 
 
-def _swap(connection: Connection, update_id: int, expected: tuple[str, ...], after: str) -> bool:
+def _swap(connection: Connection, vault: Vault, update_id: int, expected: tuple[str, ...], after: str) -> bool:
     row = connection.execute(select(subscription_updates).where(subscription_updates.c.id == update_id)).one_or_none()
     if row is None or row.state not in expected:
         return False
-    old = connection.execute(select(subscriptions).where(subscriptions.c.id == row.subscription_id)).one()
-    connection.execute(
-        update(subscriptions)
-        .where(subscriptions.c.id == old.id)
-        .values(**{name: getattr(row, name) for name in SWAPPED})
+    coming, going = _update(row), repository.get_subscription(connection, row.subscription_id)
+    credential = _merged(vault.open(going.sealed), vault.open(coming.sealed), coming.changes)
+    values = replace(
+        coming,
+        sealed=vault.seal(credential),
+        imsi_mask=credential.imsi_mask,
+        amf=coming.amf if "amf" in coming.changes else going.amf,
+        policy=coming.policy if "policy" in coming.changes else going.policy,
     )
+    before = replace(coming, sealed=going.sealed, imsi_mask=going.imsi_mask, amf=going.amf, policy=going.policy)
+    connection.execute(update(subscriptions).where(subscriptions.c.id == going.id).values(**_columns(values)))
     connection.execute(
         update(subscription_updates)
         .where(subscription_updates.c.id == update_id)
-        .values(**{name: getattr(old, name) for name in SWAPPED}, state=after)
+        .values(**_columns(before), state=after)
     )
     return True
 
 
-def _drop(connection: Connection, subscription_id: int) -> None:
-    """What was planned and never sent, and what was there before the last update, is of no more use.
+def _merged(own: Credential, other: Credential, changes: frozenset[str]) -> Credential:
+    merged = replace(own, imsi=other.imsi) if "imsi" in changes else own
+    if KEYS in changes:
+        keys = other.keys
+        return replace(merged, algorithm=keys.algorithm, k=keys.k, opc=keys.opc, constants=keys.constants)
+    return replace(merged, constants=other.constants) if CONSTANTS in changes else merged
 
-    What was sent stays: a receipt may still come that says it is what the device has.
+
+def _drop(connection: Connection, subscription_id: int) -> None:
+    """What was planned and never sent, and what was there before the last update but one, is of no more use.
+
+    What was sent stays: a receipt may still come that says it is what the device has. So does what was there before the
+    last update: the device may still fall back to it.
     """
-    own = subscription_updates.c.subscription_id == subscription_id
+    table = subscription_updates.c
+    own = table.subscription_id == subscription_id
     sent = select(handovers.c.update_id).where(handovers.c.update_id.is_not(None))
+    last = select(func.max(table.id)).where(own, table.state == APPLIED).scalar_subquery()
     connection.execute(
         delete(subscription_updates).where(
-            own, or_(subscription_updates.c.state == APPLIED, subscription_updates.c.id.not_in(sent))
+            own, or_(table.id.not_in(sent), and_(table.state == APPLIED, table.id != last))
         )
     )
-    connection.execute(update(subscription_updates).where(own).values(state=DROPPED))
+    connection.execute(update(subscription_updates).where(own, table.state == PENDING).values(state=DROPPED))
 
 
 def _columns(new: NewValues) -> dict[str, object]:

@@ -12,7 +12,9 @@ from aiohttp import web
 from actor_runtime.http import PartnerRefused, PartnerUnavailable, new_application, problem
 from sho import jobs as job_work
 from sho.app import partner_application
-from sho.store import jobs, prepared, repository
+from sho.checks import Checks, RequestRefused
+from sho.platform_checks import from_base64
+from sho.store import jobs, prepared, repository, tables
 from tests.support_operators import DPF_ID, SHO_ID, TRE_ID, Device, Pki, calling, running
 from tests.support_sho import ORDER, Exchange, fill, order, serving, sho_settings, states
 
@@ -219,6 +221,75 @@ async def test_a_platform_revoked_meanwhile_gets_nothing(pki, tmp_path, device, 
         assert dpf_side.bodies == []
         assert await states(sho) == ["free", "free"]
         assert (await refused(exchange.hand_over(client)))[1] == "platform-revoked"
+
+
+async def test_a_platform_revoked_before_the_dpf_took_its_package_gets_nothing(pki, tmp_path, device, dpf_side):
+    """REQ-65, T17: made, not delivered; the keys may have left with an answer, so nobody else gets them."""
+    clock = Clock()
+    dpf_side.answers = [problem(503, "busy")]
+    async with later(pki, tmp_path, dpf_side, clock) as (sho, client):
+        await fill(sho)
+        job = (await Exchange(pki, device).hand_over(client))["job"]
+        clock.advance(minutes=2)
+        await sho.worker.work()
+        await sho.store.write(lambda c: prepared.revoke(c, TRE_ID, now=clock.now))
+        assert await client.get(f"/v1/jobs/{job}") == {"state": "refused", "code": "platform-revoked"}
+        clock.advance(hours=1)
+        await sho.worker.work()
+        assert len(dpf_side.bodies) == 1
+        assert await states(sho) == ["allocated", "free"]
+
+
+async def test_one_job_that_cannot_be_done_holds_up_no_other(pki, tmp_path, device, dpf_side):
+    """REQ-26, T12: it is tried again later."""
+    clock, other = Clock(), Device(pki, m2me_id="urn:imei:2", tre_id="urn:m2m:tre:0002")
+    async with later(pki, tmp_path, dpf_side, clock) as (sho, client):
+        await fill(sho)
+        good = Exchange(pki, other, order_id=await order(sho, "o-2", m2me_id=other.m2me_id))
+        await Exchange(pki, device).hand_over(client)
+        clock.advance(seconds=1)
+        await good.hand_over(client)
+        broken = tables.subscriptions.update().where(tables.subscriptions.c.m2me_id == device.m2me_id)
+        await sho.store.write(lambda c: c.execute(broken.values(k_sealed=b"not sealed")))
+        clock.advance(hours=1)
+        await sho.worker.work()
+        assert [body["reqId"] for body in dpf_side.bodies] == [str(good.req_id)]
+        (row,) = [each for each in await sho.store.read(lambda c: jobs.list_jobs(c, limit=9)) if each["attempts"]]
+        assert (row["state"], row["orderId"]) == ("waiting", ORDER)
+
+
+async def test_a_refusal_after_the_package_was_made_frees_no_keys(pki, tmp_path, device, dpf_side):
+    """T4, REQ-16: the SHO was killed between package and job; a repeated hand-over got the package meanwhile."""
+    clock = Clock()
+    async with later(pki, tmp_path, dpf_side, clock) as (sho, client):
+        await fill(sho)
+        exchange = Exchange(pki, device)
+        job_id = (await exchange.hand_over(client))["job"]
+        clock.advance(minutes=2)
+        await sho.worker.work()
+        await sho.store.write(lambda c: jobs.move(c, job_id, expected=(jobs.DELIVERED,), state=jobs.WAITING))
+        await exchange.hand_over(client)
+        job = await sho.store.read(lambda c: jobs.find(c, job_id))
+        assert await sho.store.write(lambda c: job_work.refuse(c, job, code="refused-by-operator", now=clock.now))
+        assert await states(sho) == ["allocated", "free"]
+        assert await exchange.finish(client, counter=2) == "armed"  # the TRE had it all the same
+
+
+async def test_a_package_whose_job_is_refused_while_it_is_made_stays_here(pki, tmp_path, device, dpf_side):
+    """T4, REQ-26: its subscription is free for others already."""
+    clock = Clock()
+    async with later(pki, tmp_path, dpf_side, clock) as (sho, client):
+        await fill(sho)
+        job_id = (await Exchange(pki, device).hand_over(client))["job"]
+        job = await sho.store.read(lambda c: jobs.find(c, job_id))
+        row = await sho.store.read(lambda c: repository.get_handover(c, job.handover_id))
+        await sho.store.write(lambda c: job_work.refuse(c, job, code="refused-by-operator", now=clock.now))
+        platform = sho.worker._platforms.validate(
+            from_base64(job.certificates), tre_id=row.tre_id, m2me_id=row.m2me_id, now=clock.now
+        )
+        with pytest.raises(RequestRefused) as caught:
+            await sho.worker._packages.package(row, platform, Checks(sho.trail, step="12", order=row.order_id))
+        assert (caught.value.status, caught.value.code) == (409, "refused")
 
 
 async def test_a_certificate_that_ended_meanwhile(pki, tmp_path, dpf_side):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import uuid
 from datetime import UTC, datetime, timedelta
@@ -353,6 +354,45 @@ async def test_after_a_failed_update_the_old_keys_stay(world, result):
         assert row.revision == 3
         await world.finish(again)
         assert (await world.credential()).k == NEW.k
+
+
+async def test_an_update_changes_nothing_that_came_after_it_was_planned(world):
+    """REQ-68: a late success of the update before it; the AuC has what the device has, whatever the plan began with."""
+    await world.install()
+    await world.plan(Credential(imsi=CREDENTIALS[0].imsi, k=NEW.k, opc=NEW.opc), "keys")
+    keys = await world.begin("update")
+    await world.finish(keys, ResultCode.TRE_BUSY)
+    await world.plan(CREDENTIALS[0], "amf", amf=b"\x90\x00")  # with the K that it is to have kept
+    await world.finish(keys)  # the TRE took the same package on another try
+    assert (await world.credential()).k == NEW.k
+    await world.finish(await world.begin("update"))
+    row = await world.sho.store.read(lambda c: repository.get_subscription(c, 1))
+    assert ((await world.credential()).k, row.amf) == (NEW.k, b"\x90\x00")
+
+
+@pytest.mark.parametrize("result", [ResultCode.SUCCESS, ResultCode.FELL_BACK])
+async def test_an_update_of_an_mcim_that_is_gone_moves_no_keys(world, result):
+    """T4, T10, REQ-68: a TRE cannot give the AuC keys that it knows for a subscription that left it."""
+    await world.install()
+    await world.plan(Credential(imsi=CREDENTIALS[0].imsi, k=NEW.k, opc=NEW.opc), "keys")
+    update = await world.begin("update")
+    await world.finish(update, ResultCode.SUCCESS if result is ResultCode.FELL_BACK else ResultCode.TRE_BUSY)
+    await world.finish(await world.begin("delete"))
+    fresh = Credential(imsi=CREDENTIALS[0].imsi, k=b"f" * 15 + b"k", opc=b"f" * 15 + b"o")
+    await world.plan(fresh, "keys")
+    with contextlib.suppress(PartnerRefused):
+        await world.finish(update, result)
+    assert await world.credential() == fresh
+
+
+async def test_a_subscription_with_new_values_is_not_armed_with_the_old_ones(world):
+    """REQ-68: the TRE installed on another try what the operator had given up; it is told, and nothing is armed."""
+    exchange = Exchange(world.pki, world.device)
+    await exchange.hand_over(world.dpf)
+    await world.finish(exchange, ResultCode.TRE_BUSY)
+    assert await world.plan(Credential(imsi=CREDENTIALS[0].imsi, k=NEW.k, opc=NEW.opc), "keys") == "applied"
+    assert await refused(world.finish(exchange)) == (409, "subscription-reassigned")
+    assert await states(world.sho) == ["free", "free"]
 
 
 async def test_an_update_of_policy_and_amf_alone(world):

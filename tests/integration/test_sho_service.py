@@ -32,7 +32,7 @@ from tests.support_operators import (
     ec_key,
     running,
 )
-from tests.support_sho import CREDENTIALS, OFFER, ORDER, Exchange, Usim, fill, sho_settings, states
+from tests.support_sho import CREDENTIALS, OFFER, ORDER, Exchange, Usim, fill, serving, sho_settings, states
 
 
 @pytest.fixture(scope="module")
@@ -186,6 +186,7 @@ REFUSED = {
     "ticket of another PVA": (other_pva, "ticket-refused"),
     "ticket signed by the SHO": (sho_as_pva, "ticket-refused"),
     "no ticket": (member(ticket="x"), "ticket-refused"),
+    "ticket made for another DPF": (ticket(audience=("dpf2.example", SHO_ID)), "ticket-refused"),
     "PK_D swapped": (another_platform_key, "ticket-refused"),
     "platform certificate by another root": (
         platform(lambda p, d: p.sho.issue_role(d.platform_key, Role.PLATFORM, TRE_ID, serial=M2ME_ID)),
@@ -216,6 +217,12 @@ REFUSED = {
     "offer without the better suites": (member(suites=["MCIM-RSA-CBC-256"]), "offer-altered"),
     "offer with another container": (member(containers=["xml-mgf1p"]), "offer-altered"),
     "offer in another order": (member(suites=[*reversed(OFFER["suites"])]), "offer-altered"),
+    "offer with two suites glued": (
+        member(suites=[" ".join(OFFER["suites"][:-1]), OFFER["suites"][-1]]), "malformed-request"
+    ),  # the digest that the TRE attested is the same (T16)
+    "offer with a list cut elsewhere": (
+        member(suites=OFFER["suites"][:-1], containers=[f"{OFFER['suites'][-1]}\nxml"]), "malformed-request"
+    ),
     "offer that nobody attested": (ticket(capabilities=b""), "ticket-refused"),
     "operation that nobody ordered": (member(operation="delete"), "operation-not-ordered"),
     "operation that is none": (member(operation="release"), "malformed-request"),
@@ -224,6 +231,7 @@ REFUSED = {
     "short nonce": (member(nonce="AAAA"), "malformed-request"),
     "request id is no UUID": (member(reqId="r"), "malformed-request"),
     "sequence out of range": (member(nextSequence=2**63), "malformed-request"),
+    "sequence that would use up the TRE's": (member(nextSequence=2**63 - 1), "sequence-out-of-range"),
 }  # fmt: skip
 
 
@@ -295,6 +303,52 @@ async def test_a_refusal_before_the_tre_had_anything_ends_the_order_and_arms_not
     assert order["state"] == "refused"
     with pytest.raises(PartnerRefused, match="order-unknown"):
         await exchange.report(dpf, b"", result=1400, orderId="other")
+
+
+async def test_two_processes_serve_one_database(settings, pki, device):
+    """REQ-16, REQ-25, REQ-52: a request at once at both is one package; two requests are one subscription."""
+    async with serving(settings, pki) as (sho, one), serving(settings, pki) as (_, two):
+        await fill(sho)
+        exchange, newer, newest = (Exchange(pki, device) for _ in range(3))
+        answers = await asyncio.gather(*(exchange.hand_over(dpf) for dpf in (one, two, one, two)))
+        assert all(answer == answers[0] for answer in answers)
+        await asyncio.gather(newer.hand_over(one), newest.hand_over(two))
+        assert len({each.answer["sequence"] for each in (exchange, newer, newest)}) == 3
+        assert await states(sho) == ["allocated", "free"]
+        receipt = newer.receipt(counter=2)
+        taken = await asyncio.gather(*(newer.report(dpf, receipt) for dpf in (one, two, one)))
+        assert [each["subscription"] for each in taken] == ["armed"] * 3
+        assert await states(sho) == ["armed", "free"]
+
+
+async def test_an_order_is_ended_by_the_dpf_that_handed_it_over(settings, pki, device):
+    """T10, REQ-23: another partner that learnt the order's id ends nothing."""
+    partners = frozenset({DPF_ID, "stranger.example"})
+    async with serving(settings.model_copy(update={"allowed_clients": partners}), pki) as (sho, dpf):
+        await fill(sho)
+        exchange = Exchange(pki, device)
+        await exchange.hand_over(dpf)
+        async with (
+            running(partner_application(sho), pki.server(SHO_ID)) as url,
+            calling(url, pki.client("stranger.example")) as other,
+        ):
+            with pytest.raises(PartnerRefused, match="order-unknown"):
+                await exchange.report(other, b"", result=1400)
+        order = await sho.store.read(lambda c: repository.find_order(c, ORDER))
+        assert order["state"] == "handed-over"
+
+
+@pytest.mark.parametrize("fulfilled", [True, False], ids=["fulfilled", "refused"])
+async def test_an_order_gives_one_mcim(sho, dpf, pki, device, fulfilled):
+    """REQ-13, T8: a DPF cannot draw a second subscription from an order that is over."""
+    exchange = Exchange(pki, device)
+    await exchange.hand_over(dpf)
+    await (exchange.finish(dpf, counter=2) if fulfilled else exchange.report(dpf, b"", result=1400))
+    before = await states(sho)
+    with pytest.raises(PartnerRefused) as caught:
+        await Exchange(pki, device).hand_over(dpf)
+    assert (caught.value.status, caught.value.code) == (409, "order-over")
+    assert await states(sho) == before
 
 
 FORGED = {
@@ -452,6 +506,21 @@ async def test_an_auc_that_lost_its_sqn_catches_up(sho, network, armed):
     assert (await armed.attach(network))[1] == 1
     await sho.store.write(lambda c: repository.set_sqn(c, row.id, 2**46))  # beyond the jump a USIM accepts
     assert (await armed.attach(network))[1] == 1
+
+
+async def test_used_up_sequence_numbers_are_a_refusal(sho, network, armed):
+    """REQ-69: 48 bits, and no vector with an SQN that was there before."""
+    index = sho.vault.index(armed.imsi)
+    row = await sho.store.read(lambda c: repository.find_subscription(c, index))
+    await sho.store.write(lambda c: repository.set_sqn(c, row.id, 2**48 - 1))
+    assert await refusal(network.post("/v1/attach", {"imsi": armed.imsi})) == (403, "attach-refused", "")
+
+
+async def test_an_imsi_that_is_no_text_is_a_malformed_request(network):
+    """REQ-69: a lone surrogate, which JSON can spell and UTF-8 cannot."""
+    with pytest.raises(PartnerRefused) as caught:
+        await network.post("/v1/attach", {"imsi": "\ud800"})
+    assert (caught.value.status, caught.value.code) == (400, "malformed-request")
 
 
 # --- secrets and trail ------------------------------------------------------------------------------

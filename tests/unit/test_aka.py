@@ -9,6 +9,7 @@ import pytest
 
 from mcim import milenage
 from mcim.aka import (
+    MAX_JUMP,
     Accepted,
     MacFailure,
     SyncFailure,
@@ -16,6 +17,7 @@ from mcim.aka import (
     generate_vector,
     next_sqn,
     resynchronise,
+    sqn_after_resynchronisation,
 )
 from mcim.errors import InvalidArgument
 from mcim.milenage import Milenage, opc_from_op
@@ -133,3 +135,18 @@ def test_secrets_are_in_no_repr() -> None:
     vector = generate_vector(FUNCTIONS, rand=RAND, sqn=0x20)
     assert repr(FUNCTIONS) == "Milenage(…)"
     assert repr(vector.xres) not in repr(vector)
+
+
+RESYNCHRONISED = {
+    "SQN_HE is behind": (1 << 5, 9 << 5, next_sqn(9 << 5)),
+    "the same": (9 << 5 | 3, 9 << 5 | 3, next_sqn(9 << 5 | 3)),
+    "SQN_HE is ahead, other vectors are under way": (12 << 5, 9 << 5, next_sqn(12 << 5)),
+    "as far ahead as a USIM accepts": ((8 + MAX_JUMP) << 5, 9 << 5, next_sqn((8 + MAX_JUMP) << 5)),
+    "further ahead": ((9 + MAX_JUMP) << 5, 9 << 5, next_sqn(9 << 5)),
+}
+
+
+@pytest.mark.parametrize(("sqn_he", "sqn_ms", "following"), RESYNCHRONISED.values(), ids=RESYNCHRONISED)
+def test_sqn_after_a_resynchronisation(sqn_he: int, sqn_ms: int, following: int) -> None:
+    """REQ-69, TS 33.102 §6.3.5: SQN_HE goes back only when the USIM would not take what follows it."""
+    assert sqn_after_resynchronisation(sqn_he, sqn_ms) == following

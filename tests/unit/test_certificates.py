@@ -107,6 +107,7 @@ def raw(*extensions: x509.ExtensionType, ca: bool = False) -> x509.Certificate:
     return builder.sign(PKI.operator.key, hashes.SHA256())
 
 
+TWO_DEVICES = x509.Name([x509.NameAttribute(NameOID.SERIAL_NUMBER, each) for each in (M2ME_ID, "urn:imei:2")])
 GOOD = Call(sho())
 TRE = Call(PKI.platform, PKI.tre_chain, PKI.manufacturer_anchors, Role.PLATFORM, identity=TRE_ID)
 EC_PLATFORM = PKI.manufacturer.issue_platform(Role.PLATFORM, P256, tre_id=TRE_ID, m2me_id=M2ME_ID, now=NOW)
@@ -286,6 +287,7 @@ def test_without_the_extensions_of_a_role(call: Call) -> None:
     "call",
     [
         pytest.param(replace(GOOD, leaf=sho(identity=OTHER_SHO_ID)), id="another-sho"),
+        pytest.param(replace(GOOD, leaf=odd(subject=TWO_DEVICES)), id="two-serial-numbers"),
         pytest.param(replace(GOOD, identity=f"x.{SHO_ID}"), id="longer"),
         pytest.param(replace(GOOD, leaf=sho(identity="*.example")), id="no-wildcards"),
         pytest.param(

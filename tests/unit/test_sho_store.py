@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import uuid
+from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -18,12 +20,14 @@ from actor_runtime.sealing import SealingKey
 from actor_runtime.store import Store
 from actor_runtime.trail import Trail
 from home_network.sessions import MAX_PER_IDENTITY, AttachBusy, AttachRefused
+from mcim.milenage import MilenageConstants
 from mcim.vocabulary import Container, Operation, Suite
 from sho import cli
 from sho.app import MIGRATIONS
 from sho.auc import AuthenticationCentre
-from sho.store import effects, handovers, jobs, repository, tables
-from sho.store.handovers import NewHandover
+from sho.store import effects, handovers, jobs, repository, tables, updates
+from sho.store.handovers import NewHandover, NotPossible
+from sho.store.updates import NewValues
 from sho.subscriptions import Vault, generate
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -128,6 +132,56 @@ def test_sequences_rise_for_each_tre(store):
     numbers = [allocate(store, new(req=f"r{n}", lowest=lowest)).sequence for n, lowest in enumerate((1, 1, 9, 2))]
     assert numbers == [1, 2, 9, 10]
     assert allocate(store, new("m2")).sequence == 1
+
+
+def test_what_a_dpf_names_cannot_use_up_the_sequence_numbers(store):
+    """T12: 2**32 above the last one at most, and no number that the database does not hold."""
+    fill(store, 1)
+    allocate(store, new(lowest=2**32))
+    with pytest.raises(NotPossible, match="after 4294967296"):
+        allocate(store, new(req="r2", lowest=2**33 + 1))
+    assert allocate(store, new(req="r2", lowest=2**33)).sequence == 2**33
+    store.write_sync(lambda c: c.execute(tables.tres.update().values(sequence=2**63 - 1)))
+    with pytest.raises(NotPossible) as caught:
+        allocate(store, new(req="r3", lowest=1))
+    assert caught.value.code == "sequence-out-of-range"
+
+
+USED_UP = {
+    "sqn-used-up": tables.subscriptions.update().values(sqn=2**48 - 1),
+    "revision-used-up": tables.handovers.update().values(revision=0xFFFF),
+}
+
+
+@pytest.mark.parametrize("code", USED_UP)
+def test_numbers_that_are_used_up(store, code):
+    """REQ-36, REQ-53: a typed refusal, and nothing is recorded."""
+    fill(store, 1)
+    row = allocate(store, new())
+    store.write_sync(lambda c: effects.arm(c, row))
+    store.write_sync(lambda c: handovers.set_state(c, row.id, repository.CONFIRMED))
+    store.write_sync(lambda c: c.execute(USED_UP[code]))
+    subscription = store.read_sync(lambda c: repository.get_subscription(c, row.subscription_id))
+    fresh = replace(next(generate(1, "00101")), imsi=VAULT.open(subscription.sealed).imsi)
+    values = NewValues(
+        sealed=VAULT.seal(fresh), imsi_mask="x", amf=b"\x80\x00", policy=None, changes=frozenset({"keys"})
+    )
+    store.write_sync(lambda c: updates.plan(c, subscription, values, now=NOW))
+    wanted = replace(new(req="r2"), operation=Operation.UPDATE, mcim_id=row.mcim_id)
+    with pytest.raises(NotPossible) as caught:
+        allocate(store, wanted)
+    assert caught.value.code == code
+    assert store.read_sync(lambda c: repository.find_handover(c, "m1", "r2")) is None
+
+
+def test_two_dpfs_may_use_one_request_id(store):
+    """REQ-67: each reports on its own hand-over."""
+    fill(store, 2)
+    mine = allocate(store, new())
+    others = allocate(store, replace(new("m2"), dpf_id="d2"))
+    for row in (mine, others):
+        names = frozenset({row.dpf_id})
+        assert store.read_sync(lambda c, names=names: repository.find_reported_handover(c, "o", "r1", names)) == row
 
 
 def test_another_platform_key_never_gets_a_credential_that_left_for_the_first(store):
@@ -272,6 +326,47 @@ def test_updates_by_command_line(run, tmp_path):
         assert run("subscription", "update", *arguments)[0] == 1
     rows = json.loads(run("subscription", "list", "--json")[1])
     assert (rows[0]["imsi"], rows[0]["algorithm"]) == ("00101********99", "tuak256")
+
+
+OWN = MilenageConstants(rotations=(8, 72, 40, 104, 24)).encode().hex()
+UPDATES = {
+    "constants alone": (f"constants\n{OWN}", [], "applied: constants"),
+    "constants with random keys": (f"constants\n{OWN}", ["--new-keys"], "applied: keys"),
+    "constants and an AMF": (f"constants,amf\n{OWN},9000", [], "an update of their own"),
+    "the defaults written out": (f"constants\n{MilenageConstants().encode().hex()}", [], "nothing changes"),
+    "constants of another length": ("constants\n0102", [], "the constants do not fit milenage"),
+    "parameters of another algorithm": ("tuak\n0108081010", [], "tuak: not with milenage"),
+    "a column that nobody knows": ("konstants\n00", [], "columns: only"),
+    "OPc without K": (f"opc\n{'0b' * 16}", [], "opc: only together with k"),
+    "K given and drawn": (f"k,opc\n{'0a' * 16},{'0b' * 16}", ["--new-keys"], "k: either"),
+}
+
+
+@pytest.mark.parametrize(("line", "options", "said"), UPDATES.values(), ids=UPDATES)
+def test_what_one_update_changes(run, tmp_path, line, options, said):
+    """REQ-30, REQ-36: what an operator asks for is done or refused, never passed over."""
+    run("subscription", "generate")
+    (tmp_path / "new.csv").write_text(line + "\n")
+    code, out, err = run("subscription", "update", "1", "--file", str(tmp_path / "new.csv"), *options)
+    assert said in out + err
+    assert code == (0 if said.startswith("applied") else 1)
+
+
+def test_new_keys_leave_the_constants_of_the_algorithm(run, tmp_path):
+    """REQ-36: columns that are not there do not change; a new algorithm begins with its defaults."""
+    run("subscription", "generate")
+    file = tmp_path / "new.csv"
+    for line, algorithm, constants in (
+        (f"constants\n{OWN}", "milenage", OWN),
+        (f"k,opc\n{'0a' * 16},{'0b' * 16}", "milenage", OWN),
+        (f"algorithm,k,topc\ntuak128,{'0a' * 16},{'0b' * 32}", "tuak128", ""),
+    ):
+        file.write_text(line + "\n")
+        assert run("subscription", "update", "1", "--file", str(file))[0] == 0
+        with closing(Store(f"sqlite:///{tmp_path}/sho.sqlite", MIGRATIONS)) as store:
+            sealed = store.read_sync(lambda c: repository.get_subscription(c, 1)).sealed
+        credential = Vault(SealingKey.load(tmp_path / "seal.key")).open(sealed)
+        assert (credential.keys.label, credential.constants.hex()) == (algorithm, constants)
 
 
 def test_tokens_by_command_line(run, tmp_path):

@@ -95,7 +95,7 @@ OTHER_EVIDENCE = replace(
     challenge=b"",
     nonce=b"m" * 64,
     req_id=UUID(int=2**128 - 1),
-    counter=2**64 - 1,
+    counter=2**63 - 1,
     capabilities=b"C" * 32,
     log_digest=b"L" * 32,
 )
@@ -224,6 +224,9 @@ def _fields(prefix: bytes, signed: bytes) -> dict[int, bytes]:
         (6, b"\0"),
         (10, b"\0" * 15),
         (10, b""),
+        (11, b""),
+        (11, b"\1" * 9),
+        (11, b"\x80" + bytes(7)),
     ],
 )
 def test_evidence_with_a_field_missing_or_broken(kind: int, value: bytes | None) -> None:
@@ -245,7 +248,15 @@ def test_evidence_with_a_field_missing_or_broken(kind: int, value: bytes | None)
         (2, b""),
         (2, b"\0"),
         (2, b"\x63"),
+        (2, b"\1\0"),
         (3, b"\0" * 17),
+        (5, b"\1"),
+        (5, b"\1" + bytes(8)),
+        (7, b"\1"),
+        (9, b"\0" + ResultCode.SUCCESS.to_bytes(2, "big")),
+        (10, b""),
+        (10, b"\1" * 9),
+        (10, b"\x80" + bytes(7)),
         (4, b"a\tb"),
         (9, b"\0\1"),
         (11, b"\xff" * 8),
@@ -372,6 +383,16 @@ def test_ticket_round_trip_by_field(name: str) -> None:
     assert verify(token) == changed
     header, payload, _ = token.split(".")
     assert "signature is wrong" in invalid(f"{header}.{payload}.{base.split('.')[2]}")
+
+
+@pytest.mark.parametrize(
+    "header", [{"crit": ["b64"], "b64": True}, {"b64": True}, {"crit": ["exp"]}, {"crit": []}], ids=str
+)
+def test_ticket_with_a_header_that_changes_what_is_signed(header: dict[str, Any]) -> None:
+    """REQ-19, RFC 7515 §4.1.11, RFC 7797: rightly signed, and still no ticket."""
+    signing_input = f"{_b64({'alg': 'ES256', 'typ': TYPE, 'x5c': X5C} | header)}.{issue().split('.')[1]}"
+    signature = base64.urlsafe_b64encode(statements.raw_signature(PKI.pva.key, signing_input.encode()))
+    invalid(f"{signing_input}.{signature.decode().rstrip('=')}")
 
 
 def test_ticket_is_what_both_readers_take() -> None:
