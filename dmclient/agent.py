@@ -128,7 +128,9 @@ class Agent:
         if self._refusal is not None and self._told():
             return _refused(f"the package was refused: {int(self._refusal)} {self._refusal.name.lower()}")
         mcim = device.usable_mcim()
-        if self._attached is None and mcim is not None and self._told():
+        # After a session that broke, what the server has read of it is uncertain, and with that whether the home
+        # operator knows the receipt: its network might refuse what it will take a moment later.
+        if self._attached is None and mcim is not None and self._told() and not self._failures:
             self._attached = await self._attach(mcim)
         if self._attached is not None and not len(device.alerts):
             return _attach_result(self._attached)

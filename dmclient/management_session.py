@@ -210,12 +210,12 @@ class _Runner:
                     self._closed(event)
 
     def _closed(self, event: SessionClosed) -> None:
-        """A session that ends before both sides are authenticated has failed, whatever the reason given."""
+        """A session has failed that ends before both sides are authenticated, or because the server broke it off."""
         _log.debug("session.closed", reason=event.reason)
-        if self._authenticated:
+        if self._authenticated and event.orderly:
             return
         self.report.failure = event.reason
-        if self._credentials_refused:
+        if self._credentials_refused and not self._authenticated:
             self._device.trail.check("dm-mutual-authentication", False, req=("REQ-09",), step="7", detail=event.reason)
 
     def _keep_server_nonce(self, nonce: bytes) -> None:

@@ -241,7 +241,7 @@ class ClientSession:
             self._renew_nonce(events)
             return
         self._keep_accepted_nonce(events)
-        events.append(self._move(SessionClosed("done")))
+        events.append(self._move(SessionClosed("done", orderly=True)))
 
     def _renew_nonce(self, events: list[Event]) -> None:
         """A new nonce for the server that has just proved itself. Only when there is a message to carry it: else the

@@ -132,9 +132,14 @@ class StatusReceived:
 
 @dataclass(frozen=True, slots=True)
 class SessionClosed:
-    """The session is over; nothing more is sent."""
+    """The session is over; nothing more is sent.
+
+    `orderly`: the server had nothing more to ask and did not break off. All else is a failure of the session, also
+    after both sides are authenticated.
+    """
 
     reason: str
+    orderly: bool = False
 
 
 Event = (

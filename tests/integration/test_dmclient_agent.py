@@ -6,15 +6,17 @@ import pytest
 
 from dmclient.agent import Agent, ExitStatus, RetryPolicy
 from dmclient.dm_account import client_account, write_account
-from dmclient.http_transport import ServerNotAuthenticated, TransportFailed
+from dmclient.http_transport import HttpAnswer, ServerNotAuthenticated, TransportFailed
 from dmclient.management_session import SessionFailed, SessionSettings, run_session
 from dmclient.message_trace import HIDDEN
 from mcim.aka import MacFailure
 from mcim.vocabulary import ContainerState, RegistrationState, ResultCode
 from mo_definitions import AlertType
-from syncml.codes import Format
+from syncml.codec import decode
+from syncml.codes import Format, StatusCode
 from syncml.model import Exec, Get, Item, Replace, Sequence
 from syncml.policy import Abort, Continue, Finish
+from syncml.server_session import message_for_error
 from syncml.session import CommandAnswered, SessionOpened
 from syncml.values import leaf_item
 from tests.support_dmclient import (
@@ -287,6 +289,50 @@ async def test_connection_lost_at_any_message(tmp_path, position):
     assert (await agent.run(DPF)).status is ExitStatus.ATTACHED
     assert slept in ([1.0], [1.0, 2.0])  # the second when the server missed its new nonce and had nothing to ask
     assert [kind for kind, _ in policy.alerts][-1] == "NetworkAttach"
+
+
+class Restarted(MemoryDpf):
+    """A DPF that knows nothing of its session any more when the device answers what was asked after its report."""
+
+    def __init__(self, script) -> None:
+        super().__init__(script)
+        self.forgot = False
+
+    async def post(self, url, body, encoding, mac=None):
+        header = decode(body, encoding).header
+        if not self.forgot and ("ProvisioningComplete", "1200") in self.script.alerts:
+            self.forgot = True
+            gone = message_for_error(
+                session_id=header.session_id,
+                msg_id="2",
+                device_id=header.source,
+                server_uri=DPF_URL,
+                msg_ref=header.msg_id,
+                code=StatusCode.REQUEST_TIMEOUT,
+                encoding=encoding,
+            )
+            return HttpAnswer(body=gone, encoding=encoding)
+        return await super().post(url, body, encoding, mac)
+
+
+async def test_a_dpf_that_forgets_the_session_has_not_read_the_receipt(tmp_path):
+    """REQ-67, REQ-68: Status 408 is no good end, and nobody attaches before a session went well: no AuC is armed yet."""
+    device, _ = bootstrapped_device(tmp_path)
+    policy, network = Provisioning(), attaching()
+    agent, slept = agent_for(device, dpf := Restarted(policy), network)
+    receipt = "./M2MSIMMobj/c1/Receipt"
+    seen = []
+    post = network.post
+
+    async def attach(path, body):
+        seen.append(receipt in policy.answers)
+        return await post(path, body)
+
+    network.post = attach
+    assert (await agent.run(DPF)).status is ExitStatus.ATTACHED
+    assert dpf.forgot
+    assert seen[0], "attached before the DPF had the receipt"
+    assert len(slept) == 1
 
 
 async def test_nobody_answers(tmp_path):
