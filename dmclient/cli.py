@@ -32,6 +32,7 @@ from dmclient.tre.key_stores import open_key_store
 from dmclient.tre.keys import KeyStoreError
 from dmclient.tre.profiles import PROFILES
 from dmclient.tre.provisional import PcidFileError, Provisional, read_pcid
+from mcim.vocabulary import ResultCode
 
 app = typer.Typer(
     help="M2ME: an OMA DM 1.2 device with a trusted environment, or a plain DM device (`session`, `listen --plain`). "
@@ -109,6 +110,8 @@ def manufacture(
         )
         text = json.dumps(tre.certification_request(), indent=2)
     except TreError as error:
+        if error.code is ResultCode.STORAGE_FAILURE:
+            raise ConfigError(f"state_dir: {error}") from error
         raise ActorError(str(error), hint="a device is manufactured once; use another state_dir") from error
     except KeyStoreError as error:
         raise ActorError(f"{section.backend}: {error}") from error

@@ -150,6 +150,7 @@ class Pki:
 
     def file(self, name: str, octets: bytes) -> Path:
         path = self.path(name)
+        path.touch(mode=0o600)
         path.write_bytes(octets)
         return path
 

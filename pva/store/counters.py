@@ -16,7 +16,6 @@ from sqlalchemy import Connection, delete, insert, select, update
 from pva.store.repository import Decision, add_decision, find_decision, naive
 from pva.store.tables import evidence_counters
 
-COUNTER_LIMIT: Final = 1 << 64
 REFUSED: Final = "evidence-counter"
 
 
@@ -25,7 +24,7 @@ class ShownCounter:
     """What a piece of evidence shows, its signature verified."""
 
     tre_id: str
-    counter: int  # below `COUNTER_LIMIT`
+    counter: int  # at most `mcim.statements.MAX_NUMBER`
     attest_key_id: bytes  # 16 octets
 
 

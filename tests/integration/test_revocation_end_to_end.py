@@ -29,7 +29,7 @@ from m2m_ca.directory import CaDirectory
 from m2m_ca.publisher import application as publisher_application
 from m2m_ca.records import RevocationReason
 from m2m_ca.revocation_lists import make_lists
-from mcim.certificates import load_pem_chain
+from mcim.certificates import TrustAnchors, load_pem_chain
 from mcim.evidence import capabilities_digest
 from mcim.key_id import key_id_of
 from mcim.receipt import Receipt, sign_receipt
@@ -495,9 +495,7 @@ def a_dpf(authority: Authority, directory: Path, *, pva_list: bool = True) -> tu
         **authority.lists(directory, "manufacturer", "manufacturer-root"),
     )
     lists = CrlSource(settings, anchors=manufacturers, now=lambda: dm.NOW)
-    rules = dm.rules(
-        manufacturers=dm.TrustAnchors(manufacturers, "manufacturer"), crls=lists.current, crl_required=True
-    )
+    rules = dm.rules(manufacturers=TrustAnchors(manufacturers, "manufacturer"), crls=lists.current, crl_required=True)
     dpf = dm.Dpf(directory / "dpf", rules=rules)
     dpf.add_device()
     return lists, dpf
