@@ -279,7 +279,7 @@ class Agent:
     async def _attach(self, mcim: McimInfo) -> AttachResult:
         """Attach, and make up our mind: the network took the MCIM, or what was in use before is in use again.
 
-        The DPF hears of the first attach with new values, of its failure, and of a fall-back (mo-design §6.6).
+        The DPF hears of the first attach with new values, of its failure, and of a fall-back (flows F6).
 
         Raises:
             TreError: the TRE cannot store what it came to.

@@ -158,7 +158,7 @@ class Device(DmDevice):
         return opened
 
     def in_order(self) -> bool:
-        """Whether the first TRE works. When one is tampered with, that is announced once (T3; mo-design §5)."""
+        """Whether the first TRE works. When one is tampered with, that is announced once (T3; flows F8)."""
         for tre, shown in zip(self.tres, self.shown, strict=True):
             facts = tre.facts()
             if facts.state == "tampered" and facts.tre_id not in self.tampering_told:
@@ -293,7 +293,7 @@ class Device(DmDevice):
     # -- after an attach -------------------------------------------------------------------------------------------
 
     def attach_succeeded(self, mcim: McimInfo) -> None:
-        """The network took an MCIM: nothing is kept to fall back to, and the DPF hears of it, once (mo-design §6.6).
+        """The network took an MCIM: nothing is kept to fall back to, and the DPF hears of it, once (flows F6).
 
         Raises:
             TreError: the TRE cannot store it.
@@ -308,7 +308,7 @@ class Device(DmDevice):
         self.save()
 
     def attach_failed(self, mcim: McimInfo, cause: int) -> McimInfo | None:
-        """The network did not take an MCIM: go back to what was in use before, if something is kept (mo-design §6.6).
+        """The network did not take an MCIM: go back to what was in use before, if something is kept (flows F6).
 
         The PCID stays, as the last way back (REQ-72). Returns what is in use again, None: there is no way back.
 

@@ -97,13 +97,13 @@ def push_package(container: str, given: Delivered) -> tuple[Command, ...]:
 
 
 def replace_package(container: str, given: Delivered, *, there: frozenset[str]) -> tuple[Command, ...]:
-    """Put another package into a container that has the leaves named in `there`, the package last (mo-design §6.4)."""
+    """Put another package into a container that has the leaves named in `there`, the package last (flows F4)."""
     items = (*_changing_leaves(container, given), _octets(container, ContainerNode.PACKAGE, given))
     return tuple(_put(item, there=(item.target or "").rpartition("/")[2] in there) for item in items)
 
 
 def put_command(container: str, given: Delivered, *, there: bool) -> tuple[Command, ...]:
-    """Put a signed life-cycle command into its container; `there`: one was put there before (mo-design §6.5)."""
+    """Put a signed life-cycle command into its container; `there`: one was put there before (flows F5)."""
     return (_put(_octets(container, ContainerNode.COMMAND, given), there=there),)
 
 

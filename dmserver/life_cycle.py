@@ -1,4 +1,4 @@
-"""Orders about an MCIM that the device has: update, activate, suspend, delete (mo-design §6.4, §6.5; REQ-70).
+"""Orders about an MCIM that the device has: update, activate, suspend, delete (flows F4, F5; REQ-70).
 
 They go to the container of that MCIM, whatever its name is. An update is a package put into it; the others are a
 signed command, put there first and then set off by an Exec, so that nothing is set off that is not there.

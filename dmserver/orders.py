@@ -179,7 +179,7 @@ class Order:
 
     @property
     def is_command(self) -> bool:
-        """Whether what is delivered is a signed command instead of a package with an MCIM object (mo-design §6.5)."""
+        """Whether what is delivered is a signed command instead of a package with an MCIM object (flows F5)."""
         return not self.operation.carries_object
 
     @property

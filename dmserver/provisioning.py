@@ -114,7 +114,7 @@ class Provisioning(PlatformValidation):
         return self._judge_object(None, now)
 
     def _why_renew(self, answers: Answers, now: datetime) -> str | None:
-        """Why the registration cannot serve this order and another one may be asked for (mo-design §6.4, §6.6)."""
+        """Why the registration cannot serve this order and another one may be asked for (flows F4, F6)."""
         order, root = self._order, self._m2m_root
         if selects_nobody(root, answers):
             return "the registration names no home operator"

@@ -52,7 +52,7 @@ class Reporting(PolicyBase):
     # --- attach (step 16) ---------------------------------------------------------------------------------------------
 
     def _hear(self, alerts: tuple[DeviceAlert, ...]) -> None:
-        """Keep what is said of the attach with the MCIM of this order: the device says it once (mo-design §5)."""
+        """Keep what is said of the attach with the MCIM of this order: the device says it once (flows F8)."""
         if self._order.state not in AT_THE_DEVICE:
             return
         for alert in alerts:
@@ -73,7 +73,7 @@ class Reporting(PolicyBase):
         return node_key(alert.source).rpartition("/")[2] == node_key(self._order.container or "")
 
     def _look_for_attach(self, now: datetime) -> Then:
-        """A reported order: close it, or see whether the TRE went back to the MCIM before (mo-design §6.6)."""
+        """A reported order: close it, or see whether the TRE went back to the MCIM before (flows F6)."""
         if self._order.result == ResultCode.FELL_BACK:
             return self._report()
         self._order, entries = settle_attach(self._order, now)

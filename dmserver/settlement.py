@@ -27,7 +27,7 @@ def tell_sho(order: Order, *, brought_by: Order | None = None) -> TellSho:
 
     A TRE that fell back says so with a receipt for the package that brought the MCIM. When another order activated it,
     `brought_by` is the order of that package, and the report is about that one. The home operator whose MCIM another
-    one deleted, by its release, is told when that other one was (mo-design §6.6): the receipt closes its subscription.
+    one deleted, by its release, is told when that other one was (flows F6): the receipt closes its subscription.
     """
     receipt, result = order.receipt, order.result
     if order.state is OrderState.REFUSED or receipt is None or result is None:

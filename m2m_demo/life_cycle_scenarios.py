@@ -74,7 +74,7 @@ def delete(stage: Stage, show: Show) -> str:
 
 
 def fall_back(stage: Stage, show: Show) -> str:
-    """The new home operator's network does not answer: the device goes back to its former MCIM (mo-design §6.6)."""
+    """The new home operator's network does not answer: the device goes back to its former MCIM (flows F6)."""
     life = Life(stage, show)
     life.begin(two_operators=True, second_network=False)
     order = stage.order(life.replace(life.release(), until="REFUSED"))

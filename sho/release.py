@@ -1,4 +1,4 @@
-"""Release token: this SHO lets a named other one take the place of an MCIM (change of SHO, mo-design §6.6)."""
+"""Release token: this SHO lets a named other one take the place of an MCIM (change of SHO, flows F6)."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ class ReportDesk:
     async def _released(
         self, body: ReportBody, checks: Checks, client_names: frozenset[str], now: datetime
     ) -> str | None:
-        """A delete by the SHO that we released an MCIM to (change of SHO, mo-design §6.6): no hand-over of ours, but
+        """A delete by the SHO that we released an MCIM to (change of SHO, flows F6): no hand-over of ours, but
         the receipt of the TRE that we installed it in. None when it is nothing of the kind.
         """
         try:

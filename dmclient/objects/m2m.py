@@ -231,7 +231,7 @@ class M2MObject:
 def reason_for(tre: TrustedEnvironment, sho_id: str | None, now: datetime) -> str:
     """Registration/Reason of a request opened now: for the first MCIM, a change of it, or one to replace what is gone.
 
-    Without an MCIM the request is a recovery when one was there before (mo-design §3: deleted, then asked for again).
+    Without an MCIM the request is a recovery when one was there before (flows F9: deleted, then asked for again).
     """
     mcims = tre.mcims()
     if mcims:

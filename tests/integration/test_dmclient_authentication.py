@@ -219,7 +219,7 @@ async def test_header_and_media_types_over_http(content_type, encoding):
 
 @pytest.mark.parametrize("encoding", Encoding, ids=lambda each: each.name)
 async def test_an_answer_in_the_other_encoding_is_understood(tmp_path, encoding):
-    """Pitfalls §6: some servers do not mirror the encoding of the request."""
+    """Interop: some servers do not mirror the encoding of the request."""
     dpf = dpf_with(AuthType.MD5)
     other = Encoding.XML if encoding is Encoding.WBXML else Encoding.WBXML
 

@@ -1,4 +1,4 @@
-"""A device after its first provisioning: commands, a new home operator, the way back (mo-design §6.4 to §6.6)."""
+"""A device after its first provisioning: commands, a new home operator, the way back (flows F4 to F6)."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def leaf(device: Device, name: str, container: str = "c1") -> object:
 
 
 async def test_signed_activation_and_attach(tmp_path):
-    """REQ-70, mo-design §6.5: 202, then LifecycleComplete with the Correlator, then the attach and its alert."""
+    """REQ-70, flows F5: 202, then LifecycleComplete with the Correlator, then the attach and its alert."""
     tre = FakeTre(initial_state=PROVISIONED)
     device = await provisioned(tmp_path, tre)
     script = Script(command("Activate"))
@@ -185,7 +185,7 @@ async def test_power_cut_in_a_command(tmp_path, operation):
 
 
 async def test_after_the_last_mcim_is_deleted_a_request_is_opened_at_the_next_start(tmp_path):
-    """mo-design §3: at power-up without an MCIM; the reason is a recovery."""
+    """flows F9: at power-up without an MCIM; the reason is a recovery."""
     device = await provisioned(tmp_path, FakeTre())
     await agent_for(device, Script(command("Delete")), None).serve(Call(server_id=DPF))
     again, _ = make_device(tmp_path, tre=device.tre)
@@ -195,7 +195,7 @@ async def test_after_the_last_mcim_is_deleted_a_request_is_opened_at_the_next_st
 
 @pytest.mark.parametrize("state", [PROVISIONED, SUSPENDED])
 async def test_an_mcim_that_is_not_in_use_is_no_reason_for_a_request(tmp_path, state):
-    """mo-design §3: whether it is activated is its home operator's decision."""
+    """flows F9: whether it is activated is its home operator's decision."""
     device = await provisioned(tmp_path, FakeTre(initial_state=state))
     before = device.tre.open_request
     device.register()
@@ -210,7 +210,7 @@ def new_package() -> Continue:
 
 
 async def test_change_of_sho(tmp_path):
-    """mo-design §6.6: the new one in use, the old one suspended; the attach makes it final."""
+    """flows F6: the new one in use, the old one suspended; the attach makes it final."""
     tre = FakeTre()
     device = await provisioned(tmp_path, tre)
     script = Script(new_package())
@@ -222,7 +222,7 @@ async def test_change_of_sho(tmp_path):
 
 
 async def test_fall_back(tmp_path):
-    """mo-design §6.6, REQ-72: the network refuses the new one: the old one is in use, and the DPF reads why."""
+    """flows F6, REQ-72: the network refuses the new one: the old one is in use, and the DPF reads why."""
     tre = FakeTre()
     device = await provisioned(tmp_path, tre)
     tre.aka = [MacFailure(), Accepted(res=b"r" * 8, ck=b"c" * 16, ik=b"i" * 16)]
@@ -238,7 +238,7 @@ async def test_fall_back(tmp_path):
 
 
 async def test_each_mcim_attaches_at_the_network_of_its_operator(tmp_path):
-    """mo-design §6.6: the operator's own address where there is one, the usual one for all others."""
+    """flows F6: the operator's own address where there is one, the usual one for all others."""
     device, _ = bootstrapped_device(tmp_path, tre=FakeTre())
     own, other = FakeNetwork([CHALLENGE, ATTACHED]), FakeNetwork([])
     script = Script(delivery(b"good package"))
@@ -249,7 +249,7 @@ async def test_each_mcim_attaches_at_the_network_of_its_operator(tmp_path):
 
 
 async def test_run_ends_attached_after_a_fall_back(tmp_path):
-    """mo-design §6.6: the run says that it fell back; the alert is taken before it ends."""
+    """flows F6: the run says that it fell back; the alert is taken before it ends."""
     tre = FakeTre()
     device = await provisioned(tmp_path, tre)
     sessions = agent_for(device, Script(new_package()), None)
@@ -287,7 +287,7 @@ class Silence:
 
 
 async def test_the_decision_takes_bounded_time(tmp_path):
-    """mo-design §6.6: no answer within T is a failure; the old one comes back."""
+    """flows F6: no answer within T is a failure; the old one comes back."""
     tre = FakeTre()
     device = await provisioned(tmp_path, tre)
     agent = agent_for(device, Script(new_package()), Silence(), attach_decision_s=0.01)
@@ -297,7 +297,7 @@ async def test_the_decision_takes_bounded_time(tmp_path):
 
 
 async def test_update_is_attached_with_anew(tmp_path):
-    """mo-design §6.4: after an update the device proves the new values, and says so."""
+    """flows F4: after an update the device proves the new values, and says so."""
     tre = FakeTre()
     device = await provisioned(tmp_path, tre)
     package = leaf_item(
@@ -313,7 +313,7 @@ async def test_update_is_attached_with_anew(tmp_path):
 
 
 async def test_tampering_is_announced_once(tmp_path):
-    """T3, mo-design §5: TamperDetected until it is taken; the state is in M2MMobj; the run ends refused."""
+    """T3, flows F8: TamperDetected until it is taken; the state is in M2MMobj; the run ends refused."""
     device, _ = bootstrapped_device(tmp_path, tre=FakeTre(condition="tampered"))
     script = Script(Continue((Get(items=(Item(target="./M2MMobj/TRE/State"),)),)))
     result = await agent_for(device, script, FakeNetwork([])).run(DPF)

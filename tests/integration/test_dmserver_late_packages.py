@@ -405,7 +405,7 @@ async def test_a_device_without_an_account_is_not_called(tmp_path: Path):
 
 
 async def test_a_first_installation_calls_nobody_and_an_order_for_a_device_in_use_does(dpf: Dpf):
-    """REQ-25, mo-design §6.5: a device that is provisioned learns from package 0 that there is something to do."""
+    """REQ-25, flows F5: a device that is provisioned learns from package 0 that there is something to do."""
     first = dpf.open_order()
     await dpf.conductor.tidy()
     assert (dpf.pushed, dpf.order(first).call_at) == ([], None)
@@ -497,7 +497,7 @@ async def test_t4_a_kept_ticket_is_about_one_platform_key(dpf: Dpf, http: Http):
 
 
 async def test_req25_a_renewed_nonce_asks_for_another_signature(dpf: Dpf, http: Http):
-    """REQ-25, mo-design §6.7, nonce changed: validated again, handed over again, under another key."""
+    """REQ-25, flows F7, nonce changed: validated again, handed over again, under another key."""
     device = StubDevice()
     order_id = await ready(dpf, http, device)
     first = dpf.order(order_id).package_hash
@@ -591,7 +591,7 @@ async def test_req16_killed_while_a_partner_answers(dpf: Dpf, http: Http, prepar
 
 @pytest.mark.parametrize(("log", "state"), [(b"log", OrderState.DELIVERED), (b"", OrderState.CHALLENGED)])
 async def test_req18_remote_validation_needs_the_measurement_log(tmp_path: Path, log: bytes, state: OrderState):
-    """REQ-18, mo-design §6.2 S4: read beside the evidence; without it nothing is put to the PVA."""
+    """REQ-18, flows F2: read beside the evidence; without it nothing is put to the PVA."""
     dpf = Dpf(tmp_path, rules=rules(ValidationMode.REMOTE))
     dpf.add_device()
     order_id, device = dpf.open_order(), StubDevice(log=log)

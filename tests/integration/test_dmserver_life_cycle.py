@@ -1,4 +1,4 @@
-"""Orders about an MCIM that a device has: update, activate, suspend, delete, replace (mo-design §6.4 to §6.6)."""
+"""Orders about an MCIM that a device has: update, activate, suspend, delete, replace (flows F4 to F6)."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def written(device: StubDevice, end: str) -> list[Add | Replace | Exec]:
 @pytest.mark.parametrize("operation", COMMANDS)
 @pytest.mark.parametrize("at_once", [False, True], ids=["202 and an alert", "200"])
 async def test_req70_a_command_goes_to_the_container_of_its_mcim(dpf: Dpf, operation: str, at_once: bool):
-    """REQ-70, mo-design §6.5: Command, Exec with Correlator, LifecycleComplete, receipt, report."""
+    """REQ-70, flows F5: Command, Exec with Correlator, LifecycleComplete, receipt, report."""
     device = StubDevice(at_once=at_once)
     mcim_id, order_id = await in_state(dpf, device, operation)
     await dpf.session(device, session_id="A")
@@ -100,7 +100,7 @@ async def test_req70_a_command_goes_to_the_container_of_its_mcim(dpf: Dpf, opera
 
 
 async def test_req70_an_update_replaces_the_package_of_its_container(dpf: Dpf):
-    """REQ-70, mo-design §6.4: Renew first, the same container, the leaves that are there replaced, the package last."""
+    """REQ-70, flows F4: Renew first, the same container, the leaves that are there replaced, the package last."""
     device = StubDevice()
     mcim_id, order_id = await in_state(dpf, device, "update")
     renewals = device.renewals
@@ -120,7 +120,7 @@ async def test_req70_an_update_replaces_the_package_of_its_container(dpf: Dpf):
 
 @pytest.mark.parametrize("operation", [*COMMANDS, "update"])
 async def test_mo_design_6_4_the_container_is_found_by_its_mcim(dpf: Dpf, operation: str):
-    """REQ-02, mo-design §6.4: a container that has another name than ours is the one, whatever the others are."""
+    """REQ-02, flows F4: a container that has another name than ours is the one, whatever the others are."""
     device = StubDevice()
     mcim_id, order_id = await in_state(dpf, device, operation)
     name = f"M2MSIMMobj/{mcim_id[:8]}"
@@ -155,7 +155,7 @@ async def test_mo_design_6_5_a_container_that_the_device_deleted(dpf: Dpf, opera
 
 
 async def test_exec_in_a_wrong_state_ends_the_order(dpf: Dpf):
-    """mo-design §6.7, Exec in wrong state: Status 405 and Result 1405; nothing was done, the home operator is told."""
+    """flows F7, Exec in wrong state: Status 405 and Result 1405; nothing was done, the home operator is told."""
     device = StubDevice()
     mcim_id, order_id = await in_state(dpf, device, "activate")
     device.nodes[f"M2MSIMMobj/{mcim_id[:8]}/State"].value = "40"
@@ -178,7 +178,7 @@ async def test_exec_in_a_wrong_state_ends_the_order(dpf: Dpf):
     ],
 )
 async def test_req16_crash_after_any_message_ends_in_one_operation(dpf: Dpf, operation: str, silent_after: int):
-    """REQ-16, mo-design §6.7, server crash after delivery: State and Receipt are asked for, nothing is done twice."""
+    """REQ-16, flows F7, server crash after delivery: State and Receipt are asked for, nothing is done twice."""
     device, messages, done_before = StubDevice(), 0, 0
     mcim_id, order_id = await in_state(dpf, device, operation)
 
@@ -265,11 +265,11 @@ async def test_req25_a_token_reference_and_the_form_of_the_package_are_told(dpf:
     assert device.nodes[f"{container}/ContentType"].value == "application/vnd.m2m.mcim+xml"
 
 
-# --- change of SHO (mo-design §6.6) ----------------------------------------------------------------------------------
+# --- change of SHO (flows F6) ----------------------------------------------------------------------------------
 
 
 async def test_req70_change_of_sho_names_the_new_operator_and_keeps_the_old_mcim(dpf: Dpf):
-    """REQ-70, mo-design §6.6: SHO replaced and registration renewed before it is read; a container of its own."""
+    """REQ-70, flows F6: SHO replaced and registration renewed before it is read; a container of its own."""
     device = StubDevice()
     old = dpf.order(await installed(dpf, device)).mcim_id
     device.put("M2MMobj/Registration/SHO", SHO_ID)
@@ -294,7 +294,7 @@ async def test_req70_change_of_sho_names_the_new_operator_and_keeps_the_old_mcim
 
 
 async def test_mo_design_6_6_the_former_operator_hears_that_its_mcim_is_gone(dpf: Dpf):
-    """mo-design §6.6 step 8, REQ-67: the new one deleted it by the release; the old one gets the receipt, surely."""
+    """flows F6, step 8, REQ-67: the new one deleted it by the release; the old one gets the receipt, surely."""
     device = StubDevice()
     brought = await installed(dpf, device)
     mcim_id = dpf.order(brought).mcim_id
@@ -354,7 +354,7 @@ async def test_a_device_that_does_not_take_the_new_operator_is_refused(dpf: Dpf)
 
 @pytest.mark.parametrize("acknowledged_before", [True, False], ids=["reported", "report not acknowledged"])
 async def test_mo_design_6_6_a_fall_back_is_reported_and_ends_the_order(dpf: Dpf, acknowledged_before: bool):
-    """REQ-67, mo-design §6.6: attach failed, the TRE went back; its receipt 1426 goes to the home operator."""
+    """REQ-67, flows F6: attach failed, the TRE went back; its receipt 1426 goes to the home operator."""
     order_id, device = dpf.open_order(), StubDevice()
     await dpf.session(device, registration_alert(device), session_id="1")
     done = device.provision()
@@ -402,7 +402,7 @@ async def test_req67_the_report_of_a_fall_back_is_repeated_until_acknowledged(dp
 
 
 async def test_mo_design_6_6_a_fall_back_after_an_activation_is_about_what_brought_the_mcim(dpf: Dpf):
-    """REQ-67, mo-design §6.6: the receipt names the package, so the report is about the order of that package."""
+    """REQ-67, flows F6: the receipt names the package, so the report is about the order of that package."""
     device = StubDevice()
     mcim_id, order_id = await in_state(dpf, device, "activate")
     await dpf.session(device, session_id="A")
@@ -432,7 +432,7 @@ async def test_a_failed_attach_without_a_fall_back_waits_for_the_next(dpf: Dpf):
 
 
 async def test_req67_an_attach_heard_before_the_report_was_acknowledged_is_not_forgotten(dpf: Dpf):
-    """REQ-67, REQ-69, mo-design §6.7: the device says it once; the order closes with the acknowledgement."""
+    """REQ-67, REQ-69, flows F7: the device says it once; the order closes with the acknowledgement."""
     order_id, device = dpf.open_order(), StubDevice()
     await dpf.session(device, registration_alert(device), session_id="1")
     device.provision()
@@ -476,7 +476,7 @@ async def test_a_reported_order_gives_way_to_another(dpf: Dpf):
 
 
 async def test_a_suspended_order_turns_its_device_away_and_goes_on_later(dpf: Dpf):
-    """mo-design §3, SUSPENDED: stopped before anything was delivered; resumed, it needs no second issue."""
+    """flows F9, SUSPENDED: stopped before anything was delivered; resumed, it needs no second issue."""
     order_id, device = dpf.open_order(), StubDevice()
     dpf.partners.answers[AskPackage] = lambda _: PartnerDown(reason="asleep")
     await dpf.session(device, registration_alert(device), session_id="1")

@@ -266,7 +266,7 @@ async def test_an_exec_answered_with_202_is_done_when_its_alert_comes(dpf: Dpf, 
 
 @pytest.mark.parametrize("early", [True, False])
 async def test_an_alert_before_the_status_of_its_exec_counts(dpf: Dpf, early: bool):
-    """Pitfalls §4: Alert 1226 before the Status of its Exec."""
+    """Interop: Alert 1226 before the Status of its Exec."""
     made = queue(dpf, {"command": "exec", "uri": "./Job/x", "correlator": "job"})
     policy = OperatorQueue(M2ME_ID, store=dpf.store, seal_key=dpf.key, encoding=Encoding.XML, now=dpf.clock)
     decision = await policy.begin(())
@@ -341,7 +341,7 @@ async def test_what_a_device_says_of_itself_is_kept(dpf: Dpf, device: StubDevice
 
 
 async def test_dev_info_of_a_challenged_package_1_is_remembered(dpf: Dpf, device: StubDevice):
-    """Pitfalls §2: DevInfo not resent after 401."""
+    """Interop: DevInfo not resent after 401."""
     client = dpf.client(device, client_nonce=b"stale")
     body = client.start()
     _, answer = await dpf.post(client, body)

@@ -323,7 +323,7 @@ async def test_the_special_nonce_is_good_for_one_session(dpf: Dpf, http: Http):
 
 
 async def test_the_nonce_before_survives_a_lost_answer_and_no_more(dpf: Dpf, http: Http):
-    """Pitfalls §3: the answer with the new nonce was lost: the one before is good once more, and then no longer."""
+    """Interop: the answer with the new nonce was lost: the one before is good once more, and then no longer."""
     lost = device(dpf, http, session_id="1")
     before = lost.nonce
     await lost.open()  # as if this answer never arrived
@@ -334,7 +334,7 @@ async def test_the_nonce_before_survives_a_lost_answer_and_no_more(dpf: Dpf, htt
 
 
 async def test_a_device_that_went_on_has_the_new_nonce(dpf: Dpf, http: Http):
-    """Pitfalls §3: once the device answered, the nonce before is used up: whoever overheard it gains nothing."""
+    """Interop: once the device answered, the nonce before is used up: whoever overheard it gains nothing."""
     queue(dpf, GET)
     it = device(dpf, http)
     before = it.nonce
@@ -345,7 +345,7 @@ async def test_a_device_that_went_on_has_the_new_nonce(dpf: Dpf, http: Http):
 
 
 async def test_credentials_in_every_message_do_no_harm(dpf: Dpf, http: Http):
-    """Pitfalls §1: Cred re-sent in every message though 212 was said."""
+    """Interop: Cred re-sent in every message though 212 was said."""
     made = queue(dpf, GET)
     it = device(dpf, http)
     first = await it.open()
@@ -387,7 +387,7 @@ async def test_a_message_of_an_unknown_session(dpf: Dpf, http: Http):
 
 @pytest.mark.parametrize("follows", [True, False], ids=["with RespURI", "posting to the first URL again"])
 async def test_session_id_1_every_time(dpf: Dpf, http: Http, follows: bool):
-    """Pitfalls §1: SessionID always "1" and MsgID from 1: each package 1 is a new session."""
+    """Interop: SessionID always "1" and MsgID from 1: each package 1 is a new session."""
     for _ in range(3):
         it = device(dpf, http, follows_resp_uri=follows)
         assert codes(await it.open())["0"] == 212
@@ -399,14 +399,14 @@ async def test_session_id_1_every_time(dpf: Dpf, http: Http, follows: bool):
 
 
 async def test_an_id_with_its_octets_swapped(dpf: Dpf, http: Http):
-    """Pitfalls §1: libdmclient swaps the octets of the id a notification gave it: any id will do."""
+    """Interop: libdmclient swaps the octets of the id a notification gave it: any id will do."""
     it = device(dpf, http, session_id="AF00")
     answer = await it.send(it.message(SESSION_ALERT.replace("1201", "1200"), DEV_INFO))
     assert (answer.header.session_id, codes(answer)["0"]) == ("AF00", 212)
 
 
 async def test_a_stranger_without_the_token_gets_nothing_of_a_session(dpf: Dpf, http: Http):
-    """Pitfalls §1: SessionIDs can be guessed; no message without our token is taken, or answered from the cache."""
+    """Interop: SessionIDs can be guessed; no message without our token is taken, or answered from the cache."""
     queue(dpf, {"command": "replace", "uri": "./A/AAuthSecret", "value": "topsecret"})
     it = device(dpf, http)
     first = await it.open()
@@ -612,7 +612,7 @@ TRANSPORTS = {
 async def test_requests_as_devices_make_them(
     dpf: Dpf, http: Http, headers: list[str], code_body: object, target: str, chunked: bool
 ):
-    """Pitfalls §6: chunks, codings, headers and queries; the answer has a Content-Length, no chunks and no coding."""
+    """Interop: chunks, codings, headers and queries; the answer has a Content-Length, no chunks and no coding."""
     body = device(dpf, http).message(*PACKAGE_1)
     body = code_body(body) if callable(code_body) else body
     framing = ["Transfer-Encoding: chunked"] if chunked else [f"Content-Length: {len(body)}"]
@@ -627,7 +627,7 @@ async def test_requests_as_devices_make_them(
 
 
 async def test_wbxml_without_a_media_type(dpf: Dpf, http: Http):
-    """Pitfalls §6: absent Content-Type: the first octets tell."""
+    """Interop: absent Content-Type: the first octets tell."""
     body = device(dpf, http, encoding=Encoding.WBXML).message(*PACKAGE_1)
     octets = http_head(f"Content-Length: {len(body)}") + body
     head, _, answer = (await raw_http(http, octets)).partition(b"\r\n\r\n")
@@ -642,7 +642,7 @@ async def test_wbxml_under_the_media_type_of_ds(dpf: Dpf, http: Http):
 
 
 async def test_expect_100_continue(dpf: Dpf, http: Http):
-    """Pitfalls §6: the device waits for 100 before it sends the body."""
+    """Interop: the device waits for 100 before it sends the body."""
     body = device(dpf, http).message(*PACKAGE_1)
     head = http_head(f"Content-Type: {XML}", f"Content-Length: {len(body)}", "Expect: 100-continue")
     answer = await raw_http(http, head + body)
@@ -661,7 +661,7 @@ REFUSED = {
 
 @pytest.mark.parametrize(("headers", "code_body", "status"), REFUSED.values(), ids=REFUSED)
 async def test_bodies_that_cannot_be_taken(dpf: Dpf, http: Http, headers: list[str], code_body: object, status: int):
-    """Pitfalls §6: a coding is taken off within the limit of a body, or refused; the server goes on."""
+    """Interop: a coding is taken off within the limit of a body, or refused; the server goes on."""
     body = device(dpf, http).message(*PACKAGE_1)
     coded = code_body(body)  # type: ignore[operator]  # a function of octets
     octets = http_head(f"Content-Type: {XML}", f"Content-Length: {len(coded)}", *headers) + coded
@@ -684,7 +684,7 @@ async def test_malformed_messages(dpf: Dpf, http: Http, encoding: Encoding, octe
 
 
 async def test_a_message_a_little_above_our_limit_is_taken(dpf: Dpf, http: Http):
-    """Pitfalls: a message above our MaxMsgSize, up to twice, is taken; more is refused with 413."""
+    """Interop: a message above our MaxMsgSize, up to twice, is taken; more is refused with 413."""
     it = device(dpf, http)
     body = it.message(*PACKAGE_1, f"<!-- {'x' * 70_000} -->")
     assert codes(await it.send(body))["0"] == 212
@@ -725,7 +725,7 @@ def without_resp_uri(dpf: Dpf) -> Dpf:
 
 @pytest.mark.parametrize("kind", [AuthType.BASIC, AuthType.MD5, AuthType.MAC])
 async def test_without_resp_uri_each_message_proves_itself(without_resp_uri: Dpf, http: Http, kind: AuthType):
-    """Pitfalls §1: RespURI is lost: taken with credentials in every message, and then only with right ones."""
+    """Interop: RespURI is lost: taken with credentials in every message, and then only with right ones."""
     dpf = without_resp_uri
     made, after = queue(dpf, GET), queue(dpf, GET)
     set_account(dpf, client_auth=kind, per_message=kind is not AuthType.MAC, server_auth=AuthType.BASIC)
@@ -742,7 +742,7 @@ async def test_without_resp_uri_each_message_proves_itself(without_resp_uri: Dpf
 
 
 async def test_without_resp_uri_a_session_goes_on(without_resp_uri: Dpf, http: Http):
-    """Pitfalls §1: the device posts to the first URL with credentials in every message."""
+    """Interop: the device posts to the first URL with credentials in every message."""
     dpf = without_resp_uri
     made = queue(dpf, GET)
     set_account(dpf, per_message=True)
@@ -753,7 +753,7 @@ async def test_without_resp_uri_a_session_goes_on(without_resp_uri: Dpf, http: H
 
 
 async def test_without_resp_uri_and_credentials_for_the_session_only(without_resp_uri: Dpf, http: Http):
-    """Pitfalls §1: 212 authenticates whoever knows the SessionID: without a token, that is not enough."""
+    """Interop: 212 authenticates whoever knows the SessionID: without a token, that is not enough."""
     dpf = without_resp_uri
     made = queue(dpf, GET)
     it = device(dpf, http, follows_resp_uri=False)

@@ -582,7 +582,7 @@ async def test_a_live_session_does_not_give_way_to_a_stranger_with_its_name(dpf:
 
 
 async def test_the_device_itself_may_begin_anew_with_the_same_session_id(dpf: Dpf):
-    """Pitfalls §1: SessionID always "1", MsgID 1 again: the newcomer takes over as soon as he has authenticated."""
+    """Interop: SessionID always "1", MsgID 1 again: the newcomer takes over as soon as he has authenticated."""
     order_id, device = dpf.open_order(), StubDevice()
     old = dpf.client(device, session_id="1")
     _, answer = await dpf.post(old, old.start())

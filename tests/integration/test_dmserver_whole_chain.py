@@ -169,7 +169,7 @@ PLACES = [
 
 @pytest.mark.parametrize(("kind", "number"), PLACES)
 async def test_req16_a_break_at_every_exchange(parties: Chain, kind: str, number: int):
-    """REQ-16, mo-design §6.7: whatever breaks at that exchange of every order, each is carried out once and closed."""
+    """REQ-16, flows F7: whatever breaks at that exchange of every order, each is carried out once and closed."""
     await live(parties, once(number, *BREAKS[kind]))
 
 

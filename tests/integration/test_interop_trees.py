@@ -201,7 +201,7 @@ FORMS = {
 async def test_peer_profile(
     tmp_path: Path, encoding: Encoding, auth: AuthType, profile: str, as_told: Callable[[Site], bool]
 ) -> None:
-    """pitfalls §10, XS-016, XS-029: what leaves the server has the form of the profile, not that of the default."""
+    """interop, XS-016, XS-029: what leaves the server has the form of the profile, not that of the default."""
     shown = []
     for name in (profile, "default"):
         (tmp_path / name).mkdir()

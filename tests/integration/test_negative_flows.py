@@ -1,4 +1,4 @@
-"""Negative flows of provisioning with a real device over HTTP (mo-design §6.7): its tree, its alerts, its sessions.
+"""Negative flows of provisioning with a real device over HTTP (flows F7): its tree, its alerts, its sessions.
 
 The TRE of this device does no cryptography beyond its receipts; what a TRE refuses is proved where TREs are tested.
 """
@@ -96,7 +96,7 @@ def reports(place: Site) -> list[int]:
 
 @BOTH
 async def test_the_straight_way_with_this_device(tmp_path: Path, encoding: Encoding):
-    """mo-design §6.2, §6.3: what the others deviate from."""
+    """flows F2, F3: what the others deviate from."""
     async with site(tmp_path, encoding, tre=CertifiedTre()) as place:
         order_id = place.dpf.open_order(DEVICE_ID)
         place.device.register()
@@ -109,7 +109,7 @@ async def test_the_straight_way_with_this_device(tmp_path: Path, encoding: Encod
 
 
 async def test_no_open_order(place: Site):
-    """REQ-13, mo-design §6.7: Status 403 on the alert, Final, and nothing is asked of the device."""
+    """REQ-13, flows F7: Status 403 on the alert, Final, and nothing is asked of the device."""
     report = await place.session()
     assert ("1201", 403) in report.refused
     assert report.commands == 0
@@ -118,7 +118,7 @@ async def test_no_open_order(place: Site):
 
 
 async def test_wrong_dm_credentials(place: Site):
-    """REQ-13, mo-design §6.7: challenged, then refused for good; the order has not heard of it."""
+    """REQ-13, flows F7: challenged, then refused for good; the order has not heard of it."""
     order_id = place.dpf.open_order(DEVICE_ID)
     place.change_account(client_secret="another secret")
     report = await place.session()
@@ -130,7 +130,7 @@ async def test_wrong_dm_credentials(place: Site):
 
 
 async def test_a_required_leaf_is_missing(place: Site):
-    """REQ-12, mo-design §6.7: the session ends, the order is incomplete and goes on when the leaf is there."""
+    """REQ-12, flows F7: the session ends, the order is incomplete and goes on when the leaf is there."""
     order_id = place.dpf.open_order(DEVICE_ID)
     tre = tre_of(place)
     good, tre.platform_cert = tre.platform_cert, b""
@@ -147,7 +147,7 @@ async def test_a_required_leaf_is_missing(place: Site):
 
 @pytest.mark.parametrize("why", ["certificate", "pva"])
 async def test_certificate_or_pva_failure(place: Site, why: str):
-    """REQ-20, REQ-23, mo-design §6.7: Final, nothing pushed, REFUSED with its reason to the home operator."""
+    """REQ-20, REQ-23, flows F7: Final, nothing pushed, REFUSED with its reason to the home operator."""
     order_id = place.dpf.open_order(DEVICE_ID)
     if why == "certificate":
         tre_of(place).platform_cert = pki().platform_cert(tre_id="urn:m2m:tre:2", m2me_id=DEVICE_ID)
@@ -162,7 +162,7 @@ async def test_certificate_or_pva_failure(place: Site, why: str):
 
 
 async def test_the_nonce_changed_between_the_phases(place: Site):
-    """REQ-25, mo-design §6.7: back to the home operator, which signs for the new nonce."""
+    """REQ-25, flows F7: back to the home operator, which signs for the new nonce."""
     order_id = place.dpf.open_order(DEVICE_ID)
     place.dpf.partners.answers[AskPackage] = lambda _: PartnerDown(reason="asleep")
     await place.session()
@@ -178,7 +178,7 @@ async def test_the_nonce_changed_between_the_phases(place: Site):
 
 @pytest.mark.parametrize("lost_chunk", [1, 2, 3])
 async def test_a_session_that_breaks_between_two_chunks(place: Site, lost_chunk: int):
-    """REQ-32, mo-design §6.3: the device has no half package; the next session pushes it from the start."""
+    """REQ-32, flows F3: the device has no half package; the next session pushes it from the start."""
     order_id = place.dpf.open_order(DEVICE_ID)
     place.dpf.partners.answers[AskPackage] = lambda ask: package_for(ask, filling=9000)  # type: ignore[arg-type]  # that ask
     chunks = 0
@@ -202,7 +202,7 @@ async def test_a_session_that_breaks_between_two_chunks(place: Site, lost_chunk:
 
 
 async def test_a_package_above_max_obj_size(place: Site):
-    """REQ-32, mo-design §6.7: the device cannot take it, so the order ends, and nothing of it is at the device."""
+    """REQ-32, flows F7: the device cannot take it, so the order ends, and nothing of it is at the device."""
     order_id = place.dpf.open_order(DEVICE_ID)
     place.object_size = 4096
     place.dpf.partners.answers[AskPackage] = lambda ask: package_for(ask, filling=9000)  # type: ignore[arg-type]  # that ask
@@ -215,7 +215,7 @@ async def test_a_package_above_max_obj_size(place: Site):
 
 
 async def test_a_replayed_package(place: Site):
-    """REQ-52, REQ-67, mo-design §6.7: the TRE says 1409; the home operator is told, with the receipt."""
+    """REQ-52, REQ-67, flows F7: the TRE says 1409; the home operator is told, with the receipt."""
     order_id = place.dpf.open_order(DEVICE_ID)
     tre_of(place).result = ResultCode.REPLAY
     await place.session()
@@ -229,7 +229,7 @@ async def test_a_replayed_package(place: Site):
 
 
 async def test_an_alert_whose_answer_was_lost(place: Site):
-    """REQ-67, mo-design §6.7: re-sent in the next session; the report is the same one, and counts once."""
+    """REQ-67, flows F7: re-sent in the next session; the report is the same one, and counts once."""
     order_id = place.dpf.open_order(DEVICE_ID)
     await place.session()
     place.device.provision_ready()
@@ -249,7 +249,7 @@ async def test_an_alert_whose_answer_was_lost(place: Site):
 
 
 async def test_a_server_that_dies_after_the_delivery(place: Site):
-    """REQ-16, mo-design §6.7: State and Receipt first; a package that is there is not pushed again."""
+    """REQ-16, flows F7: State and Receipt first; a package that is there is not pushed again."""
     order_id = place.dpf.open_order(DEVICE_ID)
     await place.session()
     place.device.provision_ready()

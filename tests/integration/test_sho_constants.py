@@ -166,7 +166,7 @@ async def test_new_constants_count_from_the_receipt_on(play, before, constants):
 
 
 async def test_the_package_names_the_constants_and_no_key(play):
-    """REQ-34, crypto-profile §2: tag 02, and neither K nor SQN goes over the air again."""
+    """REQ-34, scheme, the MCIM object: tag 02, and neither K nor SQN goes over the air again."""
     await fill(play.sho, [MILENAGE])
     await play.install()
     await play.plan(replace(MILENAGE, constants=OWN), updates.CONSTANTS)
@@ -183,7 +183,7 @@ async def test_the_package_names_the_constants_and_no_key(play):
 
 @pytest.mark.parametrize("policy", [McimPolicy.SIGNED_LIFECYCLE, McimPolicy.TWO_PHASE_UPDATE], ids=str)
 async def test_constants_that_the_tre_refused_or_went_back_from(play, policy):
-    """REQ-68, mo-design §6.4: the old ones count, on both sides, and the next try has a higher revision."""
+    """REQ-68, flows F4: the old ones count, on both sides, and the next try has a higher revision."""
     await fill(play.sho, [MILENAGE])
     await play.sho.store.write(lambda c: c.execute(tables.subscriptions.update().values(policy=int(policy))))
     await play.install()

@@ -104,7 +104,7 @@ async def refused(call):
 
 
 async def test_suspend_activate_delete(world):
-    """REQ-70, mo-design §6.5: signed headers without an object; the subscription follows the receipts."""
+    """REQ-70, flows F5: signed headers without an object; the subscription follows the receipts."""
     await world.install()
     sequence = 0
     for operation, after in (("suspend", "suspended"), ("activate", "armed"), ("delete", "closed")):
@@ -243,7 +243,7 @@ async def test_a_receipt_is_bound_to_its_operation(world, forged):
 
 
 async def test_a_device_that_fell_back_is_let_in_no_more_until_activated(world):
-    """mo-design §6.6, REQ-68: result 1426 after a success."""
+    """flows F6, REQ-68: result 1426 after a success."""
     exchange = await world.install()
     good = exchange.receipt(counter=world.counter)
     assert await world.finish(exchange, ResultCode.FELL_BACK) == "fell-back"
@@ -307,7 +307,7 @@ async def test_old_receipts_move_nothing(world):
 
 
 async def test_an_update_gives_the_auc_the_new_keys_with_the_receipt(world, pki):
-    """mo-design §6.4, REQ-36: old keys until then; revision and sequence rise; new K comes with a new SQN."""
+    """flows F4, REQ-36: old keys until then; revision and sequence rise; new K comes with a new SQN."""
     before = await world.install()
     old = Usim(before.open()[1])
     assert await world.plan(NEW, "imsi", "keys") == "pending"
@@ -396,7 +396,7 @@ async def test_a_subscription_with_new_values_is_not_armed_with_the_old_ones(wor
 
 
 async def test_an_update_of_policy_and_amf_alone(world):
-    """REQ-36, mo-design §6.4: what does not change is not sent."""
+    """REQ-36, flows F4: what does not change is not sent."""
     await world.install()
     flags = McimPolicy.SIGNED_LIFECYCLE | McimPolicy.RELEASE_REQUIRED
     await world.plan(CREDENTIALS[0], "amf", "policy", amf=b"\x90\x00", policy=flags)
@@ -432,7 +432,7 @@ async def test_no_update_is_planned_over_a_package_under_way(world, pki):
 
 
 async def test_a_replace_names_the_old_mcim_and_brings_its_release(world):
-    """mo-design §6.6, T14: the old MCIM and the old SHO's token are inside, from the order."""
+    """flows F6, T14: the old MCIM and the old SHO's token are inside, from the order."""
     exchange = await world.begin("replace", replaces=OLD_MCIM, release_token=b"signed by the old SHO")
     header, content = exchange.open()
     assert header.operation is content.operation is Operation.REPLACE
@@ -465,7 +465,7 @@ def release(world, **changes):
 
 
 async def test_a_released_mcim_is_closed_when_the_new_sho_deleted_it(world, pki):
-    """mo-design §6.6 step 8: a TRE's receipt of a delete signed by the SHO that we released it to."""
+    """flows F6, step 8: a TRE's receipt of a delete signed by the SHO that we released it to."""
     exchange = await world.install()
     token = release(world)
     verified = verify_package(

@@ -72,7 +72,7 @@ async def objects(sho):
 
 
 async def test_only_the_header_is_signed_at_the_hand_over(world, pki, device):
-    """REQ-65, m2m-provisioning §2: no nonce and no transaction inside; the stored object is what is delivered."""
+    """REQ-65, scheme, prepared objects: no nonce and no transaction inside; the stored object is what is delivered."""
     sho, dpf = world
     assert await states(sho) == ["prepared", "free"]
     ((_, sealed),) = await objects(sho)

@@ -112,7 +112,7 @@ def test_libwbxml_reads_our_wbxml(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
 def test_user_data_survives(text: str, tmp_path: Path) -> None:
-    """Pitfalls §6: what libwbxml drops as white space is never user data with anything else in it."""
+    """Interop: what libwbxml drops as white space is never user data with anything else in it."""
     message = of(leaf_item("./A", text))
     assert decode(to_wbxml(encode(message, Encoding.XML), tmp_path, ["-k"]), Encoding.WBXML) == message
     assert decode(to_xml(encode(message, Encoding.WBXML), tmp_path), Encoding.XML) == message
@@ -147,7 +147,7 @@ def test_base64_stays_text(tmp_path: Path) -> None:
 
 
 def test_an_opaque_nonce_is_raw_to_both(tmp_path: Path) -> None:
-    """Pitfalls §3: S60 devices write it so; libwbxml makes Base64 of it."""
+    """Interop: S60 devices write it so; libwbxml makes Base64 of it."""
     message = Message(header=replace(HEADER, meta=Meta(next_nonce=b"abcdefghijklmnop")))
     header, body = write_message(message, Encoding.WBXML).elements
     nonce = Element(name="NextNonce", page=METINF, content=(b"abcdefghijklmnop",))

@@ -154,7 +154,7 @@ FORMS = {
 @pytest.mark.parametrize(("form", "good"), FORMS.values(), ids=FORMS)
 @pytest.mark.parametrize("auth_type", [AuthType.MD5, AuthType.MAC])
 def test_nonce_forms(auth_type: AuthType, form: bytes, good: bool) -> None:
-    """Pitfalls §3: decoded, undecoded and encoded twice are the same nonce; nothing else is."""
+    """Interop: decoded, undecoded and encoded twice are the same nonce; nothing else is."""
     credentials = Credentials(type=auth_type, name="u", secret="p", nonce=NONCE)
     if auth_type is AuthType.MD5:
         assert credentials.accepts(Cred(type=AuthType.MD5, data=md5_data("u", "p", form))) is good
@@ -263,7 +263,7 @@ def test_no_nonce_is_good_twice(old: bytes) -> None:
 
 
 def test_a_nonce_before_is_good_in_one_session_only() -> None:
-    """Pitfalls §3: the holder of the account moves both nonces on with every nonce issued."""
+    """Interop: the holder of the account moves both nonces on with every nonce issued."""
     first = authenticator(AuthType.MD5, nonce_before=b"old")
     assert first.judge(md5_proof(b"old")).accepted
     first.issue()
@@ -274,7 +274,7 @@ def test_a_nonce_before_is_good_in_one_session_only() -> None:
 
 
 def test_credentials_after_212_are_read_by_nobody() -> None:
-    """Pitfalls §1: Cred in every message is harmless when right and gains nothing when wrong."""
+    """Interop: Cred in every message is harmless when right and gains nothing when wrong."""
     judge = authenticator(AuthType.MD5)
     assert judge.judge(md5_proof(b"now")).accepted
     for proof in (md5_proof(b"now"), WRONG, Proof(), basic_proof()):
@@ -354,7 +354,7 @@ def test_prover_gives_up_at_the_third_challenge() -> None:
 
 
 def test_prover_takes_401_for_407_where_nothing_was_shown() -> None:
-    """Pitfalls §3: 401 although no Cred was sent, even with the nonce we would have used."""
+    """Interop: 401 although no Cred was sent, even with the nonce we would have used."""
     mine = prover(preemptive=False)
     assert mine.cred() is None
     assert mine.hear(header_status(401, AuthType.MD5, b"now")) is HeaderAnswer.CHALLENGED
@@ -362,7 +362,7 @@ def test_prover_takes_401_for_407_where_nothing_was_shown() -> None:
 
 
 def test_prover_decodes_a_nonce_again_when_the_plain_form_was_refused() -> None:
-    """Pitfalls §3: a peer that encodes NextNonce twice; learnt from its second challenge, kept for the session."""
+    """Interop: a peer that encodes NextNonce twice; learnt from its second challenge, kept for the session."""
     mine = prover(preemptive=False)
     mine.cred()
     mine.hear(header_status(407, AuthType.MD5, base64.b64encode(b"first nonce")))
@@ -481,7 +481,7 @@ def test_a_corrupt_nonce_recovers(auth_type: AuthType, side: str) -> None:
 
 @pytest.mark.parametrize("auth_type", [AuthType.MD5, AuthType.MAC])
 def test_answers_that_got_lost(auth_type: AuthType) -> None:
-    """Pitfalls §3: neither side got the other's newest nonce; the one before is good once more, in both directions."""
+    """Interop: neither side got the other's newest nonce; the one before is good once more, in both directions."""
     client_account, server_account = accounts(auth_type)
     client_account = replace(client_account, server_nonce=b"lost", server_nonce_before=b"server-nonce")
     server_account = replace(server_account, client_nonce=b"lost", client_nonce_before=b"client-nonce")

@@ -159,7 +159,7 @@ EXEC_BY_STATE = {
 
 @pytest.mark.parametrize(("state", "code"), PACKAGE_BY_STATE.items())
 def test_replace_of_the_package_by_state(server, state, code):
-    """mo-design §2: a package may come in 0, 10, 20 and 70, and as an update in 30, 40 and 50, whose state stays."""
+    """flows F9: a package may come in 0, 10, 20 and 70, and as an update in 30, 40 and 50, whose state stays."""
     in_state(server, ContainerState(state))
     assert server.replace("Package", b"other", BIN) == code
     if state in (30, 40, 50):
@@ -244,7 +244,7 @@ def provisioned(server, state):
 
 @pytest.mark.parametrize(("operation", "before", "after"), [(o, *v) for o, v in COMMANDS.items()])
 def test_a_signed_command(server, operation, before, after):
-    """REQ-70, mo-design §6.5: Command, Exec, 202, then done: state, result, receipt; the command is gone."""
+    """REQ-70, flows F5: Command, Exec, 202, then done: state, result, receipt; the command is gone."""
     provisioned(server, before)
     assert server.add("Command", b"good command", BIN) == 200
     assert server.execute(operation, "order-18") == 202
@@ -301,7 +301,7 @@ def test_power_cut_in_a_command(server, done):
 
 
 def test_update_that_is_refused_leaves_the_mcim_in_use(server):
-    """mo-design §6.4: the container is that of the MCIM again, with the result of the refusal; it cannot be deleted."""
+    """flows F4: the container is that of the MCIM again, with the result of the refusal; it cannot be deleted."""
     provisioned(server, ContainerState.ACTIVATED)
     assert server.add("Package", b"bad update", BIN) == 200
     assert server.delete() == 405
@@ -364,7 +364,7 @@ def test_registration_shows_that_a_package_waits(server):
 )
 @pytest.mark.parametrize("node", ["Package", "Command"])
 def test_the_media_type_of_every_container_fits(node: str, media_type: str, fits: bool) -> None:
-    """REQ-31, mo-design §2: what the DPF calls a package, as XML or as CMS, is what the device's description has."""
+    """REQ-31: what the DPF calls a package, as XML or as CMS, is what the device's description has."""
     server = Server(device_tree())
     assert server.add("", meta=NODE) == 200
     status = server.add(node, b"octets", Meta(format="b64", type=media_type))

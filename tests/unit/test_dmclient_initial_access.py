@@ -158,7 +158,7 @@ async def test_a_tre_that_is_not_in_order_gives_no_evidence(tmp_path):
 
 
 async def test_recovery_opens_a_request_although_there_is_an_mcim(tmp_path):
-    """mo-design §1 Reason: the way back after a failed attach."""
+    """M2MMobj, Reason: the way back after a failed attach."""
     made, device, (icf,), _, _ = access(tmp_path, [CHALLENGE, ATTACHED, REGISTERED], aka=[OK])
     device.tre.provision(b"good", None, NOW)
     assert device.usable_mcim() is not None
@@ -168,7 +168,7 @@ async def test_recovery_opens_a_request_although_there_is_an_mcim(tmp_path):
 
 
 def test_m2mmobj_shows_the_pcid_of_the_tre_until_it_is_over_or_dropped(tmp_path):
-    """REQ-72, mo-design §1 PCID, PCIDExpiry."""
+    """REQ-72, M2MMobj, PCID, PCIDExpiry."""
     tre = FakeTre(pcid_expiry=NOW + timedelta(days=1))
     device, _ = make_device(tmp_path, tre=tre)
     node = ("M2MMobj", *M2MNode.PCID.segments)

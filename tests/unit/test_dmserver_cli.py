@@ -105,7 +105,7 @@ def test_an_order_says_what_it_is_about(run, tmp_path):
 
 
 def test_suspend_resume_and_cancel_are_on_the_trail(run, tmp_path):
-    """REQ-71, mo-design §3: what an operator does to an order, and what he cannot do any more."""
+    """REQ-71, flows F9: what an operator does to an order, and what he cannot do any more."""
     add_device(run, tmp_path)
     order_id = json.loads(run("order", "open", M2ME_ID, "--sho", SHO_ID)[1])["orderId"]
     moves = [("suspend", "SUSPENDED"), ("resume", "OPEN"), ("suspend", "SUSPENDED"), ("cancel", "REFUSED")]

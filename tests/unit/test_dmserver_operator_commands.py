@@ -246,7 +246,7 @@ ONE_COMMAND = {
 
 @pytest.mark.parametrize(("answers", "code", "codes"), ONE_COMMAND.values(), ids=ONE_COMMAND)
 def test_statuses_are_found_for_each_item(answers, code, codes):
-    """Pitfalls §2: one Status per Item or one for all, TargetRef or none: both forms are read."""
+    """Interop: one Status per Item or one for all, TargetRef or none: both forms are read."""
     settled = settle(request(GET_TWO), [answered(GET_TWO, *answers)])
     outcome = settled.commands[0].outcome
     assert outcome is not None
@@ -274,7 +274,7 @@ def test_our_own_refusal_to_send_is_reported():
 
 
 def test_user_interaction():
-    """Pitfalls §4: "No" (304) is an answer; what a user typed is in the Items of the Status."""
+    """Interop: "No" (304) is an answer; what a user typed is in the Items of the Status."""
     command = Alert(code=AlertCode.TEXT_INPUT, items=(Item(data=""), Item(data="Name?")))
     settled = settle(request(command), [answered(command, status(200, "Alert", items=(Item(data="Ann"),)))])
     assert show_request(settled)["commands"][0]["results"][0]["value"] == "Ann"
@@ -361,7 +361,7 @@ def test_a_group_that_is_done():
 
 
 def test_results_are_kept_once_the_last_word_wins_and_within_bounds():
-    """Pitfalls §2: Results repeated for the same Get."""
+    """Interop: Results repeated for the same Get."""
     command = Get(items=(Item(target="./A"),))
     long = results("./B", b"x" * (MAX_KEPT_VALUE + 5), format="bin")
     answers = (status(200, "Get"), results("./A", "old"), results("A", "other"), results("./A", "new"), long)

@@ -170,7 +170,7 @@ def test_req69_only_an_attach_closes_an_order(said, state):
 
 
 def test_req69_an_attach_with_another_mcim_closes_nothing():
-    """REQ-69, mo-design §6.6: while the old MCIM is in use, its attach proves nothing of the new one."""
+    """REQ-69, flows F6: while the old MCIM is in use, its attach proves nothing of the new one."""
     other = DeviceAlert(type=AlertType.NETWORK_ATTACH, source="./M2MSIMMobj/ffeeddcc", data="1200")
     ours = DeviceAlert(type=AlertType.NETWORK_ATTACH, source="M2MSIMMobj/00112233", data="1200")
     assert policy_in(OrderState.REPORTED).begin((other,), NOW).order.state is OrderState.REPORTED

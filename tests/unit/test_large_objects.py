@@ -279,7 +279,7 @@ SHAPES: dict[str, tuple[PeerProfile, Command, Command]] = {
 
 @pytest.mark.parametrize(("profile", "command", "on_wire"), SHAPES.values(), ids=SHAPES)
 def test_the_shape_a_profile_asks_for(profile: PeerProfile, command: Command, on_wire: Command) -> None:
-    """Pitfalls §2, §4: devices that look for Meta in the Item, or for Data in any case."""
+    """Interop: devices that look for Meta in the Item, or for Data in any case."""
     for encoding in Encoding:
         assert sent(profile, command, encoding) == on_wire
 
@@ -298,7 +298,7 @@ def test_the_smaller_limit_counts(announced: int | None, own: int | None, size: 
 
 
 def test_no_large_object_for_a_peer_that_has_none() -> None:
-    """Pitfalls §5: refused here (413), and the rest goes out."""
+    """Interop: refused here (413), and the rest goes out."""
     outbox = Outbox(Encoding.XML, PeerProfile(name="t", max_msg_size=2048, large_objects=False))
     large, small = Add(items=(leaf_item("./P", "x" * 5000),)), get("./A")
     outbox.put(large, small)
@@ -328,7 +328,7 @@ def test_max_obj_size_counts_what_travels(encoding: Encoding) -> None:
 
 
 def test_many_commands_are_cut_without_encoding_all_of_them_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pitfalls §5: what a message costs does not grow with what waits behind it."""
+    """Interop: what a message costs does not grow with what waits behind it."""
     encoded = 0
 
     def counted(message: Message, encoding: Encoding) -> bytes:
@@ -349,7 +349,7 @@ def test_many_commands_are_cut_without_encoding_all_of_them_each_time(monkeypatc
 def test_a_long_queue_of_commands_without_data_is_not_encoded_for_every_message(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Pitfalls §5: the same for many small commands, of which most wait for a later message."""
+    """Interop: the same for many small commands, of which most wait for a later message."""
     encoded = 0
 
     def counted(message: Message, encoding: Encoding) -> bytes:

@@ -98,7 +98,7 @@ def test_lists_of_all_cas(ca: CaDirectory) -> None:
 
 
 def test_certificates_say_where_their_list_is(ca: CaDirectory) -> None:
-    """Crypto profile §8: leaf and intermediate, each its own issuer's list, by the name under which it is published."""
+    """Scheme: leaf and intermediate, each its own issuer's list, by the name under which it is published."""
 
     def url(certificate: x509.Certificate) -> str:
         points = certificate.extensions.get_extension_for_class(x509.CRLDistributionPoints).value

@@ -300,7 +300,7 @@ NULS: dict[str, tuple[bytes, str | None]] = {
 
 @pytest.mark.parametrize(("data", "value"), NULS.values(), ids=NULS)
 def test_nul_in_xml(data: bytes, value: str | None) -> None:
-    """Pitfalls §5: a NUL that a C string left at the end of a value is dropped; XML cannot have it anywhere else."""
+    """Interop: a NUL that a C string left at the end of a value is dropped; XML cannot have it anywhere else."""
     document = xml("<Add><CmdID>1</CmdID><Item>@</Item></Add>").replace(b"@", data)
     if value is None:
         with pytest.raises(MalformedXml):
@@ -310,7 +310,7 @@ def test_nul_in_xml(data: bytes, value: str | None) -> None:
 
 
 def test_nul_behind_the_document() -> None:
-    """Pitfalls §5: the terminator of the buffer, sent along."""
+    """Interop: the terminator of the buffer, sent along."""
     assert decode_xml(xml() + b"\0").header == HEADER
     assert decode_xml(xml() + b"\0\n\0").header == HEADER
 
@@ -503,7 +503,7 @@ STRANGE: dict[str, bytes] = {
 
 @pytest.mark.parametrize("octets", STRANGE.values(), ids=STRANGE)
 def test_strange_but_readable(octets: bytes) -> None:
-    """Pitfalls §6, WBXML 1.3 §5: every form of text, tags nobody knows, Nokia's attribute."""
+    """Interop, WBXML 1.3 §5: every form of text, tags nobody knows, Nokia's attribute."""
     assert octets != PACKAGE_1
     assert decode_wbxml(octets) == PACKAGE_1_MESSAGE
 
@@ -608,7 +608,7 @@ OPAQUES: dict[str, tuple[bytes, str | bytes]] = {
 
 @pytest.mark.parametrize(("octets", "data"), OPAQUES.values(), ids=OPAQUES)
 def test_data_in_wbxml(octets: bytes, data: str | bytes) -> None:
-    """Pitfalls §6, OMA-TS-DM_RepPro-V1_2 §7: octets and text are told apart by the Format and by what they are."""
+    """Interop, OMA-TS-DM_RepPro-V1_2 §7: octets and text are told apart by the Format and by what they are."""
     (command,) = decode_wbxml(octets).commands
     assert isinstance(command, Add)
     assert command.items[0].data == data
@@ -672,7 +672,7 @@ CREDENTIALS = {
 
 @pytest.mark.parametrize(("data", "read"), CREDENTIALS.values(), ids=CREDENTIALS)
 def test_credentials_in_wbxml(data: str | bytes, read: str) -> None:
-    """Pitfalls §3: Base64 text in whatever token."""
+    """Interop: Base64 text in whatever token."""
     cred = Element(name="Cred", content=(Element(name="Data", content=(data,)),))
     message = decode_wbxml(header_with(cred))
     assert message.header.cred == Cred(type=AuthType.BASIC, format=None, data=read)
@@ -692,7 +692,7 @@ NONCES: dict[str, tuple[str | bytes, bytes]] = {
 
 @pytest.mark.parametrize(("received", "nonce"), NONCES.values(), ids=NONCES)
 def test_nonces_in_wbxml(received: str | bytes, nonce: bytes) -> None:
-    """Pitfalls §3, OMA-TS-DM_Security-V1_2 §5.3: Base64 text, or raw octets as an opaque."""
+    """Interop, OMA-TS-DM_Security-V1_2 §5.3: Base64 text, or raw octets as an opaque."""
     assert decode_nonce(received) == nonce
     meta = Element(name="Meta", content=(Element(name="NextNonce", page=METINF, content=(received,)),))
     message = decode_wbxml(header_with(meta))
@@ -709,7 +709,7 @@ FORMS = {
 
 @pytest.mark.parametrize(("nonce", "forms"), FORMS.values(), ids=FORMS)
 def test_forms_of_a_nonce(nonce: bytes, forms: tuple[bytes, ...]) -> None:
-    """Pitfalls §3: hashed decoded, undecoded, or decoded once too often."""
+    """Interop: hashed decoded, undecoded, or decoded once too often."""
     assert nonce_forms(nonce) == forms
 
 

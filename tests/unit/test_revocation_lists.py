@@ -223,7 +223,7 @@ def test_lists_carry_number_issuer_key_and_reasons() -> None:
 
 
 def test_certificates_say_where_the_list_is() -> None:
-    """Crypto profile §8: leaf and intermediate carry the distribution point of their own issuer."""
+    """Scheme, certificates: leaf and intermediate carry the distribution point of their own issuer."""
     root = Authority.create_root("Root", NOW)
     root = Authority(certificate=root.certificate, key=root.key, crl_url="http://ca.example/crl/root.crl")
     below = root.create_subordinate("Below", NOW)

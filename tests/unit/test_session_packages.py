@@ -292,7 +292,7 @@ def chunk_of(message: Message) -> Item:
 
 
 def test_200_where_213_is_due_stops_the_object_and_is_no_success() -> None:
-    """Pitfalls §5: the device has a part of the value and says it has all; no further chunk, 424 for the command."""
+    """Interop: the device has a part of the value and says it has all; no further chunk, 424 for the command."""
     device, answer = device_with_big_object(get("./A"))
     assert chunk_of(answer).more_data
     events, answer = device.say(OK, said("4", 200, "Add"), Alert(cmd_id="8", code=1222), final=False)
@@ -464,7 +464,7 @@ HABITS = {
 
 @pytest.mark.parametrize(("habits", "holds"), HABITS.values(), ids=HABITS)
 def test_headers_of_a_profile(habits: dict[str, object], holds) -> None:  # type: ignore[no-untyped-def]
-    """Pitfalls §1, §5: a profile changes what we send and nothing of what we accept."""
+    """Interop: a profile changes what we send and nothing of what we accept."""
     run = pump(client_session(), server_session(profiled(**habits)), [Continue((get("./A"),))])
     assert all(holds(message.header) for message in run.server_messages)
     wrong = server_session(profiled(**habits))

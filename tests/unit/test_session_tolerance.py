@@ -107,7 +107,7 @@ def names(message: Message) -> list[str]:
 
 @pytest.mark.parametrize("session_id", ["1", "0", "2F", "af", "0x2F", "0001", "65535", "an id, überlong"])
 def test_session_id_is_echoed_and_never_read(session_id: str) -> None:
-    """Pitfalls §1: decimal, hexadecimal, zeros in front, any text: what the device said comes back."""
+    """Interop: decimal, hexadecimal, zeros in front, any text: what the device said comes back."""
     run = pump(client_session(session_id=session_id), server_session(session_id=session_id), [Continue((get("./A"),))])
     assert {message.header.session_id for message in run.server_messages} == {session_id}
     assert run.answers[0].code == 200
@@ -220,7 +220,7 @@ def proof_for(answer: Message) -> Cred:
 
 
 def test_alert_and_dev_info_that_do_not_come_again_after_a_challenge() -> None:
-    """Pitfalls §3: those of the refused package 1 count, once the same session has proved itself."""
+    """Interop: those of the refused package 1 count, once the same session has proved itself."""
     device = Device()
     _, answer = device.say(START, INFO)
     events, _ = device.say(replace(OK, code=200), cred=proof_for(answer), decision=Finish())
@@ -309,7 +309,7 @@ def test_answers_in_every_form(commands: list[Command], expected: list[int], val
 
 
 def test_code_0_is_no_success() -> None:
-    """Pitfalls §2: neither of a command nor of our credentials."""
+    """Interop: neither of a command nor of our credentials."""
     device = Device()
     device.open(get("./A"))
     events, answer = device.say(replace(OK, code=0), said("4", 0), decision=Continue((get("./B"),)))
@@ -379,7 +379,7 @@ def test_a_message_without_final_is_answered_with_1222_and_nothing_else(commands
 
 
 def test_final_is_the_word_of_the_device() -> None:
-    """Pitfalls §2: intel libdmclient writes Final always, beside 1222 too; what it leaves unanswered has failed."""
+    """Interop: intel libdmclient writes Final always, beside 1222 too; what it leaves unanswered has failed."""
     device = Device()
     device.open(get("./A"), get("./B"))
     events, answer = device.say(OK, said("4", 200), found(ITEM_A), ASK, decision=Finish())
@@ -389,7 +389,7 @@ def test_final_is_the_word_of_the_device() -> None:
 
 @pytest.mark.parametrize("cred", [GOOD, replace(GOOD, data="d3Jvbmc="), None], ids=["right", "wrong", "none"])
 def test_credentials_in_every_message(cred: Cred | None) -> None:
-    """Pitfalls §1: after 212 nobody reads them; a wrong one loses nothing and gains nothing."""
+    """Interop: after 212 nobody reads them; a wrong one loses nothing and gains nothing."""
     device = Device()
     device.open(get("./A"))
     events, answer = device.say(OK, said("4", 200), found(ITEM_A), cred=cred, decision=Continue((get("./B"),)))
@@ -503,7 +503,7 @@ def test_headers_as_servers_write_them(header: dict[str, object]) -> None:
 
 
 def test_server_without_credentials_but_with_tls() -> None:
-    """Pitfalls, OMA-TS-DM_Security-V1_2 §5.3: an account without server credentials leaves the proof to TLS."""
+    """Interop, OMA-TS-DM_Security-V1_2 §5.3: an account without server credentials leaves the proof to TLS."""
     events, answer, _ = heard_by_client(ACCEPTED, READ, tls=True)
     assert any(isinstance(event, ServerAuthenticated) for event in events)
     assert answer is not None
@@ -519,7 +519,7 @@ def test_server_without_credentials_where_the_account_demands_them() -> None:
 
 
 def test_several_target_refs_in_one_status() -> None:
-    """Pitfalls §2: a server's Status for our alert may name what it likes."""
+    """Interop: a server's Status for our alert may name what it likes."""
     alert = Alert(code=1226, items=(Item(source="./A", data="1"), Item(source="./B", data="2")))
     ok = Status(
         cmd_id="2", msg_ref="1", cmd_ref="3", cmd="Alert", code=200, target_refs=("./A", "./B"), source_refs=("x",)
@@ -529,7 +529,7 @@ def test_several_target_refs_in_one_status() -> None:
 
 
 def test_server_status_0_is_no_acceptance() -> None:
-    """Pitfalls: a header Status of 0 says nothing; the credentials go out again."""
+    """Interop: a header Status of 0 says nothing; the credentials go out again."""
     events, answer, _ = heard_by_client(replace(ACCEPTED, code=0), READ)
     assert not any(isinstance(event, ClientAuthenticated) for event in events)
     assert answer is not None
@@ -587,7 +587,7 @@ def test_account_of_the_tests_is_the_one_the_credentials_are_for() -> None:
 
 
 def test_what_a_device_says_of_one_package_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    """REQ-11: a device may repeat Results (pitfalls §2) and never end its package; what is kept of that does not grow.
+    """REQ-11: a device may repeat Results (interop) and never end its package; what is kept of that does not grow.
     Beyond it Results get 413, and the command has failed."""
     monkeypatch.setattr("syncml.outstanding.MAX_HEARD", 4096)
     device = Device()
@@ -626,7 +626,7 @@ def test_our_answer_to_very_many_commands_can_be_read(proved: bool) -> None:
 
 
 def test_a_list_of_very_many_nodes_goes_out_in_several_results() -> None:
-    """XC-063, pitfalls §5: one Results with an Item for each node would be more elements than a reader takes."""
+    """XC-063, interop: one Results with an Item for each node would be more elements than a reader takes."""
     meta = Meta(format="int", type="text/plain")
     found = tuple(Item(source=f"./A/n{number}", meta=meta, data="1") for number in range(3000))
 

@@ -432,7 +432,7 @@ VERSIONS = {
 def test_a_server_of_another_version_hears_so(
     version: dict[str, str], commands: tuple[Command, ...], code: int | None
 ) -> None:
-    """OMA-TS-SyncML_RepPro-V1_2 §10: 505 or 513 for the header and for every command, of which none is executed, and
+    """XS-038, OMA-TS-SyncML_RepPro-V1_2 §10: 505 or 513 for the header and for every command; none is executed, and
     the session is over. The server is not authenticated, so our credentials stay here."""
     client = client_session()
     client.start()

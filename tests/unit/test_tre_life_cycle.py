@@ -1,4 +1,4 @@
-"""The life of an MCIM in a TRE: commands, update, replacement, fall-back, deletion (mo-design §6.4 to §6.6)."""
+"""The life of an MCIM in a TRE: commands, update, replacement, fall-back, deletion (flows F4 to F6)."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def bring_to(world: World, state: ContainerState | None) -> None:
 
 @pytest.mark.parametrize(("before", "after"), BY_STATE.items(), ids=str)
 def test_command_by_state(world: World, before: tuple[Any, Operation], after: tuple[ResultCode, Any]) -> None:
-    """REQ-70, mo-design §6.5: each command in each state; nonce and sequence are used up, a receipt says so."""
+    """REQ-70, flows F5: each command in each state; nonce and sequence are used up, a receipt says so."""
     state, operation = before
     bring_to(world, state)
     request = world.register()
@@ -262,7 +262,7 @@ def test_prepared_object(world: World) -> None:
 
 
 def test_update_changes_what_it_names_and_nothing_else(world: World) -> None:
-    """mo-design §6.4, REQ-36: one field, a higher revision; all the rest stays, the network's sequence numbers too."""
+    """flows F4, REQ-36: one field, a higher revision; all the rest stays, the network's sequence numbers too."""
     install(world)
     (before,) = world.tre._state.mcims
     world.register(sho_id=None)
@@ -278,7 +278,7 @@ def test_update_changes_what_it_names_and_nothing_else(world: World) -> None:
 
 
 def test_update_of_the_keys(world: World) -> None:
-    """mo-design §6.4: K and OPc change together and with a new sequence number."""
+    """flows F4: K and OPc change together and with a new sequence number."""
     install(world)
     world.register()
     assert world.provision(world.update(keys=NEW_KEYS, sqn_init=0x20)).code is ResultCode.SUCCESS
@@ -365,7 +365,7 @@ def test_update_again_is_idempotent(world: World) -> None:
 
 
 def test_two_phase_update(world: World) -> None:
-    """mo-design §6.4: with the policy the values before come back when the network refuses, and go when it does not."""
+    """flows F4: with the policy the values before come back when the network refuses, and go when it does not."""
     install(world, policy=McimPolicy.TWO_PHASE_UPDATE)
     (before,) = world.tre._state.mcims
     world.register()
@@ -407,7 +407,7 @@ def test_falling_back_makes_no_challenge_good_again(world: World, changes: dict[
 
 
 def test_update_without_the_policy_keeps_nothing(world: World) -> None:
-    """mo-design §6.4: the old keys are gone with the write."""
+    """flows F4: the old keys are gone with the write."""
     install(world)
     world.register()
     assert world.provision(world.update(keys=NEW_KEYS, sqn_init=0x20)).code is ResultCode.SUCCESS
@@ -420,7 +420,7 @@ def test_update_without_the_policy_keeps_nothing(world: World) -> None:
 
 @pytest.mark.parametrize("initial_state", [30, 40])
 def test_change_of_sho(world: World, initial_state: int) -> None:
-    """mo-design §6.6, REQ-70: the new one active and the old one suspended in one write; the old one is still there."""
+    """flows F6, REQ-70: the new one active and the old one suspended in one write; the old one is still there."""
     install(world)
     assert world.provision(replace_package(world, initial_state=initial_state)).code is ResultCode.SUCCESS
     if initial_state == 30:
@@ -435,7 +435,7 @@ def test_change_of_sho(world: World, initial_state: int) -> None:
 
 @pytest.mark.parametrize("initial_state", [30, 40])
 def test_fall_back_to_the_old_sho(world: World, initial_state: int) -> None:
-    """mo-design §6.6: the attach failed: the old MCIM is active again; the receipt is the package's, with 1426."""
+    """flows F6: the attach failed: the old MCIM is active again; the receipt is the package's, with 1426."""
     install(world)
     package = replace_package(world, initial_state=initial_state)
     assert world.provision(package).code is ResultCode.SUCCESS
@@ -457,7 +457,7 @@ def test_fall_back_to_the_old_sho(world: World, initial_state: int) -> None:
 
 
 def test_after_a_success_there_is_no_way_back(world: World) -> None:
-    """mo-design §6.6: an attach that failed later does not bring the old MCIM back."""
+    """flows F6: an attach that failed later does not bring the old MCIM back."""
     install(world)
     assert world.provision(replace_package(world)).code is ResultCode.SUCCESS
     world.tre.confirm_attach(NEW_ID, NOW)
