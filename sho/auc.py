@@ -22,7 +22,7 @@ STEP: Final = "16"
 
 
 class Subscriptions:
-    """A `SubscriberStore`: armed subscriptions may attach, no others."""
+    """A `SubscriberStore`: armed subscriptions that nobody barred may attach, no others."""
 
     def __init__(self, store: Store, vault: Vault) -> None:
         self._store, self._vault = store, vault
@@ -95,4 +95,6 @@ def _armed(connection: Connection, index: bytes) -> repository.SubscriptionRow:
     row = repository.find_subscription(connection, index)
     if row is None or row.state != repository.ARMED:
         raise AttachRefused("no armed subscription with this identity")
+    if row.barred_at is not None:
+        raise AttachRefused(f"{row.imsi_mask} is barred")
     return row

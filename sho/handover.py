@@ -310,7 +310,7 @@ class HandoverDesk:
             known = repository.find_handover(connection, new.m2me_id, new.req_id)
             if known is None and repository.order_is_over(connection, new.order_id):
                 raise NotPossible("order-over", "the order was fulfilled or refused")  # one order, one MCIM
-            row = known or handovers.allocate(connection, new, sqn_ahead=self._policy.sqn_ahead, now=now)
+            row = handovers.allocate(connection, new, sqn_ahead=self._policy.sqn_ahead, now=now)
             if row is None:
                 other = repository.choose_free(connection, tuple(KEY_LENGTHS), now)
                 return None, None, False, other is not None

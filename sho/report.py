@@ -206,7 +206,7 @@ class ReportDesk:
             if not handovers.take_receipt_counter(connection, current.tre_id, receipt.counter):
                 raise RequestRefused("receipt-refused", "an old receipt: the counter does not rise")
             if fell_back:
-                effects.fall_back(connection, self._vault, current)
+                effects.fall_back(connection, self._vault, current, revision=receipt.revision)
                 state = repository.FELL_BACK
             elif receipt.result in SUCCESS:
                 if not effects.succeed(connection, self._vault, current):

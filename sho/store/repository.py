@@ -49,6 +49,7 @@ class SubscriptionRow:
     attached_at: datetime | None
     tre_id: str | None
     policy: McimPolicy | None  # None: the setting's
+    barred_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +158,7 @@ def list_subscriptions(connection: Connection, *, state: str | None, limit: int)
             "m2meId": row.m2me_id,
             "mcimId": row.mcim_id,
             "attached": _text(row.attached_at),
+            "barred": _text(row.barred_at),
         }
         for row in connection.execute(query)
     ]
@@ -174,6 +176,27 @@ def set_attached(connection: Connection, subscription_id: int, now: datetime) ->
     )
 
 
+def set_barred(connection: Connection, subscription_id: int, barred_at: datetime | None) -> bool:
+    """Bar a subscription, or with None let it be used again; False when that was so already."""
+    barred = subscriptions.c.barred_at
+    changes = barred.is_not(None) if barred_at is None else barred.is_(None)
+    done = connection.execute(
+        update(subscriptions)
+        .where(subscriptions.c.id == subscription_id, changes)
+        .values(barred_at=naive(barred_at) if barred_at is not None else None)
+    )
+    return done.rowcount == 1
+
+
+def has_barred(connection: Connection, m2me_id: str, tre_id: str) -> bool:
+    """Whether a barred subscription is on that device, or on the way to it."""
+    table = subscriptions.c
+    query = select(table.id).where(
+        table.m2me_id == m2me_id, table.tre_id == tre_id, table.barred_at.is_not(None), table.state != FREE
+    )
+    return connection.execute(query.limit(1)).first() is not None
+
+
 def choose_free(connection: Connection, algorithms: tuple[str, ...], now: datetime) -> SubscriptionRow | None:
     """A subscription that nobody has, with an algorithm that the TRE lists."""
     table = subscriptions.c
@@ -181,6 +204,7 @@ def choose_free(connection: Connection, algorithms: tuple[str, ...], now: dateti
         select(subscriptions)
         .where(
             table.state == FREE,
+            table.barred_at.is_(None),
             or_(table.available_from.is_(None), table.available_from <= naive(now)),
             table.algorithm.in_(algorithms),
         )
@@ -446,6 +470,7 @@ def subscription_of(row: Row[Any]) -> SubscriptionRow:
         attached_at=row.attached_at.replace(tzinfo=UTC) if row.attached_at is not None else None,
         tre_id=row.tre_id,
         policy=McimPolicy(row.policy) if row.policy is not None else None,
+        barred_at=row.barred_at.replace(tzinfo=UTC) if row.barred_at is not None else None,
     )
 
 

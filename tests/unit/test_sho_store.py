@@ -14,6 +14,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
+from sqlalchemy import select
 
 from actor_runtime import cli as actor_cli
 from actor_runtime.sealing import SealingKey
@@ -307,6 +308,23 @@ def test_subscriptions_by_command_line(run, tmp_path):
     SealingKey.generate(tmp_path / "seal.key")
     code, _, err = run("subscription", "generate")
     assert (code, "is not the one that the subscriptions" in err) == (1, True)
+
+
+def test_barring_by_command_line(run, tmp_path):
+    """REQ-68: at once, once, by id, with its reason on the trail."""
+    run("subscription", "generate")
+    assert run("subscription", "bar", "1", "--reason", "stolen, case 4711")[:2] == (0, "1: barred\n")
+    assert run("subscription", "bar", "1")[0] == 1
+    assert json.loads(run("subscription", "list", "--json")[1])[0]["barred"]
+    assert run("subscription", "unbar", "1")[:2] == (0, "1: not barred\n")
+    assert "not barred already" in run("subscription", "unbar", "1")[2]
+    assert json.loads(run("subscription", "list", "--json")[1])[0]["barred"] is None
+    assert "no subscription 2" in run("subscription", "bar", "2")[2]
+    with closing(Store(f"sqlite:///{tmp_path / 'sho.sqlite'}", MIGRATIONS)) as store:
+        found = store.read_sync(lambda c: c.execute(select(tables.trail.c.fields).order_by(tables.trail.c.id)).all())
+    assert [json.loads(row.fields)["detail"] for row in found] == [
+        "subscription 1, free: stolen, case 4711", "subscription 1, free",
+    ]  # fmt: skip
 
 
 def test_updates_by_command_line(run, tmp_path):
