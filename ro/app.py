@@ -280,7 +280,7 @@ async def _register(ro: Ro, request: web.Request) -> web.Response:
     await _settle(ro)
     if registration.state is State.BOOTSTRAPPED:
         return web.json_response({"state": "registered", "registration": registration.id, "sho": registration.sho_id})
-    if registration.state in (State.REFUSED, State.SUPERSEDED):
+    if registration.state in (State.REFUSED, State.DENIED, State.SUPERSEDED):
         raise ProblemError(403, "registration-refused", retry_after_s=ro.settings.refused_retry_s)
     answer = {"state": "pending", "registration": registration.id, "retryAfter": round(ro.settings.retry_s)}
     return web.json_response(answer, status=202)
