@@ -35,8 +35,8 @@ from mcim.vocabulary import ValidationMode
 from pva.measurements import check_log
 from pva.references import MAX_FACT, Reference
 from pva.store import repository
-from pva.store.counters import COUNTER_LIMIT, ShownCounter, add_counted_decision
 from pva.store.counters import REFUSED as COUNTER_REFUSED
+from pva.store.counters import ShownCounter, add_counted_decision
 from pva.store.repository import ChallengeRow, Decision
 
 STEP_CHECK: Final = "10"
@@ -295,7 +295,6 @@ class ValidationDesk:
             ("evidence-platform-key", evidence.platform_key_id == platform.key_id),
             ("evidence-identities", (evidence.m2me_id, evidence.tre_id) == (body.m2me_id, body.tre_id)),
             ("evidence-tre-facts", (evidence.tre_type, evidence.tre_version) == told),
-            ("evidence-counter", evidence.counter < COUNTER_LIMIT),
         ):
             self._check(body, name, holds, ("REQ-18",))
         self._check(body, "tre-state", evidence.tre_state == STATE_OK, ("REQ-17",), evidence.tre_state)

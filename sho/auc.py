@@ -45,7 +45,7 @@ class Subscriptions:
         """See `SubscriberStore.use_next_sqn`."""
 
         def use(connection: Connection) -> tuple[repository.SubscriptionRow, int, str | None]:
-            row = _armed(connection, index)
+            row = _armed(connection, index, for_update=True)
             try:
                 sqn = next_sqn(row.sqn) if after is None else sqn_after_resynchronisation(row.sqn, after)
             except InvalidArgument as exc:
@@ -66,7 +66,7 @@ class Subscriptions:
         """See `SubscriberStore.mark_attached`."""
 
         def attach(connection: Connection) -> str:
-            row = _armed(connection, index)
+            row = _armed(connection, index, for_update=True)
             repository.set_attached(connection, row.id, now)
             return row.imsi_mask
 
@@ -91,8 +91,8 @@ class AuthenticationCentre(AttachSessions):
         )
 
 
-def _armed(connection: Connection, index: bytes) -> repository.SubscriptionRow:
-    row = repository.find_subscription(connection, index)
+def _armed(connection: Connection, index: bytes, *, for_update: bool = False) -> repository.SubscriptionRow:
+    row = repository.find_subscription(connection, index, for_update=for_update)
     if row is None or row.state != repository.ARMED:
         raise AttachRefused("no armed subscription with this identity")
     if row.barred_at is not None:

@@ -182,7 +182,7 @@ def installed_for_release(connection: Connection, m2me_id: str, tre_id: str, mci
 
 
 def _allocate_target(connection: Connection, new: NewHandover, *, sqn_ahead: int, now: datetime) -> HandoverRow:
-    subscription = repository.find_subscription_of_mcim(connection, new.mcim_id)
+    subscription = repository.find_subscription_of_mcim(connection, new.mcim_id, for_update=True)
     if subscription is None and new.operation is Operation.DELETE:
         replacement = installed_for_release(connection, new.m2me_id, new.tre_id, new.mcim_id)
         if replacement is not None:
@@ -288,6 +288,7 @@ def _choose_subscription(connection: Connection, new: NewHandover, now: datetime
         )
         .order_by(table.id)
         .limit(1)
+        .with_for_update()
     ).one_or_none()
     if own is not None and _went_to_same_key(connection, own.id, new):
         return subscription_of(own)

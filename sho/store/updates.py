@@ -62,6 +62,7 @@ def plan(connection: Connection, subscription: SubscriptionRow, new: NewValues, 
     Raises:
         LookupError: the reason, in words for the operator.
     """
+    subscription = repository.get_subscription(connection, subscription.id, for_update=True)
     if imsi_taken(connection, new.sealed.imsi_index, but_of=subscription.id):
         raise LookupError("another subscription has that IMSI")
     if subscription.state in (FREE, CLOSED):
@@ -151,7 +152,7 @@ def _swap(connection: Connection, vault: Vault, update_id: int, expected: tuple[
     row = connection.execute(select(subscription_updates).where(subscription_updates.c.id == update_id)).one_or_none()
     if row is None or row.state not in expected:
         return False
-    coming, going = _update(row), repository.get_subscription(connection, row.subscription_id)
+    coming, going = _update(row), repository.get_subscription(connection, row.subscription_id, for_update=True)
     credential = _merged(vault.open(going.sealed), vault.open(coming.sealed), coming.changes)
     values = replace(
         coming,

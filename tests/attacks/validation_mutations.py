@@ -438,9 +438,9 @@ ROWS: Final[tuple[tuple[str, str, str, str, tuple[str, ...]], ...]] = (
     ),
     (
         "T12",
-        "pva/validation.py",
-        "evidence.counter < COUNTER_LIMIT",
-        "True",
+        "mcim/statements.py",
+        "if len(value) != width or found > most:",
+        "if len(value) != width:",
         ("tests/attacks/test_restored_tre.py::test_t12_a_counter_no_database_holds_is_refused",),
     ),
     (

@@ -14,7 +14,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import select
+from sqlalchemy import event, select
 
 from actor_runtime import cli as actor_cli
 from actor_runtime.sealing import SealingKey
@@ -25,8 +25,8 @@ from mcim.milenage import MilenageConstants
 from mcim.vocabulary import Container, Operation, Suite
 from sho import cli
 from sho.app import MIGRATIONS
-from sho.auc import AuthenticationCentre
-from sho.store import effects, handovers, jobs, repository, tables, updates
+from sho.auc import AuthenticationCentre, _armed
+from sho.store import effects, handovers, jobs, prepared, repository, tables, updates
 from sho.store.handovers import NewHandover, NotPossible
 from sho.store.updates import NewValues
 from sho.subscriptions import Vault, generate
@@ -173,6 +173,59 @@ def test_numbers_that_are_used_up(store, code):
         allocate(store, wanted)
     assert caught.value.code == code
     assert store.read_sync(lambda c: repository.find_handover(c, "m1", "r2")) is None
+
+
+def locked(store, work):
+    """Tables of which `work` reads rows that no other writer may change before it has ended."""
+    found = set()
+
+    def unit(connection):
+        def note(_connection, statement, *_):
+            if getattr(statement, "_for_update_arg", None) is not None:
+                found.update(each.name for each in statement.get_final_froms() if hasattr(each, "name"))
+
+        event.listen(connection, "before_execute", note)
+        work(connection)
+
+    store.write_sync(unit)
+    return found
+
+
+READ_THEN_WRITTEN = {
+    "the SQN of a vector": (
+        lambda c, s, h: _armed(c, s.sealed.imsi_index, for_update=True), {"subscription"},
+    ),
+    "a sequence number": (lambda c, s, h: repository.next_sequence(c, h.tre_id, 1), {"tre"}),
+    "a free subscription": (lambda c, s, h: repository.choose_free(c, ("milenage",), NOW), {"subscription"}),
+    "a hand-over of the same device": (
+        lambda c, s, h: handovers.allocate(c, new(req="r2"), sqn_ahead=1024, now=NOW), {"subscription", "tre"},
+    ),
+    "the next revision": (
+        lambda c, s, h: handovers.allocate(
+            c, replace(new(req="r3"), operation=Operation.SUSPEND, mcim_id=h.mcim_id), sqn_ahead=0, now=NOW
+        ),
+        {"subscription", "tre"},
+    ),
+    "new values": (
+        lambda c, s, h: updates.plan(
+            c, s, NewValues(sealed=s.sealed, imsi_mask="x", amf=b"\x90\x00", policy=None, changes=frozenset({"amf"})),
+            now=NOW,
+        ),
+        {"subscription"},
+    ),
+    "an item of a bulk job": (lambda c, s, h: prepared.next_item(c, "job", for_update=True), {"prepare_item"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("work", "tables_locked"), READ_THEN_WRITTEN.values(), ids=READ_THEN_WRITTEN)
+def test_what_is_read_to_be_written_is_locked(store, work, tables_locked):
+    """REQ-69, REQ-53: SQLite has one writer; a database with several must not give one number twice."""
+    fill(store, 2)
+    row = allocate(store, new())
+    assert store.write_sync(lambda c: effects.arm(c, row))
+    store.write_sync(lambda c: handovers.set_state(c, row.id, repository.CONFIRMED))
+    subscription = store.read_sync(lambda c: repository.get_subscription(c, row.subscription_id))
+    assert locked(store, lambda c: work(c, subscription, row)) == tables_locked
 
 
 def test_two_dpfs_may_use_one_request_id(store):
