@@ -217,6 +217,13 @@ async def test_a_barred_subscription_of_nobody_is_passed_over(world, pki, device
     await bar(world.sho, False)
 
 
+async def test_a_barred_subscription_is_not_given_to_anybody(world, pki, device):
+    """REQ-30: not the first that is free, but the first that is free and not barred."""
+    await bar(world.sho)
+    await Exchange(pki, device).hand_over(world.dpf)
+    assert await states(world.sho) == ["free", "allocated"]
+
+
 async def test_keys_of_a_deleted_mcim_serve_no_other_device(world, pki):
     """REQ-70, T4: only a new K opens a closed subscription again."""
     await world.install()

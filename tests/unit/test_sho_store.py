@@ -21,11 +21,12 @@ from actor_runtime.sealing import SealingKey
 from actor_runtime.store import Store
 from actor_runtime.trail import Trail
 from home_network.sessions import MAX_PER_IDENTITY, AttachBusy, AttachRefused
+from mcim.aka import next_sqn
 from mcim.milenage import MilenageConstants
 from mcim.vocabulary import Container, Operation, Suite
 from sho import cli
 from sho.app import MIGRATIONS
-from sho.auc import AuthenticationCentre, _armed
+from sho.auc import AuthenticationCentre, Subscriptions, _armed
 from sho.store import effects, handovers, jobs, prepared, repository, tables, updates
 from sho.store.handovers import NewHandover, NotPossible
 from sho.store.updates import NewValues
@@ -303,6 +304,14 @@ async def test_one_identity_cannot_use_up_the_sessions_of_all(store, armed):
         await auc.respond(first.session, armed.functions().f2(first.rand), NOW)
     for challenge in others[-MAX_PER_IDENTITY:]:
         assert await auc.respond(challenge.session, armed.functions().f2(challenge.rand), NOW)
+
+
+async def test_other_vectors_under_way_are_not_begun_anew(store, armed):
+    """REQ-69, T3: a device that resynchronises gets what follows the AuC's SQN, if it takes that."""
+    subscribers = Subscriptions(store, VAULT)
+    index = VAULT.index(armed.imsi)
+    given = [(await subscribers.use_next_sqn(index, after=None)).sqn for _ in range(4)]
+    assert (await subscribers.use_next_sqn(index, after=given[0])).sqn == next_sqn(given[-1])
 
 
 # --- command line -----------------------------------------------------------------------------------
