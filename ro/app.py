@@ -220,7 +220,7 @@ async def _ask_for_evidence(ro: Ro, gate: ValidationGate, body: InitialAttachBod
     await ro.identities.check(ro.identities.index(body.imsi))  # the PVA is not asked for strangers
     if body.tre_id is None or body.req_id is None:
         raise AttachRefused("the platform is validated first, and the request names none")
-    session, challenge = await gate.ask(body.imsi, vno=vno, tre_id=body.tre_id, req_id=body.req_id)
+    session, challenge = await gate.ask(body.imsi, vno=vno, tre_id=body.tre_id, req_id=body.req_id, now=ro.now())
     return web.json_response(
         {"result": "validate", "session": session, "challenge": to_base64(challenge), "mode": gate.mode.value}
     )
@@ -280,7 +280,7 @@ async def _register(ro: Ro, request: web.Request) -> web.Response:
     await _settle(ro)
     if registration.state is State.BOOTSTRAPPED:
         return web.json_response({"state": "registered", "registration": registration.id, "sho": registration.sho_id})
-    if registration.state in (State.REFUSED, State.SUPERSEDED):
+    if registration.state in (State.REFUSED, State.DENIED, State.SUPERSEDED):
         raise ProblemError(403, "registration-refused", retry_after_s=ro.settings.refused_retry_s)
     answer = {"state": "pending", "registration": registration.id, "retryAfter": round(ro.settings.retry_s)}
     return web.json_response(answer, status=202)
@@ -320,7 +320,7 @@ def _gate_rules(settings: RoSettings, now: Callable[[], datetime]) -> tuple[Gate
         pva_id=settings.pva_id,
         mode=settings.validation_mode,
         session_ttl_s=settings.attach_session_ttl_s,
-        max_sessions=settings.attach_sessions_max,
+        max_challenges=settings.gate_challenges_max,
         crls=crls.current,
         crl_required=settings.crl_required,
     )

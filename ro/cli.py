@@ -22,7 +22,7 @@ from ro.app import open_store, open_trail, open_vault, run
 from ro.config import RoSettings
 from ro.identities import Algorithm, IdentityError, ProvisionalIdentity, new_identity, new_keys, supplier_document
 from ro.store import registration_rows, repository, tables
-from ro.store.registration_rows import Registration, State
+from ro.store.registration_rows import WAITING, Registration, State
 from ro.store.repository import IdentityRow
 
 app = cli.actor_app("RO", "Registration operator: PCIDs, first attach, registration.", RoSettings, run)
@@ -126,10 +126,19 @@ def pcid_show(context: typer.Context, number: Number, as_json: AsJson = False) -
 
 @pcid_app.command("withdraw")
 def pcid_withdraw(context: typer.Context, number: Number) -> None:
-    """Let nobody attach with an identity any more. It is given out again after its validity, not before."""
-    if not _with_store(context, lambda s: s.write_sync(lambda c: repository.withdraw_identity(c, number))):
-        _known(None, number)
-    typer.echo(f"{number}: withdrawn")
+    """Let nobody attach with an identity any more, and end the registrations that wait with it.
+
+    It is given out again after its validity, not before. A device that was bootstrapped is its home operator's.
+    """
+    now = _now()
+
+    def withdraw(connection: Connection) -> list[Registration]:
+        if not repository.withdraw_identity(connection, number):
+            _known(None, number)
+        return registration_rows.end_registrations(connection, number, "identity withdrawn", now)
+
+    ended = _with_store(context, lambda s: _told(context, s, State.REFUSED, s.write_sync(withdraw), "withdrawn"))
+    typer.echo(f"{number}: withdrawn, {len(ended)} registrations ended")
 
 
 @pcid_app.command("reissue")
@@ -235,32 +244,46 @@ def registration_route(
     now = _now()
 
     def route(connection: Connection) -> Registration:
-        row = registration_rows.get_registration(connection, registration)
-        if row is None:
-            raise ActorError(f"no registration {registration}", hint="`ro registration list` shows all")
-        if row.state not in (State.PENDING, State.REFUSED):
-            raise ActorError(f"the registration is {row.state.value}", hint="pending and refused ones are routed")
+        row = _registration_in(
+            connection,
+            registration,
+            (State.PENDING, State.REFUSED, State.DENIED),
+            "pending, refused and denied ones are routed",
+        )
         routed = replace(
             row, state=State.ROUTED, sho_id=sho, order_id=None, detail="", tries=row.tries + 1, updated_at=now
         )
         registration_rows.put_registration(connection, routed)
         return row
 
-    def work(store: Store) -> None:
-        before = store.write_sync(route)
-        trail = open_trail(_settings(context), store)
-        trail.state(
-            "registration",
-            before.state,
-            State.ROUTED,
-            step="8",
-            order=registration,
-            detail=f"{sho}, decided by operator",
-        )
-        trail.close()
-
-    _with_store(context, work)
+    detail = f"{sho}, decided by operator"
+    _with_store(context, lambda s: _told(context, s, State.ROUTED, [s.write_sync(route)], detail))
     typer.echo(f"{registration}: {sho}")
+
+
+@registration_app.command("refuse")
+def registration_refuse(
+    context: typer.Context,
+    registration: Annotated[str, typer.Argument(help="Id of the registration.")],
+    reason: Annotated[str, typer.Option(help="Why, for the audit trail.")] = "",
+) -> None:
+    """Refuse a device for as long as it comes with this identity; one that is waiting goes no further.
+
+    `ro registration route` lets it in after all, and with `ro pcid withdraw` it cannot even attach.
+    """
+    now = _now()
+    detail = f"refused by operator{': ' if reason else ''}{reason}"[:255]
+
+    def refuse(connection: Connection) -> Registration:
+        row = _registration_in(
+            connection, registration, (*WAITING, State.REFUSED), "waiting and refused ones are denied"
+        )
+        denied = replace(row, state=State.DENIED, detail=detail, updated_at=now)
+        registration_rows.put_registration(connection, denied)
+        return row
+
+    _with_store(context, lambda s: _told(context, s, State.DENIED, [s.write_sync(refuse)], detail))
+    typer.echo(f"{registration}: denied")
 
 
 def main() -> None:
@@ -324,6 +347,30 @@ def _route_of(m2me_id: str | None, supplier: str | None) -> tuple[registration_r
     if supplier is not None and m2me_id is None and 1 <= len(supplier) <= 255:
         return "supplier", supplier
     raise ActorError("whose route?", hint="one of --m2me-id and --supplier")
+
+
+def _registration_in(
+    connection: Connection, registration_id: str, states: tuple[State, ...], hint: str
+) -> Registration:
+    row = registration_rows.get_registration(connection, registration_id, for_update=True)
+    if row is None:
+        raise ActorError(f"no registration {registration_id}", hint="`ro registration list` shows all")
+    if row.state not in states:
+        raise ActorError(f"the registration is {row.state.value}", hint=hint)
+    return row
+
+
+def _told(
+    context: typer.Context, store: Store, state: State, before: list[Registration], detail: str
+) -> list[Registration]:
+    """Put on the trail what an operator moved."""
+    trail = open_trail(_settings(context), store)
+    try:
+        for row in before:
+            trail.state("registration", row.state, state, step="8", order=row.id, detail=detail)
+    finally:
+        trail.close()
+    return before
 
 
 def _known(row: IdentityRow | None, number: int) -> IdentityRow:

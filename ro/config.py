@@ -36,6 +36,7 @@ class RoSettings(RevocationSettings):
     validation_mode: ValidationMode = ValidationMode.SEMI_AUTONOMOUS
     """At the gate. Not autonomous: certificates are public, and a gate that asks for nothing else opens to whoever
     copies them."""
+    gate_challenges_max: int = Field(default=2000, ge=1)  # of the PVA's, outstanding; it has other callers
     pcid_binding: Literal["first-registration", "none"] = "first-registration"  # one identity, one device (T7)
     attaches_per_hour: int = Field(default=12, ge=1)  # successful ones, of one identity
     access_token_s: int = Field(default=600, ge=1, le=3600)  # how long an attached device may call the DRF

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final
 from uuid import UUID
 
 from cryptography import x509
-from pydantic import Field, StringConstraints, ValidationError
+from pydantic import AwareDatetime, Field, StringConstraints, ValidationError
 
 from actor_runtime.http import (
     Base64,
@@ -36,7 +36,9 @@ from mcim.ticket import verify_ticket
 from mcim.vocabulary import ValidationMode
 
 MAX_CHAIN: Final = 8  # certificates
-MAX_PER_IDENTITY: Final = 4  # challenges of the PVA outstanding for one PCID
+ASKED_PER_IDENTITY: Final = 4  # challenges of the PVA for one PCID within a window
+WINDOW_S: Final = 60.0  # after it a device is served again, whatever strangers did with its PCID
+LONGEST_LIFE_S: Final = 3600.0  # of a challenge, whatever the PVA says
 _REQ: Final = ("REQ-17",)
 _STEP: Final = "3"
 
@@ -55,6 +57,7 @@ class PlatformBody(Body):
 
 class _Challenge(Body):
     challenge: Base64
+    exp: AwareDatetime
 
 
 class _Ticket(Body):
@@ -70,7 +73,7 @@ class GateRules:
     pva_id: str | None
     mode: ValidationMode
     session_ttl_s: float
-    max_sessions: int
+    max_challenges: int  # outstanding at the PVA, which others ask as well
     crls: Callable[[], Sequence[x509.CertificateRevocationList]]  # those at hand when it is called
     crl_required: bool
 
@@ -88,48 +91,51 @@ class Asked:
 
 
 class ValidationGate:
-    """Attaches that wait for evidence live in memory, bounded in number and time, and are used once."""
+    """Attaches that wait for evidence live in memory, bounded in number and time, and are used once.
+
+    Whoever knows the digits of a PCID can have the PVA asked, so that is bounded too, for each PCID and in all (T12).
+    """
 
     def __init__(
         self, rules: GateRules, pva: PartnerClient, trail: Trail, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._rules, self._pva, self._trail, self._clock = rules, pva, trail, clock
         self._waiting: OrderedDict[str, Asked] = OrderedDict()  # oldest first
+        self._at_pva: OrderedDict[str, float] = OrderedDict()  # session: until when its challenge takes a place there
+        self._recent: deque[tuple[float, str]] = deque()  # when and for which PCID the PVA was asked
+        self._recent_of: Counter[str] = Counter()
 
     @property
     def mode(self) -> ValidationMode:
         """What evidence is asked for."""
         return self._rules.mode
 
-    async def ask(self, imsi: str, *, vno: str, tre_id: str, req_id: UUID) -> tuple[str, bytes]:
+    async def ask(self, imsi: str, *, vno: str, tre_id: str, req_id: UUID, now: datetime) -> tuple[str, bytes]:
         """Get a challenge of the PVA for a TRE; returns the session and the challenge.
 
         Raises:
-            AttachBusy: too many wait, or the PVA does not answer: never trusted by default.
+            AttachBusy: too many were asked for, or the PVA does not answer: never trusted by default.
             AttachRefused: the PVA gives no challenge for it.
         """
-        self._expire()
-        if len(self._waiting) >= self._rules.max_sessions:
-            raise AttachBusy
         session = secrets.token_urlsafe(18)
+        self._count(session, imsi)
         body = {"reqId": str(req_id), "treId": tre_id, "mode": self._rules.mode.value}
         answer = await self._post("/v1/challenge", body, key=f"{session}:challenge")
         try:
-            challenge = _Challenge.model_validate(answer).challenge
+            given = _Challenge.model_validate(answer)
         except ValidationError as exc:
             raise AttachBusy from exc
-        own = [name for name, asked in self._waiting.items() if asked.imsi == imsi]
-        if len(own) >= MAX_PER_IDENTITY:
-            del self._waiting[own[0]]
+        life = min((given.exp - now).total_seconds(), LONGEST_LIFE_S)
+        self._at_pva[session] = self._clock() + max(life, self._rules.session_ttl_s)
         self._waiting[session] = Asked(
             imsi=imsi,
             vno=vno,
             tre_id=tre_id,
             req_id=req_id,
-            challenge=challenge,
+            challenge=given.challenge,
             expires=self._clock() + self._rules.session_ttl_s,
         )
-        return session, challenge
+        return session, given.challenge
 
     def network_of(self, session: str) -> str | None:
         """The visited network of the attach that waits under this session."""
@@ -155,6 +161,7 @@ class ValidationGate:
             AttachRefused: the platform is not to be trusted, or the ticket is not about this attach.
             AttachBusy: the PVA does not answer.
         """
+        self._at_pva.pop(session, None)  # the PVA uses the challenge up, whatever comes of it
         answer = await self._post("/v1/validate", self._question(asked, body), key=f"{session}:validate")
         try:
             ticket = verify_ticket(
@@ -211,6 +218,27 @@ class ValidationGate:
     def _refused(self, reason: str) -> AttachRefused:
         self._trail.check("platform-validated-before-vectors", False, req=_REQ, step=_STEP, detail=reason[:255])
         return AttachRefused(f"platform: {reason}")
+
+    def _count(self, session: str, imsi: str) -> None:
+        """Take a place at the PVA before it is asked.
+
+        Raises:
+            AttachBusy: there is none.
+        """
+        self._expire()
+        now = self._clock()
+        while self._recent and self._recent[0][0] <= now - WINDOW_S:
+            _, former = self._recent.popleft()
+            self._recent_of[former] -= 1
+            if not self._recent_of[former]:
+                del self._recent_of[former]
+        for name in [name for name, until in self._at_pva.items() if until <= now]:
+            del self._at_pva[name]
+        if self._recent_of[imsi] >= ASKED_PER_IDENTITY or len(self._at_pva) >= self._rules.max_challenges:
+            raise AttachBusy
+        self._recent.append((now, imsi))
+        self._recent_of[imsi] += 1
+        self._at_pva[session] = now + WINDOW_S  # until it says itself
 
     def _expire(self) -> None:
         now = self._clock()

@@ -20,7 +20,8 @@ from sqlalchemy import Connection
 from actor_runtime.store import Store
 from actor_runtime.trail import Trail
 from home_network.sessions import Attached, AttachRefused, AttachSessions, Challenge, Subscriber
-from mcim.aka import EPS_AMF, next_sqn
+from mcim.aka import EPS_AMF, next_sqn, sqn_after_resynchronisation
+from mcim.errors import InvalidArgument
 from mcim.network_keys import AuthenticationFunctions
 from ro.identities import Vault
 from ro.store import repository
@@ -60,8 +61,11 @@ class ProvisionalIdentities:
         """See `SubscriberStore.use_next_sqn`."""
 
         def use(connection: Connection) -> tuple[IdentityRow, int]:
-            row = self.may_attach(connection, index)
-            sqn = next_sqn(row.sqn if after is None else after)
+            row = self.may_attach(connection, index, for_update=True)
+            try:
+                sqn = next_sqn(row.sqn) if after is None else sqn_after_resynchronisation(row.sqn, after)
+            except InvalidArgument as exc:
+                raise AttachRefused(f"the sequence numbers of {row.mask} are used up") from exc
             repository.set_sqn(connection, row.id, sqn)
             return row, sqn
 
@@ -73,14 +77,8 @@ class ProvisionalIdentities:
         return self._functions(await self._store.read(lambda connection: self.may_attach(connection, index)))
 
     async def mark_attached(self, index: bytes, now: datetime) -> str:
-        """See `SubscriberStore.mark_attached`."""
-
-        def attach(connection: Connection) -> str:
-            row = self.may_attach(connection, index)
-            repository.note_attach(connection, row.id, now)
-            return row.mask
-
-        return await self._store.write(attach)
+        """See `SubscriberStore.mark_attached`. It counts when it is admitted (`InitialAttach.admit`)."""
+        return (await self.check(index)).mask
 
     async def check(self, index: bytes) -> IdentityRow:
         """Whether an identity may attach now.
@@ -90,14 +88,14 @@ class ProvisionalIdentities:
         """
         return await self._store.read(lambda connection: self.may_attach(connection, index))
 
-    def may_attach(self, connection: Connection, index: bytes) -> IdentityRow:
-        """The identity, if it may attach now.
+    def may_attach(self, connection: Connection, index: bytes, *, for_update: bool = False) -> IdentityRow:
+        """The identity, if it may attach now; `for_update` keeps other writers from it until the unit ends.
 
         Raises:
             AttachRefused: unknown, withdrawn, expired, or too often within the last hour.
         """
         now = self._now()
-        row = repository.find_identity(connection, index)
+        row = repository.find_identity(connection, index, for_update=for_update)
         if row is None:
             raise AttachRefused("no such PCID")
         if not row.valid(now):
@@ -155,17 +153,16 @@ class InitialAttach:
         """Steps 5 and 6: AKA is done, the device may reach the RO and nobody else.
 
         Raises:
-            AttachRefused: the identity was withdrawn, or given out again, since the challenge.
+            AttachRefused: the identity was withdrawn, or given out again, since the challenge; or too many attaches.
         """
         token = secrets.token_urlsafe(32)
         vno = attached.context["vno"]
 
         def keep(connection: Connection) -> None:
-            identity = repository.find_identity(connection, attached.index)
-            if identity is None or not identity.valid(now):
-                raise AttachRefused("withdrawn meanwhile")
+            identity = self._identities.may_attach(connection, attached.index, for_update=True)
             if attached.context.get("generation") != str(identity.generation):
                 raise AttachRefused(f"{identity.mask} was given out again meanwhile")
+            repository.note_attach(connection, identity.id, now)
             repository.put_token(
                 connection,
                 identity,

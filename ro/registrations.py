@@ -129,7 +129,14 @@ class RegistrationDesk:
     ) -> Registration:
         """The registration that goes on, or a new one in the place of those before."""
         identity = access.identity
-        for before in registration_rows.current_registrations(connection, body.m2me_id):
+        current = registration_rows.current_registrations(connection, body.m2me_id)
+        for before in current:
+            if before.state is State.DENIED and (before.pcid_id, before.generation) == (
+                identity.id,
+                identity.generation,
+            ):
+                return before
+        for before in current:
             same = (before.pcid_id, before.generation, before.reason) == (
                 identity.id,
                 identity.generation,
@@ -297,7 +304,7 @@ class RegistrationDesk:
         after = replace(after, detail=after.detail[:255], updated_at=self._now())
 
         def write(connection: Connection) -> bool:
-            if registration_rows.get_registration(connection, before.id) != before:
+            if registration_rows.get_registration(connection, before.id, for_update=True) != before:
                 return False
             registration_rows.put_registration(connection, after)
             return True

@@ -22,7 +22,7 @@ STEP: Final = "16"
 
 
 class Subscriptions:
-    """A `SubscriberStore`: armed subscriptions may attach, no others."""
+    """A `SubscriberStore`: armed subscriptions that nobody barred may attach, no others."""
 
     def __init__(self, store: Store, vault: Vault) -> None:
         self._store, self._vault = store, vault
@@ -45,7 +45,7 @@ class Subscriptions:
         """See `SubscriberStore.use_next_sqn`."""
 
         def use(connection: Connection) -> tuple[repository.SubscriptionRow, int, str | None]:
-            row = _armed(connection, index)
+            row = _armed(connection, index, for_update=True)
             try:
                 sqn = next_sqn(row.sqn) if after is None else sqn_after_resynchronisation(row.sqn, after)
             except InvalidArgument as exc:
@@ -66,7 +66,7 @@ class Subscriptions:
         """See `SubscriberStore.mark_attached`."""
 
         def attach(connection: Connection) -> str:
-            row = _armed(connection, index)
+            row = _armed(connection, index, for_update=True)
             repository.set_attached(connection, row.id, now)
             return row.imsi_mask
 
@@ -91,8 +91,10 @@ class AuthenticationCentre(AttachSessions):
         )
 
 
-def _armed(connection: Connection, index: bytes) -> repository.SubscriptionRow:
-    row = repository.find_subscription(connection, index)
+def _armed(connection: Connection, index: bytes, *, for_update: bool = False) -> repository.SubscriptionRow:
+    row = repository.find_subscription(connection, index, for_update=for_update)
     if row is None or row.state != repository.ARMED:
         raise AttachRefused("no armed subscription with this identity")
+    if row.barred_at is not None:
+        raise AttachRefused(f"{row.imsi_mask} is barred")
     return row

@@ -16,7 +16,7 @@ from actor_runtime import cli
 from actor_runtime.errors import ActorError
 from mcim.vocabulary import McimPolicy
 from sho import subscription_csv
-from sho.app import mcim_policy, open_vault
+from sho.app import mcim_policy, open_trail, open_vault
 from sho.cli_context import AsJson, opened, read_lines, settings_of
 from sho.store import repository, updates
 from sho.store.repository import SubscriptionRow
@@ -25,6 +25,10 @@ from sho.subscription_csv import Line
 from sho.subscriptions import Vault, generate
 
 app = typer.Typer(help="Subscriptions in the inventory.", no_args_is_help=True)
+
+STEP = "16"  # barring is about attaches
+Name = Annotated[str, typer.Argument(help="Id in the list, or MCIM id.")]
+Reason = Annotated[str, typer.Option(help="Why, for the audit trail.")]
 
 
 @app.command("generate")
@@ -67,7 +71,7 @@ def add_command(
 @app.command("update")
 def update_command(
     context: typer.Context,
-    subscription: Annotated[str, typer.Argument(help="Id in the list, or MCIM id.")],
+    subscription: Name,
     file: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option("--file", help="CSV, a header and one line, with the columns that change; - is stdin."),
@@ -100,6 +104,22 @@ def update_command(
     typer.echo(f"{state}: {', '.join(sorted(new.changes))}{hint}")
 
 
+@app.command("bar")
+def bar_command(context: typer.Context, subscription: Name, reason: Reason = "") -> None:
+    """Let nobody attach with a subscription from now on, whatever its device does.
+
+    Attaches already begun fail, its packages are held back and its device gets no other subscription. What the TRE
+    reports still counts, and it can still be suspended and deleted on the device.
+    """
+    _set_barred(context, subscription, True, reason)
+
+
+@app.command("unbar")
+def unbar_command(context: typer.Context, subscription: Name, reason: Reason = "") -> None:
+    """Let a barred subscription be used again, in the state it is in by now."""
+    _set_barred(context, subscription, False, reason)
+
+
 @app.command("list")
 def list_command(
     context: typer.Context,
@@ -123,6 +143,28 @@ def _find(connection: Connection, name: str) -> SubscriptionRow:
     if row is None:
         raise ActorError(f"no subscription {name}", hint="`sho subscription list` shows all")
     return row
+
+
+def _set_barred(context: typer.Context, subscription: str, barred: bool, reason: str) -> None:
+    said = "barred" if barred else "not barred"
+    with opened(context) as store:
+
+        def change(connection: Connection) -> tuple[SubscriptionRow, str | None]:
+            row = _find(connection, subscription)
+            if not repository.set_barred(connection, row.id, datetime.now(UTC) if barred else None):
+                raise ActorError(f"subscription {row.id} is {said} already")
+            handover = repository.find_handover_of_mcim(connection, row.mcim_id) if row.mcim_id else None
+            return row, handover.order_id if handover is not None else None
+
+        row, order = store.write_sync(change)
+        trail = open_trail(settings_of(context), store)
+        try:
+            detail = f"subscription {row.id}, {row.state}" + (f": {reason}" if reason else "")
+            before = "not barred" if barred else "barred"
+            trail.state("barring", before, said, step=STEP, order=order, detail=detail[:255])
+        finally:
+            trail.close()
+    typer.echo(f"{row.id}: {said}")
 
 
 def _one_line(lines: list[str]) -> dict[str, str]:

@@ -15,6 +15,7 @@ from typing import Final, Literal
 from weakref import WeakValueDictionary
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError
 
 from actor_runtime.http import Base64, Body, Name, OrderId, to_base64
 from actor_runtime.store import Store
@@ -310,7 +311,7 @@ class HandoverDesk:
             known = repository.find_handover(connection, new.m2me_id, new.req_id)
             if known is None and repository.order_is_over(connection, new.order_id):
                 raise NotPossible("order-over", "the order was fulfilled or refused")  # one order, one MCIM
-            row = known or handovers.allocate(connection, new, sqn_ahead=self._policy.sqn_ahead, now=now)
+            row = handovers.allocate(connection, new, sqn_ahead=self._policy.sqn_ahead, now=now)
             if row is None:
                 other = repository.choose_free(connection, tuple(KEY_LENGTHS), now)
                 return None, None, False, other is not None
@@ -328,7 +329,10 @@ class HandoverDesk:
             return row, jobs.find_for_handover(connection, row.id), known is None, False
 
         try:
-            row, job, made_now, other_algorithm = await self._store.write(allocate)
+            try:
+                row, job, made_now, other_algorithm = await self._store.write(allocate)
+            except IntegrityError:  # another process took the same request at once; now it is found
+                row, job, made_now, other_algorithm = await self._store.write(allocate)
         except NotPossible as exc:
             raise checks.failed(
                 "operation-possible", ("REQ-70",), code=exc.code, detail=str(exc),

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 
@@ -53,8 +52,11 @@ def refuse(connection: Connection, job: JobRow, *, code: str, now: datetime) -> 
     return True
 
 
-def _is_revoked(connection: Connection, row: HandoverRow) -> bool:
-    return prepared.is_revoked(connection, row.tre_id, row.platform_key_id)
+def _withdrawn(connection: Connection, row: HandoverRow) -> str | None:
+    """Why a package leaves no more, though it was promised; the code for the DPF."""
+    if prepared.is_revoked(connection, row.tre_id, row.platform_key_id):
+        return "platform-revoked"
+    return "subscription-barred" if handovers.is_barred(connection, row) else None
 
 
 class JobDesk:
@@ -77,8 +79,8 @@ class JobDesk:
         if job.state in (jobs.REFUSED, jobs.OVER):
             return {"state": "refused", "code": job.code or "order-over"}
         row = await self._store.read(lambda c: repository.get_handover(c, job.handover_id))
-        if await self._store.read(lambda c: _is_revoked(c, row)):
-            return {"state": "refused", "code": "platform-revoked"}
+        if withdrawn := await self._store.read(lambda c: _withdrawn(c, row)):
+            return {"state": "refused", "code": withdrawn}
         return {"state": "done", **package_members(self._packages.kept(row))}
 
 
@@ -146,8 +148,11 @@ class JobWorker:
         try:
             certificates = from_base64(job.certificates)
             platform = self._platforms.validate(certificates, tre_id=row.tre_id, m2me_id=row.m2me_id, now=now)
-            revoked = await self._store.read(lambda c: _is_revoked(c, row))
-            checks.require("platform-not-revoked", not revoked, ("REQ-65",), code="platform-revoked")
+            withdrawn = await self._store.read(lambda c: _withdrawn(c, row))
+            checks.require(
+                "package-still-wanted", withdrawn is None, ("REQ-65", "REQ-68"), code=withdrawn or "",
+                detail=withdrawn or "",
+            )  # fmt: skip
             await self._packages.package(row, platform, checks)
         except CertificateRefused as exc:
             checks.failed("platform-certificate", ("REQ-20",), code="platform-certificate-refused", detail=str(exc))
@@ -164,8 +169,8 @@ class JobWorker:
         row = await self._store.read(lambda c: repository.get_handover(c, job.handover_id))
         if await self._is_over(job, row):
             return
-        if await self._store.read(lambda c: _is_revoked(c, row)):
-            await self._end(job, row, jobs.REFUSED, "the platform was revoked meanwhile", code="platform-revoked")
+        if withdrawn := await self._store.read(lambda c: _withdrawn(c, row)):
+            await self._end(job, row, jobs.REFUSED, f"meanwhile: {withdrawn}", code=withdrawn)
             return
         url = await self._url(job, row)
         try:
@@ -215,15 +220,3 @@ class JobWorker:
         expected = (jobs.WAITING, jobs.MADE)
         await self._store.write(lambda c: jobs.move(c, job.id, expected=expected, state=state, code=code))
         self._trail.note(f"job {job.id} {state}: {text}", step=STEP, order=row.order_id)
-
-
-@contextlib.asynccontextmanager
-async def working(worker: JobWorker) -> AsyncIterator[None]:
-    """The worker runs inside."""
-    task = asyncio.create_task(worker.run())
-    try:
-        yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task

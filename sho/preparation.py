@@ -139,7 +139,7 @@ class Preparation:
                 refusal = str(exc)
 
         def prepare(connection: Connection) -> tuple[str, str | None, dict[str, int]]:
-            if prepared.next_item(connection, job_id) != key_id:  # another process was faster
+            if prepared.next_item(connection, job_id, for_update=True) != key_id:  # another process was faster
                 return prepared.SKIPPED, None, prepared.progress(connection, job_id)
             outcome: tuple[str, str | None] = prepared.FAILED, refusal
             if platform is None or certificate is None:

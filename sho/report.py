@@ -195,10 +195,10 @@ class ReportDesk:
         result, fell_back = int(receipt.result), receipt.result is ResultCode.FELL_BACK
 
         def apply(connection: Connection) -> tuple[str, str]:
-            current = repository.find_handover(connection, row.m2me_id, row.req_id)
+            current = repository.find_handover(connection, row.m2me_id, row.req_id, for_update=True)
             if current is None:
                 raise RequestRefused("handover-unknown", "no such hand-over", status=404)
-            before = repository.get_subscription(connection, current.subscription_id).state
+            before = repository.get_subscription(connection, current.subscription_id, for_update=True).state
             if current.receipt == octets or current.state == repository.FELL_BACK:
                 return before, before
             if current.state == repository.CONFIRMED and not fell_back:
@@ -206,7 +206,7 @@ class ReportDesk:
             if not handovers.take_receipt_counter(connection, current.tre_id, receipt.counter):
                 raise RequestRefused("receipt-refused", "an old receipt: the counter does not rise")
             if fell_back:
-                effects.fall_back(connection, self._vault, current)
+                effects.fall_back(connection, self._vault, current, revision=receipt.revision)
                 state = repository.FELL_BACK
             elif receipt.result in SUCCESS:
                 if not effects.succeed(connection, self._vault, current):

@@ -83,7 +83,7 @@ async def fill(sho, credentials=CREDENTIALS):
 
 async def order(sho, order_id=ORDER, *, m2me_id=M2ME_ID, dpf_url="https://d", **terms):
     """An order of this SHO, open at the DPF under `order_id`."""
-    own = "own" if order_id == ORDER else f"own-{order_id}"
+    own = "own" if order_id == ORDER else f"own-{order_id}"[:36]
 
     def add(connection):
         repository.add_order(

@@ -34,10 +34,10 @@ def add_counted_decision(connection: Connection, decision: Decision, shown: Show
     Evidence that is not newer than all that was accepted of this TRE makes it a refusal: somebody runs an old copy of
     the TRE, or a second one with its key.
     """
+    before = _find(connection, shown.tre_id, for_update=True)  # first: who decides on the same at once waits here
     known = find_decision(connection, decision.request_digest)
     if known is not None:
         return known
-    before = _find(connection, shown.tre_id)
     if not _take(connection, shown, decision.decided_at):
         accepted = "another" if before is None else str(before)
         detail = f"{shown.counter}, after {accepted} was accepted"
@@ -68,10 +68,9 @@ def forget_counter(connection: Connection, tre_id: str) -> int | None:
     return before
 
 
-def _find(connection: Connection, tre_id: str) -> int | None:
-    counter = connection.execute(
-        select(evidence_counters.c.counter).where(evidence_counters.c.tre_id == tre_id)
-    ).scalar_one_or_none()
+def _find(connection: Connection, tre_id: str, *, for_update: bool = False) -> int | None:
+    query = select(evidence_counters.c.counter).where(evidence_counters.c.tre_id == tre_id)
+    counter = connection.execute(query.with_for_update() if for_update else query).scalar_one_or_none()
     return None if counter is None else int.from_bytes(counter, "big")
 
 

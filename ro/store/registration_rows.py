@@ -25,6 +25,7 @@ class State(StrEnum):
     AT_SHO = "at-sho"  # it opened its order; the DPF may have been asked
     BOOTSTRAPPED = "bootstrapped"  # the DPF sent the bootstrap
     REFUSED = "refused"  # a partner said no; an operator can route it anew
+    DENIED = "denied"  # an operator said no, to this device with this identity; he can route it after all
     SUPERSEDED = "superseded"  # the device registered again, for another reason or with another identity
 
 
@@ -65,9 +66,10 @@ def put_registration(connection: Connection, registration: Registration) -> None
         connection.execute(insert(registrations).values(values))
 
 
-def get_registration(connection: Connection, registration_id: str) -> Registration | None:
-    """The registration of that id."""
-    row = connection.execute(select(registrations).where(registrations.c.id == registration_id)).one_or_none()
+def get_registration(connection: Connection, registration_id: str, *, for_update: bool = False) -> Registration | None:
+    """The registration of that id; `for_update` keeps other writers from it until the unit ends."""
+    query = select(registrations).where(registrations.c.id == registration_id)
+    row = connection.execute(query.with_for_update() if for_update else query).one_or_none()
     return _registration(row) if row is not None else None
 
 
@@ -79,6 +81,19 @@ def current_registrations(connection: Connection, m2me_id: str) -> list[Registra
         .order_by(registrations.c.created_at.desc(), registrations.c.id)
     )
     return [_registration(row) for row in rows]
+
+
+def end_registrations(connection: Connection, pcid_id: int, detail: str, now: datetime) -> list[Registration]:
+    """Refuse what waits with an identity; returns them as they were."""
+    rows = connection.execute(
+        select(registrations)
+        .where(registrations.c.pcid_id == pcid_id, registrations.c.state.in_([state.value for state in WAITING]))
+        .with_for_update()
+    )
+    waiting = [_registration(row) for row in rows]
+    for row in waiting:
+        put_registration(connection, dataclasses.replace(row, state=State.REFUSED, detail=detail, updated_at=now))
+    return waiting
 
 
 def waiting_registrations(connection: Connection) -> list[str]:

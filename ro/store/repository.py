@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import Connection, Row, Table, delete, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
 from ro.identities import SealedIdentity
 from ro.store.tables import alarms, attaches, identities, tokens, visits
@@ -134,15 +135,17 @@ def withdraw_identity(connection: Connection, identity_id: int) -> bool:
     return done.rowcount == 1
 
 
-def find_identity(connection: Connection, imsi_index: bytes) -> IdentityRow | None:
-    """The identity with that keyed index."""
-    row = connection.execute(select(identities).where(identities.c.imsi_index == imsi_index)).one_or_none()
+def find_identity(connection: Connection, imsi_index: bytes, *, for_update: bool = False) -> IdentityRow | None:
+    """The identity with that keyed index; `for_update` keeps other writers from it until the unit ends."""
+    query = select(identities).where(identities.c.imsi_index == imsi_index)
+    row = connection.execute(query.with_for_update() if for_update else query).one_or_none()
     return _identity(row) if row is not None else None
 
 
-def get_identity(connection: Connection, identity_id: int) -> IdentityRow | None:
-    """The identity with that number."""
-    row = connection.execute(select(identities).where(identities.c.id == identity_id)).one_or_none()
+def get_identity(connection: Connection, identity_id: int, *, for_update: bool = False) -> IdentityRow | None:
+    """The identity with that number; `for_update` as in `find_identity`."""
+    query = select(identities).where(identities.c.id == identity_id)
+    row = connection.execute(query.with_for_update() if for_update else query).one_or_none()
     return _identity(row) if row is not None else None
 
 
@@ -209,11 +212,14 @@ def put_token(
 
 
 def find_token(connection: Connection, digest: str, now: datetime) -> TokenRow | None:
-    """What a token opens; None when it expired, or its identity did, was withdrawn or given to somebody else."""
+    """What a token opens; None when it expired, or its identity did, was withdrawn or given to somebody else.
+
+    Other writers are kept from the identity until the unit ends: what the token is used for depends on it.
+    """
     row = connection.execute(
         select(tokens).where(tokens.c.digest == digest, tokens.c.expires_at > naive(now))
     ).one_or_none()
-    identity = get_identity(connection, row.pcid_id) if row is not None else None
+    identity = get_identity(connection, row.pcid_id, for_update=True) if row is not None else None
     if row is None or identity is None or identity.generation != row.generation or not identity.valid(now):
         return None
     return TokenRow(identity=identity, m2me_id=row.m2me_id, vno=row.vno)
@@ -283,9 +289,13 @@ def list_alarms(connection: Connection) -> list[dict[str, object]]:
 
 def _count(connection: Connection, table: Table, place: dict[str, Any], now: datetime) -> None:
     conditions = [table.c[name] == value for name, value in place.items()]
-    done = connection.execute(update(table).where(*conditions).values(count=table.c.count + 1, last_at=naive(now)))
-    if done.rowcount == 0:
-        connection.execute(insert(table).values(**place, count=1, last_at=naive(now)))
+    rise = update(table).where(*conditions).values(count=table.c.count + 1, last_at=naive(now))
+    if connection.execute(rise).rowcount == 0:
+        try:
+            with connection.begin_nested():
+                connection.execute(insert(table).values(**place, count=1, last_at=naive(now)))
+        except IntegrityError:  # another writer was first
+            connection.execute(rise)
 
 
 def _identity(row: Row[Any]) -> IdentityRow:

@@ -82,15 +82,18 @@ def fail(connection: Connection, handover: HandoverRow, *, available_from: datet
         set_order_state(connection, handover.order_id, "failed")
 
 
-def fall_back(connection: Connection, vault: Vault, handover: HandoverRow) -> None:
+def fall_back(connection: Connection, vault: Vault, handover: HandoverRow, *, revision: int | None) -> None:
     """The network did not take what the package brought and the device uses what it had before (result 1426).
 
-    After an update the old credential is the AuC's again. A new MCIM stays on the device, suspended: its subscription
-    is kept for it, and nobody is let in with it until it was activated.
+    After an update the credential of that `revision` is the AuC's again; without one, that of before this package. A
+    new MCIM stays on the device, suspended: its subscription is kept for it, and nobody is let in with it until it was
+    activated.
     """
     if handover.operation is Operation.UPDATE:
-        if handover.update_id is not None and _has_it(connection, handover):
-            updates.take_back(connection, vault, handover.update_id)
+        if _has_it(connection, handover):
+            before = handover.revision - 1
+            after = before if revision is None else min(revision, before)
+            updates.take_back(connection, vault, handover.subscription_id, after=after)
     else:
         _move(connection, handover, FELL_BACK)
     set_order_state(connection, handover.order_id, "fell-back")

@@ -39,6 +39,9 @@ STATES_FOR = {
 answers 1201, and a receipt that got lost is made up for."""
 
 
+WITHDRAWING: Final = frozenset({Operation.SUSPEND, Operation.DELETE})
+"""What may still be done to an MCIM whose subscription is barred."""
+
 MAX_SEQUENCE: Final = 2**63 - 1  # what the database holds
 MAX_SEQUENCE_STEP: Final = 2**32
 """How far the sequence number that a DPF names may be above our last one. Nobody signs it, and without a bound one lie
@@ -91,13 +94,18 @@ def allocate(connection: Connection, new: NewHandover, *, sqn_ahead: int, now: d
     the last one keeps its subscription, and the older hand-over is superseded; so does one that failed to install.
 
     Raises:
-        NotPossible: the MCIM that the operation is about is not there, not this device's, or in another state.
+        NotPossible: the MCIM that the operation is about is not there, not this device's, or in another state; or a
+            subscription of the device is barred.
     """
     known = find_handover(connection, new.m2me_id, new.req_id)
     if known is not None:
+        if is_barred(connection, known):
+            raise NotPossible("subscription-barred", "barred by the operator")
         return known
     if not new.makes_mcim:
         return _allocate_target(connection, new, sqn_ahead=sqn_ahead, now=now)
+    if repository.has_barred(connection, new.m2me_id, new.tre_id):
+        raise NotPossible("subscription-barred", "the device has a barred subscription, and gets no other")
     ready = prepared.usable(connection, new, now=now) if new.prepared_suites is not None else None
     if ready is not None:
         return _record(
@@ -111,6 +119,12 @@ def allocate(connection: Connection, new: NewHandover, *, sqn_ahead: int, now: d
     if chosen is None:
         return None
     return _record(connection, new, chosen.id, now, sqn_init=chosen.sqn + sqn_ahead)
+
+
+def is_barred(connection: Connection, handover: HandoverRow) -> bool:
+    """Whether nothing is handed over because the operator barred the subscription meanwhile."""
+    barred = repository.get_subscription(connection, handover.subscription_id).barred_at is not None
+    return barred and handover.operation not in WITHDRAWING
 
 
 def keep_package(
@@ -168,7 +182,7 @@ def installed_for_release(connection: Connection, m2me_id: str, tre_id: str, mci
 
 
 def _allocate_target(connection: Connection, new: NewHandover, *, sqn_ahead: int, now: datetime) -> HandoverRow:
-    subscription = repository.find_subscription_of_mcim(connection, new.mcim_id)
+    subscription = repository.find_subscription_of_mcim(connection, new.mcim_id, for_update=True)
     if subscription is None and new.operation is Operation.DELETE:
         replacement = installed_for_release(connection, new.m2me_id, new.tre_id, new.mcim_id)
         if replacement is not None:
@@ -177,6 +191,8 @@ def _allocate_target(connection: Connection, new: NewHandover, *, sqn_ahead: int
         raise NotPossible("mcim-unknown", "no subscription of ours is in this MCIM")
     if (subscription.m2me_id, subscription.tre_id) != (new.m2me_id, new.tre_id):
         raise NotPossible("mcim-elsewhere", "the MCIM is on another device or TRE")
+    if subscription.barred_at is not None and new.operation not in WITHDRAWING:
+        raise NotPossible("subscription-barred", f"{new.operation.label} while it is barred")
     if subscription.state not in STATES_FOR[new.operation]:
         raise NotPossible("mcim-state", f"{new.operation.label} while {subscription.state}")
     last = connection.execute(
@@ -267,10 +283,12 @@ def _choose_subscription(connection: Connection, new: NewHandover, now: datetime
             table.m2me_id == new.m2me_id,
             table.tre_id == new.tre_id,
             table.state.in_((ALLOCATED, FREE)),
+            table.barred_at.is_(None),
             table.algorithm.in_(new.algorithms),
         )
         .order_by(table.id)
         .limit(1)
+        .with_for_update()
     ).one_or_none()
     if own is not None and _went_to_same_key(connection, own.id, new):
         return subscription_of(own)

@@ -190,6 +190,7 @@ def usable(connection: Connection, new: NewHandover, *, now: datetime) -> Prepar
         )
         .order_by(prepared_objects.c.id.desc())
         .limit(1)
+        .with_for_update()
     ).one_or_none()
     if row is None:
         return None
@@ -268,14 +269,17 @@ def job_exists(connection: Connection, job_id: str) -> bool:
     return connection.execute(select(prepare_jobs.c.id).where(prepare_jobs.c.id == job_id)).first() is not None
 
 
-def next_item(connection: Connection, job_id: str) -> bytes | None:
-    """Key id of the next platform to prepare for; None when all are done."""
-    return connection.execute(
+def next_item(connection: Connection, job_id: str, *, for_update: bool = False) -> bytes | None:
+    """Key id of the next platform to prepare for; None when all are done, or when with `for_update`, which keeps other
+    writers from it until the unit ends, another was faster.
+    """
+    query = (
         select(prepare_items.c.platform_key_id)
         .where(prepare_items.c.job_id == job_id, prepare_items.c.state == WAITING)
         .order_by(prepare_items.c.position)
         .limit(1)
-    ).scalar_one_or_none()
+    )
+    return connection.execute(query.with_for_update() if for_update else query).scalar_one_or_none()
 
 
 def end_item(connection: Connection, job_id: str, key_id: bytes, state: str, reason: str | None = None) -> None:

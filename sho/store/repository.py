@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from sqlalchemy import Connection, Row, func, insert, or_, select, update
+from sqlalchemy.exc import IntegrityError
 
 from mcim.vocabulary import Container, McimPolicy, Operation, Suite
 from sho.store.tables import handovers, orders, subscription_updates, subscriptions, tres
@@ -49,6 +50,7 @@ class SubscriptionRow:
     attached_at: datetime | None
     tre_id: str | None
     policy: McimPolicy | None  # None: the setting's
+    barred_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,15 +117,17 @@ def imsi_taken(connection: Connection, imsi_index: bytes, *, but_of: int | None 
     return bool({row[0] for row in connection.execute(own.union(other))} - {but_of})
 
 
-def find_subscription(connection: Connection, imsi_index: bytes) -> SubscriptionRow | None:
-    """The subscription with that keyed index."""
-    row = connection.execute(select(subscriptions).where(subscriptions.c.imsi_index == imsi_index)).one_or_none()
+def find_subscription(connection: Connection, imsi_index: bytes, *, for_update: bool = False) -> SubscriptionRow | None:
+    """The subscription with that keyed index; `for_update` keeps other writers from it until the unit ends."""
+    query = select(subscriptions).where(subscriptions.c.imsi_index == imsi_index)
+    row = connection.execute(query.with_for_update() if for_update else query).one_or_none()
     return subscription_of(row) if row is not None else None
 
 
-def get_subscription(connection: Connection, subscription_id: int) -> SubscriptionRow:
-    """The subscription with that id, which must exist."""
-    return subscription_of(connection.execute(select(subscriptions).where(subscriptions.c.id == subscription_id)).one())
+def get_subscription(connection: Connection, subscription_id: int, *, for_update: bool = False) -> SubscriptionRow:
+    """The subscription with that id, which must exist; `for_update` as in `find_subscription`."""
+    query = select(subscriptions).where(subscriptions.c.id == subscription_id)
+    return subscription_of(connection.execute(query.with_for_update() if for_update else query).one())
 
 
 def find_subscription_by_id(connection: Connection, subscription_id: int) -> SubscriptionRow | None:
@@ -132,9 +136,12 @@ def find_subscription_by_id(connection: Connection, subscription_id: int) -> Sub
     return subscription_of(row) if row is not None else None
 
 
-def find_subscription_of_mcim(connection: Connection, mcim_id: str) -> SubscriptionRow | None:
-    """The subscription that an MCIM carries."""
-    row = connection.execute(select(subscriptions).where(subscriptions.c.mcim_id == mcim_id)).one_or_none()
+def find_subscription_of_mcim(
+    connection: Connection, mcim_id: str, *, for_update: bool = False
+) -> SubscriptionRow | None:
+    """The subscription that an MCIM carries; `for_update` as in `find_subscription`."""
+    query = select(subscriptions).where(subscriptions.c.mcim_id == mcim_id)
+    row = connection.execute(query.with_for_update() if for_update else query).one_or_none()
     return subscription_of(row) if row is not None else None
 
 
@@ -157,6 +164,7 @@ def list_subscriptions(connection: Connection, *, state: str | None, limit: int)
             "m2meId": row.m2me_id,
             "mcimId": row.mcim_id,
             "attached": _text(row.attached_at),
+            "barred": _text(row.barred_at),
         }
         for row in connection.execute(query)
     ]
@@ -174,6 +182,27 @@ def set_attached(connection: Connection, subscription_id: int, now: datetime) ->
     )
 
 
+def set_barred(connection: Connection, subscription_id: int, barred_at: datetime | None) -> bool:
+    """Bar a subscription, or with None let it be used again; False when that was so already."""
+    barred = subscriptions.c.barred_at
+    changes = barred.is_not(None) if barred_at is None else barred.is_(None)
+    done = connection.execute(
+        update(subscriptions)
+        .where(subscriptions.c.id == subscription_id, changes)
+        .values(barred_at=naive(barred_at) if barred_at is not None else None)
+    )
+    return done.rowcount == 1
+
+
+def has_barred(connection: Connection, m2me_id: str, tre_id: str) -> bool:
+    """Whether a barred subscription is on that device, or on the way to it."""
+    table = subscriptions.c
+    query = select(table.id).where(
+        table.m2me_id == m2me_id, table.tre_id == tre_id, table.barred_at.is_not(None), table.state != FREE
+    )
+    return connection.execute(query.limit(1)).first() is not None
+
+
 def choose_free(connection: Connection, algorithms: tuple[str, ...], now: datetime) -> SubscriptionRow | None:
     """A subscription that nobody has, with an algorithm that the TRE lists."""
     table = subscriptions.c
@@ -181,6 +210,7 @@ def choose_free(connection: Connection, algorithms: tuple[str, ...], now: dateti
         select(subscriptions)
         .where(
             table.state == FREE,
+            table.barred_at.is_(None),
             or_(table.available_from.is_(None), table.available_from <= naive(now)),
             table.algorithm.in_(algorithms),
         )
@@ -311,9 +341,11 @@ def list_orders(connection: Connection) -> list[dict[str, object]]:
 # --- hand-overs -------------------------------------------------------------------------------------
 
 
-def find_handover(connection: Connection, m2me_id: str, req_id: str) -> HandoverRow | None:
-    """The hand-over of one request of one device."""
-    return _one_handover(connection, handovers.c.m2me_id == m2me_id, handovers.c.req_id == req_id)
+def find_handover(connection: Connection, m2me_id: str, req_id: str, *, for_update: bool = False) -> HandoverRow | None:
+    """The hand-over of one request of one device; `for_update` keeps other writers from it until the unit ends."""
+    query = select(handovers).where(handovers.c.m2me_id == m2me_id, handovers.c.req_id == req_id)
+    row = connection.execute(query.with_for_update() if for_update else query).one_or_none()
+    return _handover(row) if row is not None else None
 
 
 def find_reported_handover(
@@ -372,24 +404,25 @@ def list_handovers(connection: Connection, *, limit: int, handover_id: int | Non
 
 
 def last_sequence(connection: Connection, tre_id: str) -> int:
-    """The sequence number of the last package made for a TRE; 0: there was none."""
-    return connection.execute(select(tres.c.sequence).where(tres.c.tre_id == tre_id)).scalar_one_or_none() or 0
+    """The sequence number of the last package made for a TRE, 0 when there was none; other writers wait from here until
+    the unit ends."""
+    query = select(tres.c.sequence).where(tres.c.tre_id == tre_id).with_for_update()
+    last = connection.execute(query).scalar_one_or_none()
+    if last is not None:
+        return int(last)
+    try:
+        with connection.begin_nested():
+            connection.execute(insert(tres).values(tre_id=tre_id, sequence=0, receipt_counter=-1))
+    except IntegrityError:  # another writer was first
+        return int(connection.execute(query).scalar_one())
+    return 0
 
 
 def next_sequence(connection: Connection, tre_id: str, lowest: int) -> int:
     """A sequence number for a package to this TRE, never given before."""
-    last = last_sequence(connection, tre_id)
-    value = max(last + 1, lowest)
-    if not last:
-        connection.execute(insert(tres).values(tre_id=tre_id, sequence=value, receipt_counter=-1))
-    else:
-        connection.execute(update(tres).where(tres.c.tre_id == tre_id).values(sequence=value))
+    value = max(last_sequence(connection, tre_id) + 1, lowest)
+    connection.execute(update(tres).where(tres.c.tre_id == tre_id).values(sequence=value))
     return value
-
-
-def _one_handover(connection: Connection, *conditions: Any) -> HandoverRow | None:  # noqa: ANN401 (SQL expressions)
-    row = connection.execute(select(handovers).where(*conditions)).one_or_none()
-    return _handover(row) if row is not None else None
 
 
 _CONVERTED: Final = frozenset(("created_at", "suite", "operation", "container", "not_before", "not_after"))
@@ -446,6 +479,7 @@ def subscription_of(row: Row[Any]) -> SubscriptionRow:
         attached_at=row.attached_at.replace(tzinfo=UTC) if row.attached_at is not None else None,
         tre_id=row.tre_id,
         policy=McimPolicy(row.policy) if row.policy is not None else None,
+        barred_at=row.barred_at.replace(tzinfo=UTC) if row.barred_at is not None else None,
     )
 
 

@@ -44,6 +44,7 @@ subscriptions: Final = Table(
     Column("algorithm", String(16), nullable=False, server_default="milenage"),  # as TREs list it: tuak256 …
     Column("constants_sealed", LargeBinary, nullable=True),  # the operator's own; NULL: the defaults
     Column("policy", Integer, nullable=True),  # McimPolicy of its own; NULL: the setting's
+    Column("barred_at", DateTime, nullable=True),  # by the operator, whatever its state; NULL: it is not
 )
 
 subscription_updates: Final = Table(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, and_, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, and_, delete, func, insert, select, update
 
 from mcim.vocabulary import McimPolicy
 from sho.store import repository
@@ -62,6 +62,7 @@ def plan(connection: Connection, subscription: SubscriptionRow, new: NewValues, 
     Raises:
         LookupError: the reason, in words for the operator.
     """
+    subscription = repository.get_subscription(connection, subscription.id, for_update=True)
     if imsi_taken(connection, new.sealed.imsi_index, but_of=subscription.id):
         raise LookupError("another subscription has that IMSI")
     if subscription.state in (FREE, CLOSED):
@@ -80,7 +81,8 @@ def plan(connection: Connection, subscription: SubscriptionRow, new: NewValues, 
                 **({"sqn": 0} if fresh else {}),
             )
         )
-        _drop(connection, subscription.id)
+        own = subscription_updates.c.subscription_id == subscription.id
+        connection.execute(delete(subscription_updates).where(own))  # no device has any of it, or will get it
         return APPLIED
     under_way = connection.execute(
         select(handovers.c.id).where(
@@ -125,16 +127,32 @@ def apply(connection: Connection, vault: Vault, update_id: int) -> bool:
     return _swap(connection, vault, update_id, (PENDING, DROPPED), APPLIED)
 
 
-def take_back(connection: Connection, vault: Vault, update_id: int) -> bool:
-    """Let the old values be those of the subscription again; False when the new ones are not."""
-    return _swap(connection, vault, update_id, (APPLIED,), DROPPED)
+def take_back(connection: Connection, vault: Vault, subscription_id: int, *, after: int) -> int:
+    """Let the values of the MCIM's revision `after` be those of the subscription again; returns how many updates it
+    took back, the newest first.
+
+    There may be several: a TRE that updates in two phases keeps the values of its last attach, however many updates
+    came since.
+    """
+    carried = handovers.c.update_id == subscription_updates.c.id
+    first = select(func.min(handovers.c.revision)).where(carried).scalar_subquery()
+    later = connection.execute(
+        select(subscription_updates.c.id)
+        .where(
+            subscription_updates.c.subscription_id == subscription_id,
+            subscription_updates.c.state == APPLIED,
+            first > after,
+        )
+        .order_by(first.desc())
+    ).scalars()
+    return sum(_swap(connection, vault, update_id, (APPLIED,), DROPPED) for update_id in later.all())
 
 
 def _swap(connection: Connection, vault: Vault, update_id: int, expected: tuple[str, ...], after: str) -> bool:
     row = connection.execute(select(subscription_updates).where(subscription_updates.c.id == update_id)).one_or_none()
     if row is None or row.state not in expected:
         return False
-    coming, going = _update(row), repository.get_subscription(connection, row.subscription_id)
+    coming, going = _update(row), repository.get_subscription(connection, row.subscription_id, for_update=True)
     credential = _merged(vault.open(going.sealed), vault.open(coming.sealed), coming.changes)
     values = replace(
         coming,
@@ -162,21 +180,17 @@ def _merged(own: Credential, other: Credential, changes: frozenset[str]) -> Cred
 
 
 def _drop(connection: Connection, subscription_id: int) -> None:
-    """What was planned and never sent, and what was there before the last update but one, is of no more use.
+    """What was planned and never sent is of no more use.
 
-    What was sent stays: a receipt may still come that says it is what the device has. So does what was there before the
-    last update: the device may still fall back to it.
+    What was sent stays: a receipt may still come that says it is what the device has, and what was there before it may
+    be what the device falls back to. That the device kept an attach in mind is told by no receipt.
     """
-    table = subscription_updates.c
-    own = table.subscription_id == subscription_id
+    own = subscription_updates.c.subscription_id == subscription_id
     sent = select(handovers.c.update_id).where(handovers.c.update_id.is_not(None))
-    last = select(func.max(table.id)).where(own, table.state == APPLIED).scalar_subquery()
+    connection.execute(delete(subscription_updates).where(own, subscription_updates.c.id.not_in(sent)))
     connection.execute(
-        delete(subscription_updates).where(
-            own, or_(table.id.not_in(sent), and_(table.state == APPLIED, table.id != last))
-        )
+        update(subscription_updates).where(own, subscription_updates.c.state == PENDING).values(state=DROPPED)
     )
-    connection.execute(update(subscription_updates).where(own, table.state == PENDING).values(state=DROPPED))
 
 
 def _columns(new: NewValues) -> dict[str, object]:

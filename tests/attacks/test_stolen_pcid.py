@@ -10,15 +10,17 @@ import asyncio
 import base64
 import json
 import os
+import sqlite3
 import uuid
 from datetime import timedelta
 
 import aiohttp
 import pytest
 
-from actor_runtime.http import PartnerRefused, to_base64
+from actor_runtime.http import PartnerRefused, PartnerUnavailable, to_base64
 from dmserver.store.orders import list_orders
 from home_network.sessions import MAX_PER_IDENTITY
+from ro.gate import ASKED_PER_IDENTITY, WINDOW_S
 from ro.identities import ProvisionalIdentity, new_keys
 from ro.store import registration_rows, repository
 from ro.store.registration_rows import State
@@ -217,14 +219,60 @@ async def test_flooding_with_attaches_is_bounded_and_the_owner_still_gets_in(pki
         assert (await Usim(other).attach(site.network))["result"] == "attached"
 
 
-async def test_flooding_the_gate_is_bounded(pki, tmp_path):
-    """T12, REQ-17: challenges that wait for evidence."""
+def outstanding(site):
+    """Challenges that the PVA has given and nobody used."""
+    with sqlite3.connect(site.directory / "pva.sqlite") as database:
+        return database.execute("SELECT count(*) FROM challenge WHERE used_by IS NULL").fetchone()[0]
+
+
+async def flood(site, identity, times):
+    """A stranger with the digits of a PCID; which answers he gets."""
+    calls = [
+        site.network.post("/v1/attach", {"imsi": identity.imsi, "treId": f"tre-{each}", "reqId": str(uuid.uuid4())})
+        for each in range(times)
+    ]
+    return [
+        "busy" if isinstance(answer, PartnerUnavailable) else answer["result"]
+        for answer in await asyncio.gather(*calls, return_exceptions=True)
+    ]
+
+
+async def test_flooding_the_gate_is_bounded_before_the_pva_is_asked(pki, tmp_path):
+    """T12, REQ-17: one PCID gets so many challenges a minute, other PCIDs theirs, and its device soon again."""
     async with world(pki, tmp_path, validation_gates_attach=True) as site:
-        _, identity = site.issue()
-        body = {"imsi": identity.imsi, "treId": TRE_ID, "reqId": str(uuid.uuid4())}
-        for _ in range(10):
-            await site.network.post("/v1/attach", body)
-        assert len(site.ro.gate._waiting) == MAX_PER_IDENTITY
+        moment = [0.0]
+        site.ro.gate._clock = lambda: moment[0]
+        (_, victim), (_, other) = site.issue(), site.issue()
+        answers = await flood(site, victim, 20)
+        assert (answers.count("validate"), answers.count("busy")) == (ASKED_PER_IDENTITY, 16)
+        assert outstanding(site) == ASKED_PER_IDENTITY
+        assert await flood(site, other, 1) == ["validate"]
+        moment[0] = WINDOW_S
+        assert await flood(site, victim, 1) == ["validate"]
+        moment[0] = 2 * WINDOW_S
+        await flood(site, other, 1)
+        assert set(site.ro.gate._recent_of) == {other.imsi}  # who asks no more is forgotten
+        assert len(site.ro.gate._waiting) == 1
+
+
+async def test_the_gate_leaves_places_at_the_pva_to_others(pki, tmp_path):
+    """T12, REQ-17: many PCIDs, as out of a supplier's file; a place is free when its challenge ended or was used."""
+    async with world(pki, tmp_path, validation_gates_attach=True, gate_challenges_max=3) as site:
+        moment = [0.0]
+        site.ro.gate._clock = lambda: moment[0]
+        stolen = [site.issue()[1] for _ in range(5)]
+        answers = [(await flood(site, each, 1))[0] for each in stolen]
+        assert answers == ["validate"] * 3 + ["busy"] * 2
+        assert outstanding(site) == 3
+        session = next(iter(site.ro.gate._waiting))
+        junk = dict.fromkeys(("nonce", "evidence", "platformCert", "attestCert"), "AAAA") | {"m2meId": "m", "chain": []}
+        assert await refusal(site.network.post(f"/v1/attach/{session}", {"platform": junk})) == UNIFORM
+        assert outstanding(site) == 2
+        assert await flood(site, stolen[3], 1) == ["validate"]
+        moment[0] = 299.0  # the challenges of this PVA live for 300 s
+        assert await flood(site, stolen[4], 1) == ["busy"]
+        moment[0] = 300.0
+        assert await flood(site, stolen[4], 1) == ["validate"]
 
 
 async def test_names_of_visited_networks_are_bounded(pki, tmp_path):

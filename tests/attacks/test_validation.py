@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import json
 import os
 import uuid
 from datetime import UTC, datetime, timedelta
 
 import jwt
 import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from actor_runtime.http import PartnerRefused, to_base64
 from mcim.certificates import Role, TrustAnchors
@@ -304,6 +309,34 @@ async def test_ticket_replayed_for_something_else(service, pki, device, changes,
     ticket.check_binding(**right)
     with pytest.raises(StatementInvalid, match=named):
         ticket.check_binding(**(right | changes))
+
+
+OTHER_WAYS = {
+    "b64 as it is anyway": {"b64": True},
+    "b64, critical": {"b64": True, "crit": ["b64"]},
+    "unencoded payload": {"b64": False, "crit": ["b64"]},
+    "an extension that nobody knows": {"crit": ["x-m2m"], "x-m2m": 1},
+    "nothing that is critical": {"crit": []},
+}
+
+
+@pytest.mark.parametrize("header", OTHER_WAYS.values(), ids=OTHER_WAYS)
+async def test_ticket_that_asks_to_be_read_in_another_way(service, pki, device, header):
+    """T9, RFC 7515 §4.1.11, RFC 7797: whatever a library makes of `b64` and `crit`, a ticket has neither."""
+    _, token = await a_ticket(service, device)
+    claims, own = jwt.decode(token, options={"verify_signature": False}), jwt.get_unverified_header(token)
+    assert read_ticket(signed(pki.pva_key, claims, own), pki)
+    with pytest.raises(StatementInvalid):
+        read_ticket(signed(pki.pva_key, claims, own | header), pki)
+
+
+def signed(key, claims, header):
+    """A JWS with that header, which no library would make."""
+    part = lambda value: base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=")  # noqa: E731
+    octets = part(header) + b"." + part(claims)
+    r, s = decode_dss_signature(key.sign(octets, ec.ECDSA(hashes.SHA256())))
+    signature = base64.urlsafe_b64encode(r.to_bytes(32, "big") + s.to_bytes(32, "big")).rstrip(b"=")
+    return (octets + b"." + signature).decode()
 
 
 async def test_ticket_for_another_audience(service, pki, device):

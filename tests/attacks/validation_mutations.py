@@ -494,4 +494,32 @@ ROWS: Final[tuple[tuple[str, str, str, str, tuple[str, ...]], ...]] = (
         "                identity=row.tre_id,\n                crls=self._trust.crls,\n",
         ("tests/integration/test_revocation_end_to_end.py::test_the_sho_takes_no_receipt",),
     ),
+    (
+        "T9",
+        "mcim/ticket.py",
+        ' or not header.keys().isdisjoint(("b64", "crit"))',
+        "",
+        ("tests/attacks/test_validation.py::test_ticket_that_asks_to_be_read_in_another_way",),
+    ),
+    (
+        "T9",
+        "mcim/ticket.py",
+        'isdisjoint(("b64", "crit"))',
+        'isdisjoint(("crit",))',
+        ("tests/attacks/test_validation.py::test_ticket_that_asks_to_be_read_in_another_way",),
+    ),
+    (
+        "T17",
+        "actor_runtime/crl_source.py",
+        '                scope += b"|delta"\n',
+        "                pass\n",
+        ("tests/unit/test_crl_source.py::test_a_file_with_a_part_takes_no_complete_list_away",),
+    ),
+    (
+        "T17",
+        "actor_runtime/crl_source.py",
+        '                scope += b"|" + each.value.public_bytes()\n',
+        "                pass\n",
+        ("tests/unit/test_crl_source.py::test_a_file_with_a_part_takes_no_complete_list_away",),
+    ),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import dataclasses
 import json
 import os
 import uuid
@@ -131,7 +132,40 @@ async def test_an_attach_begun_by_the_former_holder_gives_no_access_to_the_next_
     call = site.network.post(f"/v1/attach/{challenge['session']}", {"res": to_base64(res)})
     assert await refusal(call) == UNIFORM
     assert site.ro.store.read_sync(lambda c: c.execute(select(tables.tokens)).all()) == []
+    counted = lambda: site.ro.store.read_sync(lambda c: repository.attaches_since(c, number, now - repository.WINDOW))  # noqa: E731
+    assert counted() == 0  # nor is it one of the new holder's attaches
     assert (await Usim(again).attach(site.network))["result"] == "attached"
+    assert counted() == 1
+
+
+async def test_responses_at_once_do_not_get_past_the_limit(pki, tmp_path):
+    """T12: challenges taken before the limit was reached give no access after it."""
+    async with world(pki, tmp_path, attaches_per_hour=2) as site:
+        _, identity = site.issue()
+        usim = Usim(identity)
+        challenges = [await site.network.post("/v1/attach", {"imsi": identity.imsi}) for _ in range(4)]
+        responses = [to_base64(usim.judge(each).res) for each in challenges]
+        calls = (
+            site.network.post(f"/v1/attach/{each['session']}", {"res": res})
+            for each, res in zip(challenges, responses, strict=True)
+        )
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        assert sum(isinstance(each, PartnerRefused) for each in answers) == 2
+
+
+async def test_sequence_numbers_of_a_provisional_identity(site):
+    """REQ-69: SQN_HE goes on where it is when the device takes that, and ends in a refusal when it is used up."""
+    number, identity = site.issue()
+    usim, sqn = Usim(identity), lambda: site.ro.store.read_sync(lambda c: repository.get_identity(c, number)).sqn
+    challenge = await site.network.post("/v1/attach", {"imsi": identity.imsi})
+    usim.judge(challenge)
+    for _ in range(3):  # vectors for others under way
+        await site.network.post("/v1/attach", {"imsi": identity.imsi})
+    auts = usim.judge(challenge).auts  # the first one again: it is used
+    await site.network.post(f"/v1/attach/{challenge['session']}", {"auts": to_base64(auts)})
+    assert sqn() == 5 * 33  # not begun anew behind what was given out
+    site.ro.store.write_sync(lambda c: repository.set_sqn(c, number, 2**48 - 1))
+    assert await refusal(usim.attach(site.network)) == UNIFORM
 
 
 # --- DRF: registration ----------------------------------------------------------------------------------
@@ -344,6 +378,26 @@ async def test_an_identity_of_another_reason_replaces_the_registration(site):
     second = await site.register(token, reason="recovery")
     assert second["registration"] != first["registration"]
     assert {row.state for row in rows(site)} == {State.SUPERSEDED, State.BOOTSTRAPPED}
+
+
+async def test_a_device_that_an_operator_refused_stays_out_with_that_identity(pki, tmp_path):
+    """REQ-72: it is not taken anew by asking again, for another reason either; with another identity it may try."""
+    async with world(pki, tmp_path, shos={}, default_sho=None) as site:
+        site.add_device()
+        _, identity = site.issue()
+        usim = Usim(identity)
+        token = (await usim.attach(site.network))["accessToken"]
+        assert (await site.register(token))["state"] == "pending"
+        (row,) = rows(site)
+        denied = dataclasses.replace(row, state=State.DENIED)
+        site.ro.store.write_sync(lambda c: registration_rows.put_registration(c, denied))
+        for reason in ("initial", "recovery"):
+            assert await refusal(site.register(token, reason=reason)) == (403, "registration-refused", "")
+        assert rows(site) == [denied]
+        await site.ro.desk.advance_waiting()
+        assert rows(site) == [denied]
+        other = (await Usim(site.issue()[1]).attach(site.network))["accessToken"]
+        assert (await site.register(other))["state"] == "pending"
 
 
 async def test_what_nobody_takes_ends(site):

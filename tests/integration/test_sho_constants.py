@@ -22,7 +22,7 @@ from mcim.tuak import TuakParameters
 from mcim.vocabulary import AlgorithmId, McimPolicy, Operation, ResultCode
 from sho.app import network_application
 from sho.packaging import PackageMaker, _ingredients
-from sho.store import repository, tables, updates
+from sho.store import effects, repository, tables, updates
 from sho.store.updates import NewValues
 from sho.subscriptions import Credential
 from tests.support_operators import M2ME_ID, SHO_ID, TRE_ID, Pki, calling, running
@@ -205,3 +205,75 @@ async def test_constants_that_the_tre_refused_or_went_back_from(play, policy):
     expected = MILENAGE if policy is McimPolicy.TWO_PHASE_UPDATE else replace(MILENAGE, constants=OWN)
     assert await play.credential() == expected
     assert await play.attach() is AttachCode.SUCCESS
+
+
+REKEYED = replace(MILENAGE, k=b"b" * 15 + b"k", opc=b"b" * 15 + b"o")
+TWICE_REKEYED = replace(MILENAGE, k=b"c" * 15 + b"k", opc=b"c" * 15 + b"o")
+TWO_UPDATES = {
+    "K, then constants": ((REKEYED, updates.KEYS), (replace(REKEYED, constants=OWN), updates.CONSTANTS)),
+    "constants, then K": (
+        (replace(MILENAGE, constants=OWN), updates.CONSTANTS), (replace(REKEYED, constants=OWN), updates.KEYS),
+    ),
+    "K twice": ((REKEYED, updates.KEYS), (TWICE_REKEYED, updates.KEYS)),
+    "three times": (
+        (REKEYED, updates.KEYS), (replace(REKEYED, constants=OWN), updates.CONSTANTS), (TWICE_REKEYED, updates.KEYS),
+    ),
+}  # fmt: skip
+
+
+async def two_phase(play):
+    await fill(play.sho, [MILENAGE])
+    policy = int(McimPolicy.TWO_PHASE_UPDATE)
+    await play.sho.store.write(lambda c: c.execute(tables.subscriptions.update().values(policy=policy)))
+    await play.install()
+
+
+async def update(play, credential, change):
+    await play.plan(credential, change, policy=McimPolicy.TWO_PHASE_UPDATE)
+    exchange = await play.begin(Operation.UPDATE)
+    await play.report(exchange, await play.provision(exchange))
+    assert await play.credential() == credential
+    return exchange
+
+
+async def fall_back(play, exchange):
+    return await play.report(exchange, play.device.tre.fall_back(uuid.UUID(play.mcim_id), datetime.now(UTC)))
+
+
+@pytest.mark.parametrize("planned", TWO_UPDATES.values(), ids=TWO_UPDATES)
+async def test_a_tre_that_goes_back_past_several_updates_finds_the_auc_there(play, planned):
+    """REQ-68, mo-design §6.4: it keeps the values of its last attach; the receipt says which revision that was."""
+    await two_phase(play)
+    assert await play.attach() is AttachCode.SUCCESS
+    for credential, change in planned:
+        exchange = await update(play, credential, change)
+    await fall_back(play, exchange)
+    assert await play.credential() == MILENAGE
+    assert await play.attach() is AttachCode.SUCCESS
+    await update(play, *planned[0])  # and goes on from there
+    assert await play.attach() is AttachCode.SUCCESS
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["confirmed", "the attach was forgotten"])
+async def test_a_tre_goes_back_to_its_last_attach_and_the_auc_with_it(play, kept):
+    """REQ-68: also when the network saw an attach that the TRE lost with the power before it wrote it down."""
+    await two_phase(play)
+    await update(play, REKEYED, updates.KEYS)
+    assert await play.attach() is AttachCode.SUCCESS
+    if kept:
+        play.device.tre.confirm_attach(uuid.UUID(play.mcim_id), datetime.now(UTC))
+    exchange = await update(play, TWICE_REKEYED, updates.KEYS)
+    await fall_back(play, exchange)
+    assert await play.credential() == (REKEYED if kept else MILENAGE)
+    assert await play.attach() is AttachCode.SUCCESS
+
+
+async def test_a_fall_back_without_a_revision_takes_back_the_last_update(play):
+    """REQ-68: the receipt may leave it out; then it is what it was about."""
+    await two_phase(play)
+    handover = None
+    for credential, change in TWO_UPDATES["K twice"]:
+        await update(play, credential, change)
+        handover = await play.sho.store.read(lambda c: repository.find_handover_of_mcim(c, play.mcim_id))
+    await play.sho.store.write(lambda c: effects.fall_back(c, play.sho.vault, handover, revision=None))
+    assert await play.credential() == REKEYED

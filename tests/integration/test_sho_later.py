@@ -10,6 +10,7 @@ import pytest
 from aiohttp import web
 
 from actor_runtime.http import PartnerRefused, PartnerUnavailable, new_application, problem
+from actor_runtime.service import background
 from sho import jobs as job_work
 from sho.app import partner_application
 from sho.checks import Checks, RequestRefused
@@ -240,6 +241,25 @@ async def test_a_platform_revoked_before_the_dpf_took_its_package_gets_nothing(p
         assert await states(sho) == ["allocated", "free"]
 
 
+@pytest.mark.parametrize("made", [False, True], ids=["still to be made", "made"])
+async def test_a_subscription_barred_meanwhile_leaves_in_no_package(pki, tmp_path, device, dpf_side, made):
+    """REQ-68, T17: neither made nor delivered; the DPF hears that it is refused."""
+    clock = Clock()
+    dpf_side.answers = [problem(503, "busy")]
+    async with later(pki, tmp_path, dpf_side, clock) as (sho, client):
+        await fill(sho)
+        job = (await Exchange(pki, device).hand_over(client))["job"]
+        if made:
+            clock.advance(minutes=2)
+            await sho.worker.work()
+        await sho.store.write(lambda c: repository.set_barred(c, 1, clock.now))
+        clock.advance(hours=1)
+        await sho.worker.work()
+        assert await client.get(f"/v1/jobs/{job}") == {"state": "refused", "code": "subscription-barred"}
+        assert len(dpf_side.bodies) == made
+        assert (await states(sho))[0] == ("allocated" if made else "free")
+
+
 async def test_one_job_that_cannot_be_done_holds_up_no_other(pki, tmp_path, device, dpf_side):
     """REQ-26, T12: it is tried again later."""
     clock, other = Clock(), Device(pki, m2me_id="urn:imei:2", tre_id="urn:m2m:tre:0002")
@@ -344,7 +364,7 @@ async def test_the_worker_runs_beside_the_listeners(pki, tmp_path, device, dpf_s
             return 0.01
 
         sho.worker.work = breaking
-        async with job_work.working(sho.worker):
+        async with background(sho.worker.run()):
             await Exchange(pki, device, order_id=order_id).hand_over(client)
             await asyncio.wait_for(dpf_side.taken.wait(), 20)
         assert dpf_side.bodies[0]["orderId"] == order_id

@@ -13,11 +13,14 @@ from sqlalchemy import text
 
 from actor_runtime.errors import ActorError
 from actor_runtime.http import PartnerRefused, to_base64
+from home_network.sessions import AttachRefused
+from mcim.aka import UsimState
 from mcim.certificates import Role, TrustAnchors
 from mcim.content import McimContent, UpdateContent
 from mcim.package import verify_package
 from mcim.vocabulary import AlgorithmId, Container, McimPolicy, Operation, ResultCode
 from sho.app import network_application, partner_application
+from sho.auc import _armed
 from sho.identity import load_identity
 from sho.release import issue_release
 from sho.store import handovers, repository, tables, tokens, updates
@@ -139,6 +142,86 @@ async def test_a_suspended_or_deleted_subscription_may_not_attach(world, pki):
         await usim.attach(network)
         await world.finish(await world.begin("delete"))
         assert await refused(usim.attach(network)) == (403, "attach-refused")
+
+
+async def bar(sho, barred=True, number=1):
+    moment = datetime.now(UTC) if barred else None
+    assert await sho.store.write(lambda c: repository.set_barred(c, number, moment))
+
+
+async def test_a_barred_subscription_gets_no_vectors_from_that_commit_on(world, pki):
+    """REQ-68, T17: the operator's emergency needs no device: not a new attach, and not one that had begun."""
+    usim = Usim((await world.install()).open()[1])
+    async with (
+        running(network_application(world.sho), pki.server(SHO_ID, mutual=False)) as url,
+        calling(url, pki.client(None)) as network,
+    ):
+        await usim.attach(network)
+        respond, resynchronise = [await network.post("/v1/attach", {"imsi": usim.imsi}) for _ in range(2)]
+        result = usim.judge(respond)
+        usim.state = UsimState.initial(2**40)
+        auts = usim.judge(resynchronise).auts
+        before = (await world.sho.store.read(lambda c: repository.get_subscription(c, 1))).sqn
+        await bar(world.sho)
+        calls = (
+            network.post("/v1/attach", {"imsi": usim.imsi}),
+            network.post(f"/v1/attach/{respond['session']}", {"res": to_base64(result.res)}),
+            network.post(f"/v1/attach/{resynchronise['session']}", {"auts": to_base64(auts)}),
+        )
+        for call in calls:
+            assert await refused(call) == (403, "attach-refused")
+        assert (await world.sho.store.read(lambda c: repository.get_subscription(c, 1))).sqn == before
+        await bar(world.sho, False)
+        assert (await usim.attach(network))[0]["result"] == "attached"
+
+
+async def test_barring_is_apart_from_the_life_cycle_and_reports_settle(world):
+    """REQ-70: what was under way is told as it ended; what takes away can still be ordered, what gives cannot."""
+    await world.install()
+    under_way = await world.begin("suspend")
+    await bar(world.sho)
+    assert await world.finish(under_way) == "suspended"
+    for operation in ("activate", "update"):
+        assert await refused(world.begin(operation)) == (409, "subscription-barred")
+    assert await refused(world.begin("install")) == (409, "subscription-barred")  # nor another one for its device
+    await world.plan(NEW, "keys")
+    assert await refused(world.begin("update")) == (409, "subscription-barred")
+    assert await world.finish(await world.begin("delete")) == "closed"
+    await bar(world.sho, False)
+    assert await states(world.sho) == ["closed", "free"]
+    assert "package" in (await world.begin("install")).answer
+
+
+async def test_what_was_allocated_is_held_back_when_it_is_barred(world, pki, device):
+    """REQ-68, T17: the same request again, and the next; success that was on its way arms nothing for the AuC."""
+    exchange = Exchange(pki, device)
+    await exchange.hand_over(world.dpf)
+    await bar(world.sho)
+    assert await refused(exchange.hand_over(world.dpf)) == (409, "subscription-barred")
+    assert await refused(Exchange(pki, device).hand_over(world.dpf)) == (409, "subscription-barred")
+    assert await world.finish(exchange) == "armed"
+    index = world.sho.vault.index(exchange.open()[1].imsi)
+    with pytest.raises(AttachRefused, match="is barred"):
+        await world.sho.store.read(lambda c: _armed(c, index))
+
+
+async def test_a_barred_subscription_of_nobody_is_passed_over(world, pki, device):
+    """REQ-30: in the inventory, also for the device that failed to install it."""
+    exchange = Exchange(pki, device)
+    await exchange.hand_over(world.dpf)
+    assert await world.finish(exchange, ResultCode.STORAGE_FAILURE) == "free"
+    await bar(world.sho)
+    again = Exchange(pki, device)
+    await again.hand_over(world.dpf)
+    assert await states(world.sho) == ["free", "allocated"]
+    await bar(world.sho, False)
+
+
+async def test_a_barred_subscription_is_not_given_to_anybody(world, pki, device):
+    """REQ-30: not the first that is free, but the first that is free and not barred."""
+    await bar(world.sho)
+    await Exchange(pki, device).hand_over(world.dpf)
+    assert await states(world.sho) == ["free", "allocated"]
 
 
 async def test_keys_of_a_deleted_mcim_serve_no_other_device(world, pki):

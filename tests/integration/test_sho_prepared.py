@@ -301,7 +301,10 @@ def fleet(pki, tmp_path, monkeypatch, capsys):
     for number in range(DEVICES):
         device = Device(pki, platform_key=ec_key(), m2me_id=f"urn:imei:{number}", tre_id=f"urn:m2m:tre:{number:04}")
         (directory / f"{number:04}.pem").write_bytes(device.platform_cert.public_bytes(Encoding.PEM))
-    config = write_settings(tmp_path / "sho.toml", sho_settings(pki, tmp_path))
+    settings = sho_settings(pki, tmp_path)
+    for key in (settings.tls_key, settings.signing_key):
+        key.chmod(0o600)  # else the command line warns
+    config = write_settings(tmp_path / "sho.toml", settings)
     monkeypatch.setattr(actor_cli, "configure_logs", lambda **_: None)
 
     def run(*arguments, fails=False):

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
 
 from actor_runtime.http import PartnerRefused, PartnerUnavailable, to_base64
 from mcim.aka import UsimState
@@ -19,7 +20,7 @@ from mcim.certificates import Role
 from mcim.ticket import ticket_digest
 from mcim.vocabulary import ResultCode, Suite
 from sho.app import build, network_application, partner_application
-from sho.store import repository
+from sho.store import handovers, repository
 from tests.support_operators import (
     DPF_ID,
     M2ME_ID,
@@ -319,6 +320,21 @@ async def test_two_processes_serve_one_database(settings, pki, device):
         taken = await asyncio.gather(*(newer.report(dpf, receipt) for dpf in (one, two, one)))
         assert [each["subscription"] for each in taken] == ["armed"] * 3
         assert await states(sho) == ["armed", "free"]
+
+
+async def test_who_is_second_with_a_request_finds_the_first(sho, dpf, pki, device, monkeypatch):
+    """REQ-16, REQ-25: on a database with several writers the same request may come in between; nobody hears of it."""
+    allocate, calls = handovers.allocate, []
+
+    def overtaken(*arguments, **options):
+        calls.append(1)
+        if len(calls) == 1:
+            raise IntegrityError("INSERT", {}, Exception("uq_handover_request"))
+        return allocate(*arguments, **options)
+
+    monkeypatch.setattr(handovers, "allocate", overtaken)
+    assert "package" in await Exchange(pki, device).hand_over(dpf)
+    assert await states(sho) == ["allocated", "free"]
 
 
 async def test_an_order_is_ended_by_the_dpf_that_handed_it_over(settings, pki, device):

@@ -338,20 +338,59 @@ def test_routes_by_command_line(run):
     assert run("route", "remove", "--supplier", "maker")[0] == 0
 
 
-@pytest.mark.parametrize("state", State)
-def test_registrations_by_command_line(run, store, state):
-    """TR 33.812 §5.1.3.7.1 step 8: what nobody could route is shown, and an operator routes it."""
+def put(store, state):
+    """A registration in that state with a new identity."""
     number, _ = add(store)
     row = Registration(
         id="r-1", m2me_id="urn:x:1", tre_id="urn:t:1", pcid_id=number, generation=1, supplier=None, wanted_sho=None,
         reason="initial", push="udp:192.0.2.1:2948", state=state, created_at=NOW, updated_at=NOW,
     )  # fmt: skip
     store.write_sync(lambda c: registration_rows.put_registration(c, row))
+    return row
+
+
+@pytest.mark.parametrize("state", State)
+def test_a_registration_refused_by_command_line(run, store, state):
+    """REQ-72: what waits goes no further, with the reason on the trail; what is done or replaced is not undone."""
+    row = put(store, state)
+    code, _, err = run("registration", "refuse", "r-1", "--reason", "stolen")
+    now = store.read_sync(lambda c: registration_rows.get_registration(c, "r-1"))
+    if state not in (*registration_rows.WAITING, State.REFUSED):
+        assert (code, now, state.value in err) == (1, row, True)
+        return
+    assert (code, now.state, now.detail) == (0, State.DENIED, "refused by operator: stolen")
+    (record,) = json.loads(run("audit", "r-1", "--json")[1])
+    assert (record["old"], record["new"], record["detail"]) == (state.value, "denied", "refused by operator: stolen")
+    assert run("registration", "refuse", "none")[0] == 1
+
+
+@pytest.mark.parametrize("state", State)
+def test_a_withdrawn_identity_ends_what_waits_with_it(run, store, state):
+    """REQ-72: a home operator is not asked any more for who holds it."""
+    row = put(store, state)
+    waits = state in registration_rows.WAITING
+    assert run("pcid", "withdraw", row.pcid_id)[:2] == (
+        0,
+        f"{row.pcid_id}: withdrawn, {int(waits)} registrations ended\n",
+    )
+    now = store.read_sync(lambda c: registration_rows.get_registration(c, "r-1"))
+    if not waits:
+        assert now == row
+        return
+    assert (now.state, now.detail) == (State.REFUSED, "identity withdrawn")
+    (record,) = json.loads(run("audit", "r-1", "--json")[1])
+    assert (record["old"], record["new"], record["detail"]) == (state.value, "refused", "withdrawn")
+
+
+@pytest.mark.parametrize("state", State)
+def test_registrations_by_command_line(run, store, state):
+    """TR 33.812 §5.1.3.7.1 step 8: what nobody could route is shown, and an operator routes it."""
+    row = put(store, state)
     (shown,) = json.loads(run("registration", "list", "--state", state.value, "--json")[1])
     assert (shown["id"], shown["state"], shown["sho"]) == ("r-1", state.value, None)
     code, _, err = run("registration", "route", "r-1", "--sho", "sho.example")
     now = store.read_sync(lambda c: registration_rows.get_registration(c, "r-1"))
-    if state not in (State.PENDING, State.REFUSED):
+    if state not in (State.PENDING, State.REFUSED, State.DENIED):
         assert (code, now) == (1, row)
         assert state.value in err
         return

@@ -23,6 +23,8 @@ ANSWERS = {
     "opened": (lambda: web.json_response({"orderId": "o-1"}, status=201), "open", None),
     "refused": (lambda: problem(404, "device-unknown"), "refused", "device-unknown"),
     "no order named": (lambda: web.json_response({}, status=201), "requested", "names no order"),
+    "an empty name": (lambda: web.json_response({"orderId": ""}, status=201), "requested", "names no order"),
+    "a name too long": (lambda: web.json_response({"orderId": "o" * 65}, status=201), "requested", "names no order"),
     "another order named": (lambda: web.json_response({"orderId": STRANGE}), "requested", "is another one"),
     "down": (lambda: problem(503, "busy"), "requested", "does not answer"),
 }

@@ -14,18 +14,20 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
+from sqlalchemy import event, select
 
 from actor_runtime import cli as actor_cli
 from actor_runtime.sealing import SealingKey
 from actor_runtime.store import Store
 from actor_runtime.trail import Trail
 from home_network.sessions import MAX_PER_IDENTITY, AttachBusy, AttachRefused
+from mcim.aka import next_sqn
 from mcim.milenage import MilenageConstants
 from mcim.vocabulary import Container, Operation, Suite
 from sho import cli
 from sho.app import MIGRATIONS
-from sho.auc import AuthenticationCentre
-from sho.store import effects, handovers, jobs, repository, tables, updates
+from sho.auc import AuthenticationCentre, Subscriptions, _armed
+from sho.store import effects, handovers, jobs, prepared, repository, tables, updates
 from sho.store.handovers import NewHandover, NotPossible
 from sho.store.updates import NewValues
 from sho.subscriptions import Vault, generate
@@ -174,6 +176,59 @@ def test_numbers_that_are_used_up(store, code):
     assert store.read_sync(lambda c: repository.find_handover(c, "m1", "r2")) is None
 
 
+def locked(store, work):
+    """Tables of which `work` reads rows that no other writer may change before it has ended."""
+    found = set()
+
+    def unit(connection):
+        def note(_connection, statement, *_):
+            if getattr(statement, "_for_update_arg", None) is not None:
+                found.update(each.name for each in statement.get_final_froms() if hasattr(each, "name"))
+
+        event.listen(connection, "before_execute", note)
+        work(connection)
+
+    store.write_sync(unit)
+    return found
+
+
+READ_THEN_WRITTEN = {
+    "the SQN of a vector": (
+        lambda c, s, h: _armed(c, s.sealed.imsi_index, for_update=True), {"subscription"},
+    ),
+    "a sequence number": (lambda c, s, h: repository.next_sequence(c, h.tre_id, 1), {"tre"}),
+    "a free subscription": (lambda c, s, h: repository.choose_free(c, ("milenage",), NOW), {"subscription"}),
+    "a hand-over of the same device": (
+        lambda c, s, h: handovers.allocate(c, new(req="r2"), sqn_ahead=1024, now=NOW), {"subscription", "tre"},
+    ),
+    "the next revision": (
+        lambda c, s, h: handovers.allocate(
+            c, replace(new(req="r3"), operation=Operation.SUSPEND, mcim_id=h.mcim_id), sqn_ahead=0, now=NOW
+        ),
+        {"subscription", "tre"},
+    ),
+    "new values": (
+        lambda c, s, h: updates.plan(
+            c, s, NewValues(sealed=s.sealed, imsi_mask="x", amf=b"\x90\x00", policy=None, changes=frozenset({"amf"})),
+            now=NOW,
+        ),
+        {"subscription"},
+    ),
+    "an item of a bulk job": (lambda c, s, h: prepared.next_item(c, "job", for_update=True), {"prepare_item"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("work", "tables_locked"), READ_THEN_WRITTEN.values(), ids=READ_THEN_WRITTEN)
+def test_what_is_read_to_be_written_is_locked(store, work, tables_locked):
+    """REQ-69, REQ-53: SQLite has one writer; a database with several must not give one number twice."""
+    fill(store, 2)
+    row = allocate(store, new())
+    assert store.write_sync(lambda c: effects.arm(c, row))
+    store.write_sync(lambda c: handovers.set_state(c, row.id, repository.CONFIRMED))
+    subscription = store.read_sync(lambda c: repository.get_subscription(c, row.subscription_id))
+    assert locked(store, lambda c: work(c, subscription, row)) == tables_locked
+
+
 def test_two_dpfs_may_use_one_request_id(store):
     """REQ-67: each reports on its own hand-over."""
     fill(store, 2)
@@ -251,6 +306,14 @@ async def test_one_identity_cannot_use_up_the_sessions_of_all(store, armed):
         assert await auc.respond(challenge.session, armed.functions().f2(challenge.rand), NOW)
 
 
+async def test_other_vectors_under_way_are_not_begun_anew(store, armed):
+    """REQ-69, T3: a device that resynchronises gets what follows the AuC's SQN, if it takes that."""
+    subscribers = Subscriptions(store, VAULT)
+    index = VAULT.index(armed.imsi)
+    given = [(await subscribers.use_next_sqn(index, after=None)).sqn for _ in range(4)]
+    assert (await subscribers.use_next_sqn(index, after=given[0])).sqn == next_sqn(given[-1])
+
+
 # --- command line -----------------------------------------------------------------------------------
 
 
@@ -307,6 +370,23 @@ def test_subscriptions_by_command_line(run, tmp_path):
     SealingKey.generate(tmp_path / "seal.key")
     code, _, err = run("subscription", "generate")
     assert (code, "is not the one that the subscriptions" in err) == (1, True)
+
+
+def test_barring_by_command_line(run, tmp_path):
+    """REQ-68: at once, once, by id, with its reason on the trail."""
+    run("subscription", "generate")
+    assert run("subscription", "bar", "1", "--reason", "stolen, case 4711")[:2] == (0, "1: barred\n")
+    assert run("subscription", "bar", "1")[0] == 1
+    assert json.loads(run("subscription", "list", "--json")[1])[0]["barred"]
+    assert run("subscription", "unbar", "1")[:2] == (0, "1: not barred\n")
+    assert "not barred already" in run("subscription", "unbar", "1")[2]
+    assert json.loads(run("subscription", "list", "--json")[1])[0]["barred"] is None
+    assert "no subscription 2" in run("subscription", "bar", "2")[2]
+    with closing(Store(f"sqlite:///{tmp_path / 'sho.sqlite'}", MIGRATIONS)) as store:
+        found = store.read_sync(lambda c: c.execute(select(tables.trail.c.fields).order_by(tables.trail.c.id)).all())
+    assert [json.loads(row.fields)["detail"] for row in found] == [
+        "subscription 1, free: stolen, case 4711", "subscription 1, free",
+    ]  # fmt: skip
 
 
 def test_updates_by_command_line(run, tmp_path):
