@@ -1,5 +1,8 @@
 """`python -m dmclient` is the console script `dmclient`."""
 
-from dmclient.cli import main
+from actor_runtime.start import importing
+
+with importing():
+    from dmclient.cli import main
 
 main()

@@ -1,5 +1,8 @@
 """`python -m dmserver` is the console script `dmserver`."""
 
-from dmserver.cli import main
+from actor_runtime.start import importing
+
+with importing():
+    from dmserver.cli import main
 
 main()

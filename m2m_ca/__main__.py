@@ -1,5 +1,8 @@
 """`python -m m2m_ca` is `m2m-ca`."""
 
-from m2m_ca.cli import main
+from actor_runtime.start import importing
+
+with importing():
+    from m2m_ca.cli import main
 
 main()

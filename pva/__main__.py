@@ -1,5 +1,8 @@
 """`python -m pva` is the console script `pva`."""
 
-from pva.cli import main
+from actor_runtime.start import importing
+
+with importing():
+    from pva.cli import main
 
 main()

@@ -1,5 +1,8 @@
 """`python -m ro` is the console script `ro`."""
 
-from ro.cli import main
+from actor_runtime.start import importing
+
+with importing():
+    from ro.cli import main
 
 main()

@@ -1,5 +1,8 @@
 """`python -m sho` is the console script `sho`."""
 
-from sho.cli import main
+from actor_runtime.start import importing
+
+with importing():
+    from sho.cli import main
 
 main()
