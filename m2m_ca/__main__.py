@@ -5,4 +5,5 @@ from actor_runtime.start import importing
 with importing():
     from m2m_ca.cli import main
 
-main()
+if __name__ == "__main__":
+    main()
