@@ -152,6 +152,7 @@ down_revision = "0001"
 def upgrade():
     op.create_table("later", sa.Column("name", sa.String))
 """
+FORK = [SECOND, SECOND.replace('"0002"', '"0003"')]
 UNUSUAL = SECOND.replace('"0002"', "'0002'")  # Alembic can read it, the short cut cannot
 
 
@@ -208,7 +209,9 @@ def test_alembic_is_loaded_for_a_database_that_is_not_the_newest(
         pytest.param("UPDATE alembic_version SET version_num = '0009'", [], id="newer than the program"),
         pytest.param("DELETE FROM alembic_version", [], id="half migrated: the tables without their version"),
         pytest.param("INSERT INTO alembic_version VALUES ('0009')", [], id="two versions"),
-        pytest.param("SELECT 1", [SECOND, SECOND.replace('"0002"', '"0003"')], id="two scripts follow one"),
+        pytest.param("SELECT 1", FORK, id="two scripts follow one"),
+        pytest.param("UPDATE alembic_version SET version_num = '0002'", FORK, id="one way of a fork"),
+        pytest.param("UPDATE alembic_version SET version_num = '0003'", FORK, id="the other way"),
     ],
 )
 def test_a_database_that_cannot_be_brought_to_the_newest_schema_is_a_typed_error(tmp_path, migrations, change, scripts):
