@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Annotated, Final
 from urllib.parse import urlsplit
 
-import aiohttp
 import structlog
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -30,6 +29,7 @@ from pydantic import AfterValidator, Field
 
 from actor_runtime.config import ActorSettings
 from actor_runtime.errors import ConfigError
+from actor_runtime.later import aiohttp
 from actor_runtime.pem_files import parse_crls, read_chain, read_crls
 
 MAX_CRL: Final = 1024 * 1024  # octets

@@ -17,13 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Self, TypeVar
 
-import aiohttp
 import structlog
-from aiohttp import web
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, StringConstraints, ValidationError
 
 from actor_runtime.config import ListenAddress
 from actor_runtime.errors import ConfigError
+from actor_runtime.later import aiohttp, web
 
 MAX_BODY: Final = 512 * 1024  # octets of a request between back-ends
 MAX_ANSWER: Final = 1024 * 1024  # octets of an answer we read
@@ -37,7 +36,7 @@ _CODE: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")  # of a problem document
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _log = structlog.get_logger(__name__)
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Handler = Callable[["web.Request"], Awaitable["web.StreamResponse"]]
 
 
 # --- what goes out --------------------------------------------------------------------------------
@@ -71,7 +70,6 @@ def _expire(request: web.Request) -> None:
         request.content.set_exception(_BodyTooSlow())
 
 
-@web.middleware
 async def request_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Outermost middleware: request id, errors as problem documents, the one `except Exception`, and an end to bodies
     that come too slowly (T12)."""
@@ -101,7 +99,7 @@ async def request_middleware(request: web.Request, handler: Handler) -> web.Stre
 
 def new_application(*, max_body: int = MAX_BODY) -> web.Application:
     """An application with our middleware, a body limit in octets, and `GET /healthz`."""
-    app = web.Application(middlewares=[request_middleware], client_max_size=max_body)
+    app = web.Application(middlewares=[web.middleware(request_middleware)], client_max_size=max_body)
     app.router.add_get("/healthz", _healthz)
     return app
 

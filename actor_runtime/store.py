@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import queue
+import re
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,9 +19,7 @@ from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
 import structlog
-from alembic import command
-from alembic.config import Config
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
@@ -37,6 +36,9 @@ NAMES: Final = {
     "pk": "pk_%(table_name)s",
 }
 """How indexes and constraints are named in the tables of an actor, so that migrations can name them too."""
+
+_REVISION: Final = re.compile(r'^revision = "(\w+)"$', re.MULTILINE)
+_DOWN_REVISION: Final = re.compile(r'^down_revision = (?:None|"(\w+)")$', re.MULTILINE)
 
 _log = structlog.get_logger(__name__)
 
@@ -76,16 +78,36 @@ class Store:
         """Bring the schema to the newest migration; two processes may do so at once.
 
         Raises:
-            StoreError: the database cannot be opened or migrated.
+            StoreError: the database cannot be opened or migrated, or was migrated by a newer program.
         """
+        if self._is_newest():
+            return
+        # Imported here: it takes longer than most commands do, and hardly any finds a database that is not the newest.
+        from alembic import command
+        from alembic.config import Config
+        from alembic.util import CommandError
+
         config = Config()
         config.set_main_option("script_location", str(self._migrations).replace("%", "%%"))
         try:
             with self._writer_engine.begin() as connection:
                 config.attributes["connection"] = connection
                 command.upgrade(config, "head")
-        except SQLAlchemyError as exc:
+        except (SQLAlchemyError, CommandError) as exc:
             raise StoreError(f"database {self._reader_engine.url!r}: {exc}") from exc
+
+    def _is_newest(self) -> bool:
+        """Whether Alembic has nothing to do; False whenever that is not plain."""
+        newest = _newest_revision(self._migrations)
+        if newest is None:
+            return False
+        try:
+            found = self.read_sync(
+                lambda connection: connection.scalars(text("SELECT version_num FROM alembic_version")).all()
+            )
+        except SQLAlchemyError:  # a new database has no such table; whatever else is wrong, the migration meets it too
+            return False
+        return found == [newest]
 
     async def write(self, work: Callable[[Connection], T]) -> T:
         """Run a unit on the writer thread; return after its commit, or raise what it raised, rolled back."""
@@ -183,6 +205,21 @@ class Store:
             unit.future.set_exception(error)
         for unit, result in done:
             unit.future.set_result(result)
+
+
+def _newest_revision(migrations: Path) -> str | None:
+    """The one revision that no other follows, read from the scripts without running them; None: that is for Alembic."""
+    followed: dict[str, str | None] = {}
+    for script in (migrations / "versions").glob("*.py"):
+        if script.name == "__init__.py":
+            continue
+        source = script.read_text(encoding="utf-8")
+        own, before = _REVISION.findall(source), _DOWN_REVISION.findall(source)
+        if len(own) != 1 or len(before) != 1:
+            return None
+        followed[own[0]] = before[0] or None
+    newest = followed.keys() - followed.values()
+    return newest.pop() if len(newest) == 1 else None
 
 
 def _engine(url: str, *, begin: str, pool_size: int) -> Engine:

@@ -1,5 +1,9 @@
 """`python -m dmclient` is the console script `dmclient`."""
 
-from dmclient.cli import main
+from actor_runtime.start import importing
 
-main()
+with importing():
+    from dmclient.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -6,9 +6,8 @@ import ssl
 from typing import Final
 from urllib.parse import urlsplit
 
-import aiohttp
-
 from actor_runtime.errors import ActorError
+from actor_runtime.later import aiohttp
 from syncml.wap_push import MalformedPush, WapPush, push_over_http
 
 MAX_DOCUMENT: Final = 64 * 1024  # octets

@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit
 
-import aiohttp
-
+from actor_runtime.later import aiohttp
 from syncml.codec import Encoding, encoding_of
 from syncml.codes import MediaType
 from syncml.hmac_header import HMAC_HEADER

@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 import structlog
-from aiohttp import web
 
 from actor_runtime.errors import ConfigError
 from actor_runtime.http import new_application
+from actor_runtime.later import web
 from dmclient.push_receiver import PushReceiver
 from syncml.wap_push import MAX_HEADERS
 

@@ -1,5 +1,9 @@
 """`python -m dmserver` is the console script `dmserver`."""
 
-from dmserver.cli import main
+from actor_runtime.start import importing
 
-main()
+with importing():
+    from dmserver.cli import main
+
+if __name__ == "__main__":
+    main()

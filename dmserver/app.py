@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Annotated, Final
 
-from aiohttp import web
 from pydantic import StringConstraints
 
 from actor_runtime.http import Body, OrderId, ProblemError, new_application, peer_identity, problem, read_body
+from actor_runtime.later import web
 from actor_runtime.store import Store
 from actor_runtime.trail import Trail
 from dmserver.conductor import Conductor

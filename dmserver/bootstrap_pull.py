@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
-from aiohttp import web
 from sqlalchemy import Connection, delete, insert, select
 
 from actor_runtime.http import ProblemError
+from actor_runtime.later import web
 from actor_runtime.sealing import SealingKey
 from actor_runtime.store import Store
 from dmserver.store.accounts import naive

@@ -13,12 +13,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final
 
 import structlog
-from aiohttp import web
 from pydantic import StringConstraints
 from sqlalchemy import Connection, Row, insert, select, update
 
 from actor_runtime.errors import ActorError, ConfigError
 from actor_runtime.http import Body, Name, ProblemError, peer_identities, read_body
+from actor_runtime.later import web
 from actor_runtime.sealing import SealingKey
 from actor_runtime.store import Store
 from actor_runtime.trail import Trail

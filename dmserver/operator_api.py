@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import structlog
-from aiohttp import web
 
 from actor_runtime.errors import ConfigError
 from actor_runtime.http import Handler, ProblemError, new_application
+from actor_runtime.later import web
 from actor_runtime.sealing import SealingKey
 from actor_runtime.store import Store
 from dmserver import operator_service as service

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Final, TypeAlias
 from urllib.parse import urlsplit
 
-import aiohttp
-
 from actor_runtime.errors import ActorError
+from actor_runtime.later import aiohttp
 from syncml.http_push import NESTED, OTA_VERSION, build_nested
 from syncml.wap_push import APPLICATION_SYNCML_DM_NAME, WapPush, build_push, http_content_type
 

@@ -10,9 +10,9 @@ from datetime import datetime
 from typing import Any, Final
 
 import structlog
-from aiohttp import web
 
 from actor_runtime.http import Base64, Body, Name, ProblemError, read_body, to_base64
+from actor_runtime.later import web
 from home_network.sessions import Attached, AttachRefused, AttachSessions, Challenge
 
 MAX_ATTACH_BODY: Final = 4096  # octets; this listener is open to everybody

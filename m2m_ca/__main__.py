@@ -1,5 +1,9 @@
 """`python -m m2m_ca` is `m2m-ca`."""
 
-from m2m_ca.cli import main
+from actor_runtime.start import importing
 
-main()
+with importing():
+    from m2m_ca.cli import main
+
+if __name__ == "__main__":
+    main()

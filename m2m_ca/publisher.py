@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Final
 
 import structlog
-from aiohttp import web
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from actor_runtime.http import Listener, serve
+from actor_runtime.later import web
 from m2m_ca.directory import CAS, CaDirectory
 from m2m_ca.files import CaError
 from m2m_ca.revocation_lists import list_path, refresh_list

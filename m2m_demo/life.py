@@ -158,9 +158,8 @@ class Life:
 
     def _seen(self, order_id: str) -> str:
         """State that the DPF's trail told last."""
-        records = self.show.report.records
-        states = (r.new for r in reversed(records) if (r.kind, r.subject, r.order) == ("state", "order", order_id))
-        return next(states, "")
+        told, of = self.show.report.records, ("DPF", "state", "order", order_id)
+        return next((r.new for r in reversed(told) if (r.actor, r.kind, r.subject, r.order) == of), "")
 
     # --- what is asked ------------------------------------------------------------------------------------------------
 

@@ -1,5 +1,9 @@
 """`python -m pva` is the console script `pva`."""
 
-from pva.cli import main
+from actor_runtime.start import importing
 
-main()
+with importing():
+    from pva.cli import main
+
+if __name__ == "__main__":
+    main()

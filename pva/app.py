@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Final
 
 import structlog
-from aiohttp import web
 
 from actor_runtime import service
 from actor_runtime.crl_source import CrlSource
@@ -23,6 +22,7 @@ from actor_runtime.http import (
     read_body,
     to_base64,
 )
+from actor_runtime.later import web
 from actor_runtime.pem_files import read_chain, read_signing_key
 from actor_runtime.service import utc_now
 from actor_runtime.store import Store

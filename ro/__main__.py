@@ -1,5 +1,9 @@
 """`python -m ro` is the console script `ro`."""
 
-from ro.cli import main
+from actor_runtime.start import importing
 
-main()
+with importing():
+    from ro.cli import main
+
+if __name__ == "__main__":
+    main()

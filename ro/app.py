@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
-from aiohttp import web
-
 from actor_runtime import service
 from actor_runtime.crl_source import CrlSource
 from actor_runtime.errors import ConfigError
@@ -27,6 +25,7 @@ from actor_runtime.http import (
     read_body,
     to_base64,
 )
+from actor_runtime.later import web
 from actor_runtime.pem_files import read_chain
 from actor_runtime.service import utc_now
 from actor_runtime.store import Store

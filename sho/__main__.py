@@ -1,5 +1,9 @@
 """`python -m sho` is the console script `sho`."""
 
-from sho.cli import main
+from actor_runtime.start import importing
 
-main()
+with importing():
+    from sho.cli import main
+
+if __name__ == "__main__":
+    main()

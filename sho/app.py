@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 import structlog
-from aiohttp import web
 from sqlalchemy import Connection
 
 from actor_runtime import service
@@ -26,6 +25,7 @@ from actor_runtime.http import (
     peer_identities,
     read_body,
 )
+from actor_runtime.later import web
 from actor_runtime.pem_files import read_chain
 from actor_runtime.service import utc_now
 from actor_runtime.store import Store

@@ -1,11 +1,10 @@
-"""Every scenario and attack of the demo as real processes: it ends as it must, or it is refused as it says."""
+"""Every scenario of the demo as real processes: it ends as it must. The attacks are in `test_attack_plays`."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
-from typing import Any
 
 import pytest
 
@@ -15,24 +14,9 @@ from m2m_demo.hardware import missing
 from m2m_demo.play import Play
 from m2m_demo.scenarios import FIRST, SCENARIOS
 from mcim.vocabulary import Suite
+from tests.e2e.playing import played
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(250)]  # some plays have many processes and several sessions
-
-TIMEOUT_S = 240
-
-
-def played(*arguments: str) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, "-m", "m2m_demo", "--json", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_S,
-        check=False,
-    )
-    report: dict[str, Any] = json.loads(done.stdout)
-    assert done.returncode == report["exit"]["status"]
-    return report
-
 
 PLACES: dict[Suite, Backend] = {
     Suite.LEGACY_1: "pkcs11",
@@ -64,15 +48,6 @@ def test_scenario(play: Play) -> None:
     if play.cast.suite is not None:
         chosen = {each["detail"] for each in report["checks"] if (each["actor"], each["name"]) == ("SHO", "suite")}
         assert chosen == {play.cast.suite.label}
-
-
-@pytest.mark.parametrize("play", ATTACKS, ids=lambda play: f"{play.threat}-{play.name}")
-def test_attack(play: Play) -> None:
-    """T1 to T17: each attack is refused, and by the check that is there for it."""
-    report = played("--attack", play.name)
-    assert report["exit"]["status"] == 0, report["exit"]["reason"]
-    proof, passed = (play.proved_by, True) if play.proved_by else (play.refused_by, False)
-    assert proof in {f"{each['actor']} {each['name']}" for each in report["checks"] if each["passed"] is passed}
 
 
 def test_the_list_names_every_play() -> None:

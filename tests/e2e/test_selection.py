@@ -11,7 +11,7 @@ pytestmark = pytest.mark.e2e
 
 
 def test_the_order_decides_for_a_device_that_chose_nobody(stage_of_its_own: Stage) -> None:
-    """REQ-13, REQ-50. What a choice of another operator leads to is the attack "another-operator" of `test_plays`."""
+    """REQ-13, REQ-50. A choice of another operator leads to the attack "another-operator" of `test_attack_plays`."""
     stage = stage_of_its_own
     stage.chosen_sho = None
     stage.set_up()

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import stat
+import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -139,3 +142,86 @@ def test_store_module_has_no_sqlite_outside_the_engine_setup():
     """The same code is meant for PostgreSQL: only the engine set-up and the file's mode know SQLite."""
     source = Path(__import__("actor_runtime.store", fromlist=["x"]).__file__).read_text()
     assert source.count("PRAGMA") == 1
+
+
+SECOND = """
+import sqlalchemy as sa
+from alembic import op
+revision = "0002"
+down_revision = "0001"
+def upgrade():
+    op.create_table("later", sa.Column("name", sa.String))
+"""
+FORK = [SECOND, SECOND.replace('"0002"', '"0003"')]
+UNUSUAL = SECOND.replace('"0002"', "'0002'")  # Alembic can read it, the short cut cannot
+
+
+def upgraded(path, migrations):
+    store = Store(f"sqlite:///{path}", migrations)
+    try:
+        store.upgrade()
+    finally:
+        store.close()
+
+
+def tables(path: Path) -> set[str]:
+    with closing(sqlite3.connect(path)) as connection:
+        return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+
+
+@pytest.mark.parametrize(
+    ("before", "scripts", "with_alembic"),
+    [
+        pytest.param([], [FIRST], True, id="fresh"),
+        pytest.param([FIRST], [FIRST], False, id="newest"),
+        pytest.param([FIRST], [FIRST, SECOND], True, id="old"),
+        pytest.param([FIRST], [FIRST, UNUSUAL], True, id="old, and not plain from the scripts"),
+        pytest.param([FIRST, SECOND], [FIRST, SECOND], False, id="newest of two"),
+    ],
+)
+def test_alembic_is_loaded_for_a_database_that_is_not_the_newest(
+    tmp_path, migrations, monkeypatch, before, scripts, with_alembic
+):
+    """A command must not wait for what it has no use for, and the schema is the newest after it in any case."""
+    path = tmp_path / "db.sqlite"
+    versions = migrations / "versions"
+    (versions / "__init__.py").touch()
+    for number, script in enumerate(before, 1):
+        (versions / f"v{number:04}.py").write_text(script)
+        upgraded(path, migrations)
+    for number, script in enumerate(scripts, 1):
+        (versions / f"v{number:04}.py").write_text(script)
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "alembic", None)  # its import fails
+        if with_alembic:
+            with pytest.raises(ImportError):
+                upgraded(path, migrations)
+        else:
+            upgraded(path, migrations)
+    upgraded(path, migrations)
+    assert ("later" in tables(path)) == (len(scripts) == 2)
+    assert "item" in tables(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "scripts"),
+    [
+        pytest.param("UPDATE alembic_version SET version_num = '0009'", [], id="newer than the program"),
+        pytest.param("DELETE FROM alembic_version", [], id="half migrated: the tables without their version"),
+        pytest.param("INSERT INTO alembic_version VALUES ('0009')", [], id="two versions"),
+        pytest.param("SELECT 1", FORK, id="two scripts follow one"),
+        pytest.param("UPDATE alembic_version SET version_num = '0002'", FORK, id="one way of a fork"),
+        pytest.param("UPDATE alembic_version SET version_num = '0003'", FORK, id="the other way"),
+    ],
+)
+def test_a_database_that_cannot_be_brought_to_the_newest_schema_is_a_typed_error(tmp_path, migrations, change, scripts):
+    path = tmp_path / "db.sqlite"
+    upgraded(path, migrations)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(change)
+        connection.commit()
+    for number, script in enumerate(scripts):
+        (migrations / "versions" / f"more{number}.py").write_text(script)
+    with pytest.raises(StoreError, match="database"):
+        upgraded(path, migrations)
+    assert "later" not in tables(path)
