@@ -34,7 +34,7 @@ from syncml.errors import LocalProtocolError
 
 app = typer.Typer(
     help="DPF: OMA DM server that provisions M2M devices, or a plain DM server (without `pva_url`). "
-    "Exit status: 0 done, 1 refused or failed, 2 wrong usage.",
+    f"{habits.EXIT_STATUSES}",
     epilog="Example: `dmserver --config dmserver.toml serve`",
     no_args_is_help=True,
 )

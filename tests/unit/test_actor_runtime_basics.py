@@ -14,9 +14,11 @@ from pathlib import Path
 
 import pytest
 import structlog
+import typer
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic_settings import SettingsConfigDict
+from rich.console import Console
 from sqlalchemy import MetaData, create_engine
 
 from actor_runtime import cli, logs
@@ -301,3 +303,50 @@ def test_rows_as_table_and_as_json(capsys):
     assert "note" in capsys.readouterr().out
     cli.show_rows([], as_json=False)
     assert "nothing" in capsys.readouterr().out
+
+
+LONG = "urn:imei:004999010640000/" + "0123456789abcdef" * 20
+
+
+@pytest.mark.parametrize("columns", [40, None], ids=["terminal", "no terminal"])
+def test_no_value_of_a_table_is_cut(capsys, monkeypatch, columns):
+    """An id can be copied: a terminal folds it, a file or pipe has each row on one line. Brackets are no mark-up."""
+    if columns is not None:
+        monkeypatch.setattr(cli, "Console", lambda: Console(force_terminal=True, width=columns, no_color=True))
+    cli.show_rows([{"id": LONG, "detail": "[/red] [bold]x", "more": "\x1b[2J"}], as_json=False)
+    told = capsys.readouterr().out
+    assert "…" not in told
+    assert all(part in told for part in ("[bold]x", "\\x1b[2J")) or columns
+    cells = [line.split("│")[1].strip() for line in told.splitlines() if line.startswith("│")]
+    assert "".join(cells) == LONG
+    assert len(cells) == 1 or columns
+
+
+def test_one_thing_is_shown_for_people(capsys):
+    """None, truth values and lists as a person writes them; what is inside of a value indented; JSON as it is."""
+    values = {
+        "a": None, "b": False, "c": True, "d": ["x", "y"], "e": [], "f": {"g": None, "h": [1]},
+        "i": [{"j": 1}, {"j": "two\nlines"}], "k": "",
+    }  # fmt: skip
+    cli.show(values, as_json=False)
+    assert capsys.readouterr().out == (
+        "a: -\nb: no\nc: yes\nd: x, y\ne: -\nf:\n  g: -\n  h: 1\ni:\n  j: 1\n\n  j: two\\nlines\nk: \n"
+    )
+    cli.show(values, as_json=True)
+    assert json.loads(capsys.readouterr().out) == values
+    cli.show_rows([values], as_json=False)
+    assert "g=-, h=1" in capsys.readouterr().out
+
+
+def test_a_traceback_has_no_local_variables(monkeypatch):
+    """Locals of a traceback hold secrets; no application may ask for them."""
+    app = typer.Typer(pretty_exceptions_show_locals=True)
+
+    @app.command()
+    def fail() -> None:
+        raise ActorError("no")
+
+    monkeypatch.setattr(sys, "argv", ["x"])
+    with pytest.raises(SystemExit):
+        cli.run(app)
+    assert app.pretty_exceptions_show_locals is False
