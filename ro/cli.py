@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -48,10 +48,14 @@ def audit(
     as_json: AsJson = False,
 ) -> None:
     """Show the audit trail of a registration."""
-    cli.show_rows(
-        _with_store(context, lambda s: s.read_sync(lambda c: records_of(c, tables.trail, registration))),
-        as_json=as_json,
-    )
+
+    def read(connection: Connection) -> list[Mapping[str, object]]:
+        records = records_of(connection, tables.trail, registration)
+        if not records and registration_rows.get_registration(connection, registration) is None:
+            raise _no_registration(registration)
+        return records
+
+    cli.show_rows(_with_store(context, lambda s: s.read_sync(read)), as_json=as_json)
 
 
 @app.command()
@@ -237,7 +241,7 @@ def registration_route(
     def route(connection: Connection) -> Registration:
         row = registration_rows.get_registration(connection, registration)
         if row is None:
-            raise ActorError(f"no registration {registration}", hint="`ro registration list` shows all")
+            raise _no_registration(registration)
         if row.state not in (State.PENDING, State.REFUSED):
             raise ActorError(f"the registration is {row.state.value}", hint="pending and refused ones are routed")
         routed = replace(
@@ -324,6 +328,10 @@ def _route_of(m2me_id: str | None, supplier: str | None) -> tuple[registration_r
     if supplier is not None and m2me_id is None and 1 <= len(supplier) <= 255:
         return "supplier", supplier
     raise ActorError("whose route?", hint="one of --m2me-id and --supplier")
+
+
+def _no_registration(registration: str) -> ActorError:
+    return ActorError(f"no registration {registration}", hint="`ro registration list` shows all")
 
 
 def _known(row: IdentityRow | None, number: int) -> IdentityRow:
