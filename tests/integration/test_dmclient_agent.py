@@ -316,7 +316,7 @@ class Restarted(MemoryDpf):
 
 
 async def test_a_dpf_that_forgets_the_session_has_not_read_the_receipt(tmp_path):
-    """REQ-67, REQ-68: Status 408 is no good end, and nobody attaches before a session went well: no AuC is armed yet."""
+    """REQ-67, REQ-68: Status 408 is no good end; nobody attaches before a session went well: no AuC is armed yet."""
     device, _ = bootstrapped_device(tmp_path)
     policy, network = Provisioning(), attaching()
     agent, slept = agent_for(device, dpf := Restarted(policy), network)
