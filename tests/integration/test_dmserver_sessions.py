@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy.exc import DatabaseError
+from structlog.testing import capture_logs
 
 from actor_runtime.trail_store import records_of
 from dmserver.asks import AskChallenge, AskPackage, AskTicket, PartnerDown, PartnerSaidNo, TellSho, TicketGiven
@@ -626,6 +627,28 @@ async def test_neither_does_somebody_who_knows_the_name_of_a_device(dpf: Dpf):
     client = dpf.client(StubDevice(), session_id="FF", client_secret="wrong")
     await dpf.post(client, client.start())
     assert dpf.checks(passed=False).count("dm-credentials") == MAX_RECORDED_FAILURES + 1
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["a device", "strangers"])
+async def test_refused_credentials_are_in_the_log_and_do_not_fill_it(dpf: Dpf, known: bool):
+    """REQ-14, T12: who, what kind, which attempt, and no secret; all strangers together are one."""
+    for number in range(30):
+        device_id = M2ME_ID if known else f"urn:imei:{number:015}"
+        client = dpf.client(StubDevice(), device_id=device_id, session_id=f"{number:X}", client_secret="wrong-secret")
+        with capture_logs() as logs:
+            answer = (await dpf.post(client, client.start()))[1]
+            client.receive(decode(answer, Encoding.XML), NOW)
+            if (again := client.reply()) is not None:
+                await dpf.post(client, again)
+        lines = [each for each in logs if each["event"] == "dm.credentials_refused"]
+        if number >= MAX_RECORDED_FAILURES:
+            assert lines == []
+        elif number == 0:
+            assert [(each["device"], each["known"], each["attempt"]) for each in lines] == [
+                (device_id, known, attempt) for attempt in (1, 2)
+            ]
+            assert {each["sent"] for each in lines} == {each["expected"] for each in lines} == {"syncml:auth-md5"}
+        assert "wrong-secret" not in json.dumps(logs)
 
 
 # --- records ---------------------------------------------------------------------------------------------------------
