@@ -21,6 +21,7 @@ from syncml.codes import MediaType
 from syncml.hmac_header import HMAC_HEADER
 
 MAX_URL: Final = 2048  # characters
+MAX_TYPE: Final = 128  # characters of a media type that is told
 DATA_SYNC_TYPES: Final = {
     "application/vnd.syncml+xml": MediaType.DM_XML,
     "application/vnd.syncml+wbxml": MediaType.DM_WBXML,
@@ -105,7 +106,7 @@ class HttpTransport:
                 bare = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
                 received = encoding_of(DATA_SYNC_TYPES.get(bare, bare))
                 if received is None:
-                    raise TransportFailed("the answer is not SyncML")
+                    raise TransportFailed(f"the answer is not SyncML but {bare[:MAX_TYPE] or 'of no type'}")
                 answered = response.headers.getall(HMAC_HEADER, [])
                 return HttpAnswer(
                     body=await self._read(response),

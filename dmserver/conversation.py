@@ -43,6 +43,7 @@ from syncml.session import (
 SESSION_ALERTS: Final = (AlertCode.SERVER_INITIATED_MGMT, AlertCode.CLIENT_INITIATED_MGMT)
 STRANGERS: Final = ""  # no device has that name: what all senders without an account count as
 MAX_SHOWN: Final = 255  # characters of what a sender calls himself, in the log
+MAX_NOTE: Final = 512  # characters
 MAX_MATCHED_ALERTS: Final = 64  # of one message, against what is waited for
 
 _NOT_OURS: Final = Place("7")
@@ -110,6 +111,7 @@ class Conversation:
             events = engine.receive(message, self._admission.now(), raw=heard.body, mac=heard.mac)
         except RemoteProtocolError as exc:
             _log.info("dm.protocol_error", reason=str(exc))
+            self._record_refused(session, heard, exc)
             return Reply(body=_error(session, message, exc.code))
         if any(isinstance(event, DuplicateMessage) for event in events):
             _log.info("dm.duplicate", msg_id=message.header.msg_id)
@@ -237,6 +239,14 @@ class Conversation:
         }
         for cmd_id in refused:
             session.engine.answer(cmd_id, StatusCode.FORBIDDEN)
+
+    def _record_refused(self, session: LiveSession, heard: Heard, error: RemoteProtocolError) -> None:
+        """A message that the engine did not take; of a sender who did not prove himself as many as of his failures."""
+        if session.authenticated or (session.known and self._registry.note_failure(session.device_id)):
+            self._record(session, heard.message, len(heard.body), "M2ME→DPF")
+            place = _place(session)
+            text = f"refused with {error.code}: {type(error).__name__}: {error}"
+            self._trail.note(text[:MAX_NOTE], step=place.step, order=place.order_id)
 
     def _record(self, session: LiveSession, message: Message, octets: int, direction: str) -> None:
         if session.recorded:
