@@ -96,6 +96,21 @@ class Trail:
             fields["body"] = body
         self._write("message", step, order, fields)
 
+    def unreadable(
+        self, *, step: str, direction: str, summary: str, octets: int, content_type: str, received: str | None
+    ) -> None:
+        """A body that is no message, in the trace file alone: anybody may send such, and `received` may hold secrets.
+
+        Args:
+            summary: what is wrong with it, and where.
+            received: its beginning as it came; None where that is not to be kept.
+        """
+        fields: dict[str, object] = {"direction": direction, "summary": summary, "octets": octets}
+        fields["contentType"] = content_type
+        if received is not None:
+            fields["received"] = received
+        self._write("message", step, None, fields, to_sink=False)
+
     def check(
         self, name: str, passed: bool, *, req: tuple[str, ...], step: str, detail: str = "", order: str | None = None
     ) -> None:
@@ -117,7 +132,9 @@ class Trail:
                 self._file.close()
                 self._file = None
 
-    def _write(self, kind: Kind, step: str, order: str | None, fields: Mapping[str, object]) -> None:
+    def _write(
+        self, kind: Kind, step: str, order: str | None, fields: Mapping[str, object], *, to_sink: bool = True
+    ) -> None:
         with self._lock:  # seq and the order of lines agree
             self._seq += 1
             record = TrailRecord(
@@ -128,5 +145,5 @@ class Trail:
                     self._file.write((record.to_json() + "\n").encode())
                 except OSError as exc:
                     _log.error("trail.file_failed", reason=exc.strerror)
-            if self._sink is not None:
+            if self._sink is not None and to_sink:
                 self._sink(record)

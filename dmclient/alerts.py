@@ -11,11 +11,10 @@ from typing import Any, Final
 
 from mcim.vocabulary import ResultCode
 from mo_definitions import AlertType
+from mo_definitions.m2m import M2MNode
 from syncml.codes import AlertCode, Format
 from syncml.model import UNASSIGNED, Alert, Item, Meta
 
-REGISTRATION_URI: Final = "./M2MMobj/Registration"
-TRE_STATE_URI: Final = "./M2MMobj/TRE/State"
 DONE: Final = frozenset({ResultCode.SUCCESS, ResultCode.ALREADY_DONE})
 MAX_PENDING: Final = 32  # alerts; the oldest goes first
 
@@ -51,17 +50,24 @@ class PendingAlert:
         )
 
 
-def registration_request(req_id: str) -> PendingAlert:
-    """A new request is open on the device."""
+def registration_request(req_id: str, m2m_uri: str) -> PendingAlert:
+    """A new request is open in the TRE whose M2MMobj has the URI `m2m_uri`."""
     return PendingAlert(
-        type=AlertType.REGISTRATION_REQUEST, source=REGISTRATION_URI, format=Format.CHR.value, data=req_id
+        type=AlertType.REGISTRATION_REQUEST,
+        source=f"{m2m_uri}/{M2MNode.REGISTRATION}",
+        format=Format.CHR.value,
+        data=req_id,
     )
 
 
-def nonce_renewed(req_id: str) -> PendingAlert:
+def nonce_renewed(req_id: str, m2m_uri: str) -> PendingAlert:
     """The request had to be opened anew, because its nonce expired."""
     return PendingAlert(
-        type=AlertType.NONCE_RENEWED, source=REGISTRATION_URI, format=Format.CHR.value, data=req_id, mark="warning"
+        type=AlertType.NONCE_RENEWED,
+        source=f"{m2m_uri}/{M2MNode.REGISTRATION}",
+        format=Format.CHR.value,
+        data=req_id,
+        mark="warning",
     )
 
 
@@ -89,10 +95,14 @@ def lifecycle_complete(container_uri: str, operation: str, code: ResultCode, cor
     )
 
 
-def tamper_detected(state: str) -> PendingAlert:
+def tamper_detected(state: str, m2m_uri: str) -> PendingAlert:
     """The TRE is not in order any more."""
     return PendingAlert(
-        type=AlertType.TAMPER_DETECTED, source=TRE_STATE_URI, format=Format.CHR.value, data=state, mark="fatal"
+        type=AlertType.TAMPER_DETECTED,
+        source=f"{m2m_uri}/{M2MNode.TRE_STATE}",
+        format=Format.CHR.value,
+        data=state,
+        mark="fatal",
     )
 
 

@@ -20,7 +20,6 @@ from actor_runtime.trail import Trail
 from dmclient.access_settings import initial_access
 from dmclient.agent import Agent, ExitStatus, RunResult
 from dmclient.behaviour import USUAL, ScriptedUser, load_behaviour
-from dmclient.bootstrap_receiver import Verdict
 from dmclient.calls import CallQueue, Confirm, Consent
 from dmclient.config import ClientSettings
 from dmclient.console import Console
@@ -29,7 +28,7 @@ from dmclient.dm_account import server_ids
 from dmclient.dm_device import DeviceSetup
 from dmclient.http_transport import HttpTransport
 from dmclient.initial_access import AccessState, InitialAccess
-from dmclient.listening import Ears, consent_of, listening, serve_until, take_bootstrap
+from dmclient.listening import Ears, consent_of, listening, refusal_of, serve_until, take_bootstrap
 from dmclient.objects.described import DescriptionConflict
 from dmclient.objects.m2m import utc_text
 from dmclient.store.state_file import StateFile
@@ -248,9 +247,9 @@ async def _bootstrapped(
     A device without account and MCIM attaches with its provisional identity first, where a registration operator is
     set.
     """
-    verdict = await take_bootstrap(settings, ears, bootstrap, url)
-    if verdict not in (None, Verdict.APPLIED, Verdict.UNCHANGED):
-        return RunResult(status=ExitStatus.REFUSED, reason=f"the bootstrap was refused: {verdict}")
+    refusal = refusal_of(await take_bootstrap(settings, ears, bootstrap, url), ears)
+    if refusal:
+        return RunResult(status=ExitStatus.REFUSED, reason=refusal)
     if server_ids(device.tree.nodes):
         return None
     if access is not None and device.usable_mcim() is None:

@@ -119,6 +119,7 @@ class BootstrapReceiver:
         self._calls = calls  # gets a session for each new account
         self._max_failures = max_failures
         self._lockout = timedelta(seconds=lockout_s)
+        self.detail = ""  # more about the last verdict
         self.applied = asyncio.Event()  # there is an account that a message of this run brought or confirmed
 
     def receive(self, datagram: bytes) -> Verdict:
@@ -288,6 +289,7 @@ class BootstrapReceiver:
             self._trail.state("account", "none", server_id, step=STEP, detail=place)
 
     def _ended(self, verdict: Verdict, detail: str) -> Verdict:
+        self.detail = detail
         _log.info("bootstrap", verdict=verdict.value, detail=detail)
         return verdict
 

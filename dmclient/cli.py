@@ -20,8 +20,16 @@ from actor_runtime.sealing import SealingKey
 from actor_runtime.trail import Trail
 from dmclient import cli_tre
 from dmclient.agent import RunResult
-from dmclient.app import attach_device, describe, listen_device, open_device, open_tre, run_device
-from dmclient.cli_common import JsonOption, RequestOption, TreOption, certificates, settings_of, write_request
+from dmclient.app import attach_device, describe, listen_device, open_device, run_device
+from dmclient.cli_common import (
+    JsonOption,
+    RequestOption,
+    TreOption,
+    certificates,
+    changing_tre,
+    settings_of,
+    write_request,
+)
 from dmclient.config import ClientSettings
 from dmclient.console import Console
 from dmclient.dm_sessions import listen_plainly, open_dm_device, sessions_over_http
@@ -138,8 +146,7 @@ def install_certificates(
     as_json: JsonOption = False,
 ) -> None:
     """Put the certificates of the TRE's keys and the roots for home operators into the TRE."""
-    tre = open_tre(settings_of(context), tre_id)
-    try:
+    with changing_tre(context, tre_id) as tre:
         tre.install_certificates(
             certificates(platform)[0],
             certificates(attest)[0],
@@ -147,8 +154,6 @@ def install_certificates(
             certificates(sho_anchors),
             () if supplier_anchors is None else certificates(supplier_anchors),
         )
-    except TreError as error:
-        raise ActorError(str(error)) from error
     facts = tre.facts()
     shown = {"treId": facts.tre_id, "certified": True, "trustAnchors": list(facts.trust_anchor_ids)}
     cli.show(shown, as_json=as_json)
@@ -170,8 +175,9 @@ def run(
     trail = Trail("M2ME", trace_file=settings.trace_file)
     try:
         bootstrap = _bootstrap(bootstrap_file, bootstrap_url)
-        device = open_device(settings, trail)
-        ended = asyncio.run(run_device(settings, device, bootstrap=bootstrap, bootstrap_url=bootstrap_url))
+        with exclusive(settings.state_file):
+            device = open_device(settings, trail)
+            ended = asyncio.run(run_device(settings, device, bootstrap=bootstrap, bootstrap_url=bootstrap_url))
         _end(ended, as_json=as_json)
     finally:
         trail.close()
@@ -217,6 +223,7 @@ def listen(
                     confirm=confirm,
                 )
             else:
+                held.enter_context(exclusive(settings.state_file))
                 listening = listen_device(
                     settings,
                     open_device(settings, trail, console=console),
@@ -299,7 +306,8 @@ def attach(
     tre = None if tre_id is None else settings.tre_named(tre_id).tre_id
     trail = Trail("M2ME", trace_file=settings.trace_file)
     try:
-        ended = asyncio.run(attach_device(settings, open_device(settings, trail), mcim, tre_id=tre))
+        with exclusive(settings.state_file):
+            ended = asyncio.run(attach_device(settings, open_device(settings, trail), mcim, tre_id=tre))
         _end(ended, as_json=as_json)
     finally:
         trail.close()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -11,10 +13,14 @@ from cryptography import x509
 
 from actor_runtime import cli
 from actor_runtime.config import load_settings
-from actor_runtime.errors import ConfigError
+from actor_runtime.errors import ActorError, ConfigError
 from actor_runtime.logs import configure_logs
+from dmclient.app import open_tre
 from dmclient.config import ClientSettings
-from dmclient.tre.base import Outcome
+from dmclient.store.state_file import exclusive
+from dmclient.tre.base import Outcome, TreError
+from dmclient.tre.environment import Tre
+from dmclient.tre.keys import KeyStoreError
 from mcim.vocabulary import ResultCode
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -30,6 +36,23 @@ def settings_of(context: typer.Context) -> ClientSettings:
     settings = load_settings(ClientSettings, context.find_root().obj)
     configure_logs(log_format=settings.log_format, level=settings.log_level)
     return settings
+
+
+@contextmanager
+def changing_tre(context: typer.Context, tre_id: str | None) -> Iterator[Tre]:
+    """A TRE for a command that changes it. No other process has the device meanwhile.
+
+    Raises:
+        StoreError: another process works with the device.
+        ActorError: the TRE refuses, or its keys are out of reach; as `open_tre`.
+    """
+    settings = settings_of(context)
+    with exclusive(settings.state_file):
+        tre = open_tre(settings, tre_id)
+        try:
+            yield tre
+        except (TreError, KeyStoreError) as error:
+            raise ActorError(str(error)) from error
 
 
 def certificates(path: Path) -> list[x509.Certificate]:

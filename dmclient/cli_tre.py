@@ -19,6 +19,7 @@ from dmclient.cli_common import (
     RequestOption,
     TreOption,
     certificates,
+    changing_tre,
     settings_of,
     show_code,
     show_outcome,
@@ -26,8 +27,9 @@ from dmclient.cli_common import (
 )
 from dmclient.config import ClientSettings
 from dmclient.objects.m2m import utc_text
+from dmclient.store.state_file import exclusive
 from dmclient.tampering import KINDS
-from dmclient.tre.base import Hints, TreError
+from dmclient.tre.base import Hints
 from dmclient.tre.environment import Tre
 from dmclient.tre.keys import KeyStoreError
 from mcim.measurement_log import decode_log
@@ -97,10 +99,8 @@ def rekey(
     tre_id: TreOption = None,
 ) -> None:
     """Make new keys beside those in use; write the request for their certificates, proved by old and new key."""
-    try:
-        text = json.dumps(open_tre(settings_of(context), tre_id).begin_rekey(), indent=2)
-    except (TreError, KeyStoreError) as error:
-        raise ActorError(str(error)) from error
+    with changing_tre(context, tre_id) as tre:
+        text = json.dumps(tre.begin_rekey(), indent=2)
     write_request(text, request)
 
 
@@ -113,11 +113,8 @@ def complete_rekey(
     tre_id: TreOption = None,
 ) -> None:
     """Put the new keys in the place of the old ones. MCIMs stay; an open request starts anew."""
-    tre = open_tre(settings_of(context), tre_id)
-    try:
+    with changing_tre(context, tre_id) as tre:
         tre.complete_rekey(certificates(platform)[0], certificates(attest)[0], certificates(chain), utc_now())
-    except (TreError, KeyStoreError) as error:
-        raise ActorError(str(error)) from error
 
 
 @tre_app.command("supplier-command")
@@ -128,8 +125,9 @@ def supplier_command(
     as_json: JsonOption = False,
 ) -> None:
     """Give the TRE a command of its supplier: other roots for home operators, or the token unlocked."""
-    tre = open_tre(settings_of(context), tre_id)
-    show_code(tre.supplier_command(_read(file), utc_now()), {}, as_json=as_json)
+    with changing_tre(context, tre_id) as tre:
+        code = tre.supplier_command(_read(file), utc_now())
+    show_code(code, {}, as_json=as_json)
 
 
 @tre_app.command()
@@ -191,9 +189,10 @@ def _local(settings: ClientSettings, operation: Operation, mcim_id: UUID, tre_id
     named = None if tre_id is None else settings.tre_named(tre_id).tre_id
     trail = Trail("M2ME", trace_file=settings.trace_file)
     try:
-        device = open_device(settings, trail)
-        tre = None if named is None else device.tre_named(named)
-        outcome = device.local_command(operation, mcim_id, tre=tre)
+        with exclusive(settings.state_file):
+            device = open_device(settings, trail)
+            tre = None if named is None else device.tre_named(named)
+            outcome = device.local_command(operation, mcim_id, tre=tre)
     finally:
         trail.close()
     show_outcome(outcome, as_json=as_json)
@@ -208,7 +207,8 @@ def tamper(
     settings = _test_settings(context)
     if kind not in KINDS:
         raise ActorError(f"there is no {kind}", hint=f"one of {', '.join(KINDS)}")
-    changed = KINDS[kind](settings, partial(open_device, settings, Trail("M2ME")))
+    with exclusive(settings.state_file):
+        changed = KINDS[kind](settings, partial(open_device, settings, Trail("M2ME")))
     cli.show({"tampered": kind, "changed": changed}, as_json=as_json)
 
 
@@ -216,8 +216,10 @@ def replay(context: typer.Context, as_json: JsonOption = False) -> None:
     """For tests, with keep_packages: give the last package to the TRE once more. Exit status 2 when it is refused."""
     settings = _test_settings(context)
     package = _read(settings.kept_package_file)
-    device = open_device(settings, Trail("M2ME"))
-    show_outcome(device.tre_for(package).provision(package, Hints(), utc_now()), as_json=as_json)
+    with exclusive(settings.state_file):
+        device = open_device(settings, Trail("M2ME"))
+        outcome = device.tre_for(package).provision(package, Hints(), utc_now())
+    show_outcome(outcome, as_json=as_json)
 
 
 def _test_settings(context: typer.Context) -> ClientSettings:

@@ -191,6 +191,7 @@ class ClientSettings(ActorSettings):
     validation_mode: ValidationMode = ValidationMode.SEMI_AUTONOMOUS
     scratch_node: str = Field(default="", pattern=r"^[A-Za-z0-9_-]{0,32}$")  # ./<name> where servers may try things
     keep_packages: bool = False  # for tests: `tamper` and `replay` work, and the last package stays in state_dir
+    trace_octets: bool = False  # for tests: answers that are no message stand in the trace file, with what they hold
     behaviour_file: Path | None = None  # rules for single commands and nodes, for testers
     ddf_files: tuple[Path, ...] = ()  # descriptions of further objects that the device is to have
     account: tuple[AccountSection, ...] = ()  # for `session`
@@ -248,6 +249,7 @@ class ClientSettings(ActorSettings):
             max_msg_size=self.session.max_msg_size,
             max_obj_size=self.session.max_obj_size,
             encoding=Encoding[self.session.encoding.upper()],
+            trace_octets=self.trace_octets,
         )
 
     def retry_policy(self) -> RetryPolicy:

@@ -29,7 +29,6 @@ from dmclient.tre.base import McimInfo, Outcome, Registration, TrustedEnvironmen
 from mcim.errors import PackageRefused
 from mcim.package_header import peek_header
 from mcim.vocabulary import ContainerState, Operation, RegistrationState, ResultCode
-from mo_definitions.m2m import M2MNode
 
 STEP: Final = "14"
 _DOING: Final = {
@@ -122,7 +121,7 @@ class Device(DmDevice):
         registration = self.tre.registration(self.now())
         if registration.state in OPEN or self.mcims() or self.m2msim.waiting() or not self.in_order():
             return
-        self._open_request(registration, step=step)
+        self._open_request(registration, self.tre, self.m2m, step=step)
 
     def register_again(self, reason: str, *, step: str = "7") -> None:
         """See to it that a request is open although there is an MCIM: the network does not take it.
@@ -132,7 +131,7 @@ class Device(DmDevice):
         """
         registration = self.tre.registration(self.now())
         if registration.state not in OPEN and not self.m2msim.waiting():
-            self._open_request(registration, reason=reason, step=step)
+            self._open_request(registration, self.tre, self.m2m, reason=reason, step=step)
 
     def renew_expired(self) -> None:
         """A nonce that ran out while we waited for a package is worthless: open the request anew and say so.
@@ -140,17 +139,30 @@ class Device(DmDevice):
         Raises:
             TreError: the TRE cannot open one.
         """
-        registration = self.tre.registration(self.now())
-        if registration.state is RegistrationState.EXPIRED and self.usable_mcim() is None and self.in_order():
-            self.alerts.push(nonce_renewed(self._open_request(registration).req_id))
-            self.save()
+        self.in_order()
+        for tre, shown in zip(self.tres, self.shown, strict=True):
+            registration = tre.registration(self.now())
+            served = self.usable_mcim(None if tre is self.tre else tre) is not None
+            if registration.state is RegistrationState.EXPIRED and not served and tre.facts().state != "tampered":
+                opened = self._open_request(registration, tre, shown)
+                self.alerts.push(nonce_renewed(opened.req_id, uri_of(shown.path)))
+                self.save()
 
-    def _open_request(self, before: Registration, *, reason: str | None = None, step: str = "7") -> Registration:
-        sho_id = self.profile.sho_id
-        reason = reason or reason_for(self.tre, sho_id, self.now())
-        opened = self.tre.renew_registration(reason=reason, sho_id=sho_id, now=self.now())
-        self.m2m.show_sho(sho_id)
-        self.alerts.push(registration_request(opened.req_id))
+    def _open_request(
+        self,
+        before: Registration,
+        tre: TrustedEnvironment,
+        shown: M2MObject,
+        *,
+        reason: str | None = None,
+        step: str = "7",
+    ) -> Registration:
+        """Whose MCIM a further TRE is to get, a server said; for the first the subscriber chose."""
+        sho_id = self.profile.sho_id if tre is self.tre else before.sho_id
+        reason = reason or reason_for(tre, sho_id, self.now())
+        opened = tre.renew_registration(reason=reason, sho_id=sho_id, now=self.now())
+        shown.show_sho(sho_id)
+        self.alerts.push(registration_request(opened.req_id, uri_of(shown.path)))
         self.trail.state(
             "registration", before.state.name.lower(), opened.state.name.lower(), step=step, detail=opened.req_id
         )
@@ -162,8 +174,7 @@ class Device(DmDevice):
         for tre, shown in zip(self.tres, self.shown, strict=True):
             facts = tre.facts()
             if facts.state == "tampered" and facts.tre_id not in self.tampering_told:
-                source = f"{uri_of(shown.path)}/{M2MNode.TRE_STATE}"
-                self.alerts.push(replace(tamper_detected(facts.state), source=source))
+                self.alerts.push(tamper_detected(facts.state, uri_of(shown.path)))
                 self.tampering_told.append(facts.tre_id)
                 self.trail.state("tre", "ok", facts.state, step=STEP, detail=facts.tre_id)
                 self.save()

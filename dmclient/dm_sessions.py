@@ -20,7 +20,6 @@ from actor_runtime.sealing import SealingKey
 from actor_runtime.tls import client_context
 from actor_runtime.trail import Trail
 from dmclient.app import device_setup, http_transport, utc_now
-from dmclient.bootstrap_receiver import Verdict
 from dmclient.called_sessions import CalledSessions
 from dmclient.calls import Call, Confirm
 from dmclient.config import AccountSection, ClientSettings
@@ -28,7 +27,7 @@ from dmclient.console import Console
 from dmclient.dm_account import account_path, server_ids, write_account
 from dmclient.dm_device import DmDevice
 from dmclient.http_transport import HttpTransport, ServerNotAuthenticated
-from dmclient.listening import Ears, consent_of, listening, push_receivers, serve_until, take_bootstrap
+from dmclient.listening import Ears, consent_of, listening, push_receivers, refusal_of, serve_until, take_bootstrap
 from dmclient.management_session import SessionFailed, SessionSettings, Transport, run_session
 from dmclient.objects.described import DescriptionConflict
 from dmclient.store.state_file import StateFile
@@ -247,9 +246,7 @@ class PlainService:
 
 async def _bootstrapped(settings: ClientSettings, ears: Ears, message: bytes | None, url: str | None) -> str:
     """Take the bootstrap there may be; why it was refused, or nothing."""
-    verdict = await take_bootstrap(settings, ears, message, url)
-    good = (None, Verdict.APPLIED, Verdict.UNCHANGED)
-    return "" if verdict in good else f"the bootstrap was refused: {verdict}"
+    return refusal_of(await take_bootstrap(settings, ears, message, url), ears)
 
 
 def _transport(settings: ClientSettings) -> HttpTransport:

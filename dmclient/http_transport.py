@@ -8,6 +8,7 @@ followed: the next address of a session is what the server says in RespURI, insi
 
 from __future__ import annotations
 
+import os
 import ssl
 from dataclasses import dataclass, field
 from typing import Final
@@ -19,6 +20,7 @@ from syncml.codes import MediaType
 from syncml.hmac_header import HMAC_HEADER
 
 MAX_URL: Final = 2048  # characters
+MAX_TYPE: Final = 128  # characters of a media type that is told
 DATA_SYNC_TYPES: Final = {
     "application/vnd.syncml+xml": MediaType.DM_XML,
     "application/vnd.syncml+wbxml": MediaType.DM_WBXML,
@@ -103,7 +105,7 @@ class HttpTransport:
                 bare = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
                 received = encoding_of(DATA_SYNC_TYPES.get(bare, bare))
                 if received is None:
-                    raise TransportFailed("the answer is not SyncML")
+                    raise TransportFailed(f"the answer is not SyncML but {bare[:MAX_TYPE] or 'of no type'}")
                 answered = response.headers.getall(HMAC_HEADER, [])
                 return HttpAnswer(
                     body=await self._read(response),
@@ -111,9 +113,9 @@ class HttpTransport:
                     mac=", ".join(answered) if answered else None,  # a list may stand on several lines (RFC 2616 §4.2)
                 )
         except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError) as error:
-            raise ServerNotAuthenticated(str(error)) from error
+            raise ServerNotAuthenticated(_told(error)) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise TransportFailed(f"{type(error).__name__}: {error}") from error
+            raise TransportFailed(f"{type(error).__name__}: {_told(error)}") from error
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
         octets = bytearray()
@@ -136,3 +138,16 @@ class HttpTransport:
         if parts.scheme.lower() == "http" and parts.hostname and self._allow_plain_http:
             return False
         raise ServerNotAuthenticated("the server's address is not https")
+
+
+def _told(error: Exception) -> str:
+    """What a person can use of it: aiohttp's own text has an object and its address in memory."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return f"{error.host}:{error.port}: {error.certificate_error}"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        cause = error.os_error
+        text = cause.strerror or str(cause)
+        if isinstance(cause, ConnectionError) and cause.errno is not None:
+            text = os.strerror(cause.errno)  # asyncio's own has the address once more
+        return f"{error.host}:{error.port}: {text}"
+    return str(error) or "no answer in time" if isinstance(error, TimeoutError) else str(error)

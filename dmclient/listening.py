@@ -121,6 +121,13 @@ async def take_bootstrap(
     return ears.bootstraps.take(push)
 
 
+def refusal_of(verdict: Verdict | None, ears: Ears) -> str:
+    """Why the bootstrap that the command line gave was not taken; empty when it was, or when there was none."""
+    if verdict in (None, Verdict.APPLIED, Verdict.UNCHANGED):
+        return ""
+    return f"the bootstrap was refused: {ears.bootstraps.detail if verdict is Verdict.REFUSED else verdict}"
+
+
 def consent_of(settings: ClientSettings, confirm: Confirm | None) -> Consent:
     """Who decides whether a session may start: whoever answers `confirm`, or a setting."""
     return Consent(confirm, default=settings.push.user_interaction == "accept", wait_s=settings.push.ask_wait_s)

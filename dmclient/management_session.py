@@ -9,6 +9,7 @@ from typing import Final, Protocol
 
 import structlog
 
+from actor_runtime.traced import octets_text
 from dmclient.alerts import is_foreign
 from dmclient.dm_account import client_account, is_secure, store_nonce
 from dmclient.dm_device import DmDevice
@@ -19,7 +20,7 @@ from mo_definitions.standard import CLCRED, SRVCRED
 from syncml.client_session import ClientSession
 from syncml.codec import Encoding, decode
 from syncml.codes import AlertCode, StatusCode
-from syncml.errors import LocalProtocolError, RemoteProtocolError
+from syncml.errors import LocalProtocolError, MalformedMessage, RemoteProtocolError
 from syncml.session import (
     CommandReceived,
     CredentialsRefused,
@@ -56,6 +57,7 @@ class SessionSettings:
     max_msg_size: int = 4096  # octets we accept in one message
     max_obj_size: int = 524288  # octets of one large object
     encoding: Encoding = Encoding.XML
+    trace_octets: bool = False  # answers that are no message stand in the trace with what they hold
 
 
 @dataclass(slots=True)
@@ -177,7 +179,18 @@ class _Runner:
 
     async def receive(self, answer: HttpAnswer) -> None:
         """Take a message of the server and do what it asks."""
-        message = decode(answer.body, answer.encoding, max_size=self._settings.max_msg_size)
+        try:
+            message = decode(answer.body, answer.encoding, max_size=self._settings.max_msg_size)
+        except MalformedMessage as error:
+            self._device.trail.unreadable(
+                step=self._step,
+                direction="DPF→M2ME",
+                summary=f"{type(error).__name__}: {error}",
+                octets=len(answer.body),
+                content_type=answer.encoding.media_type,
+                received=octets_text(answer.body) if self._settings.trace_octets else None,
+            )
+            raise
         self._device.trail.message(
             step=self._step,
             direction="DPF→M2ME",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
+from actor_runtime.traced import loose_text
 from syncml.codes import Format
 from syncml.errors import SyncMLError
 from syncml.model import Alert, Atomic, Command, Item, Message, Meta, Results, Sequence, Status, UnknownCommand
@@ -23,16 +24,16 @@ def summary(message: Message) -> str:
     return line if len(line) <= MAX_SUMMARY else line[: MAX_SUMMARY - 1] + "…"
 
 
-def redacted(message: Message) -> str | None:
-    """The message as XML without credentials, nonces and long values; None when it cannot be written."""
+def redacted(message: Message) -> str:
+    """The message as XML without credentials, nonces and long values; one that we would not write as it was read."""
     header = message.header
     if header.cred is not None:
         header = replace(header, cred=replace(header.cred, data=HIDDEN))
+    shown = replace(message, header=header, commands=tuple(_redact(each) for each in message.commands))
     try:
-        shown = replace(message, header=header, commands=tuple(_redact(each) for each in message.commands))
         return encode_xml(shown).decode()
-    except (SyncMLError, UnicodeError):
-        return None  # a peer's message may be readable and still not writable by strict rules
+    except SyncMLError as error:
+        return loose_text(shown, why=str(error))
 
 
 def _describe(command: Command) -> str:

@@ -10,6 +10,7 @@ import base64
 import binascii
 import json
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
@@ -78,7 +79,8 @@ async def attach(
                 return _accepted(answer, trail)
             if isinstance(response, MacFailure):
                 trail.check("aka-network-authentic", False, req=("REQ-69",), step=STEP, detail="MAC failure")
-                await post(path, {"failure": "mac"}, "MAC failure")
+                with suppress(PartnerRefused, PartnerUnavailable):  # whatever it says to that, this is what we found
+                    await post(path, {"failure": "mac"}, "MAC failure")
                 return AttachResult(code=AttachCode.MAC_FAILURE, detail="the network's MAC is wrong")
             trail.note("AKA: sequence number out of range, resynchronising", step=STEP)
             answer = await post(path, {"auts": to_base64(response.auts)}, "AUTS")

@@ -30,11 +30,14 @@ from dmserver.server import open_trail, run
 from dmserver.store import tables
 from dmserver.store.accounts import learn_push, note_notification
 from dmserver.store.orders import find_order
+from dmserver.store.trail_records import newest_records
 from syncml.errors import LocalProtocolError
+
+MAX_RECORDS = 10_000  # of the trail in one listing
 
 app = typer.Typer(
     help="DPF: OMA DM server that provisions M2M devices, or a plain DM server (without `pva_url`). "
-    "Exit status: 0 done, 1 refused or failed, 2 wrong usage.",
+    f"{habits.EXIT_STATUSES}",
     epilog="Example: `dmserver --config dmserver.toml serve`",
     no_args_is_help=True,
 )
@@ -187,18 +190,31 @@ def notify(
 
 @app.command()
 def audit(
-    context: typer.Context, order_id: Annotated[str, typer.Argument(help="The order.")], json: Json = False
+    context: typer.Context,
+    order_id: Annotated[str | None, typer.Argument(help="The order.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="The newest records, whatever they belong to.")] = False,
+    without_order: Annotated[
+        bool, typer.Option("--without-order", help="The newest of no order, such as what operators did.")
+    ] = False,
+    limit: Annotated[int, typer.Option(min=1, max=MAX_RECORDS, help="How many of the newest.")] = 200,
+    json: Json = False,
 ) -> None:
     """Show everything that was recorded for an order: messages, checks, changes of state (REQ-71)."""
+    if (order_id is not None) + everything + without_order != 1:
+        raise ActorError("which records?", hint="an order, or --all, or --without-order")
     with _database(_settings(context)) as store:
-        if store.read_sync(lambda c: find_order(c, order_id)) is None:
+        if order_id is None:
+            records = store.read_sync(lambda c: newest_records(c, limit=limit, without_order=without_order))
+        elif store.read_sync(lambda c: find_order(c, order_id)) is None:
             raise ActorError(f"no order {order_id}", hint="dmserver order list")
-        records = store.read_sync(lambda c: records_of(c, tables.trail, order_id))
+        else:
+            records = store.read_sync(lambda c: records_of(c, tables.trail, order_id))
     if as_json(context):
         habits.show_rows(records, as_json=True)
         return
     for record in records:
-        typer.echo(_line(record))
+        order = f"  {record['order']}" if everything and record["order"] is not None else ""
+        typer.echo(habits.plain(_line(record) + order))
 
 
 def _line(record: object) -> str:

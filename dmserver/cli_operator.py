@@ -433,14 +433,9 @@ def _print(context: typer.Context, request: OperatorRequest) -> None:
         for command in commands:
             typer.echo(f"  {command['command']}  {command.get('code', '-')}")
             for status in command.get("statuses", ()):
-                typer.echo(f"    {_plain(status['uri'])}  {status['code']}")
+                typer.echo(f"    {habits.plain(status['uri'])}  {status['code']}")
             for value in [*command.get("results", ()), *command.get("alertItems", ())]:
                 said = value.get("value", value.get("valueBase64", ""))
-                typer.echo(f"    {_plain(value['uri'])} = {_plain(said)}")
+                typer.echo(f"    {habits.plain(value['uri'])} = {habits.plain(said)}")
     if request.state in OVER and request.state is not RequestState.DONE:
         raise typer.Exit(1)
-
-
-def _plain(text: str) -> str:
-    """Text of a device for a terminal: what is not printable would move its cursor, or worse."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)

@@ -113,6 +113,7 @@ class DmServerSettings(RevocationSettings):
     allowed_registrars: frozenset[str] = frozenset()  # (P) DNS names of those who may ask for bootstraps of devices
     validation_mode: ValidationMode = ValidationMode.SEMI_AUTONOMOUS  # (P)
     limits: Limits = Limits()
+    trace_octets: bool = False  # for tests: bodies that are no message stand in the trace file, with what they hold
 
     def provisioning(self) -> ProvisioningSettings | None:
         """What provisioning needs; None for a server without it.

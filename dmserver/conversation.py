@@ -41,6 +41,9 @@ from syncml.session import (
 )
 
 SESSION_ALERTS: Final = (AlertCode.SERVER_INITIATED_MGMT, AlertCode.CLIENT_INITIATED_MGMT)
+STRANGERS: Final = ""  # no device has that name: what all senders without an account count as
+MAX_SHOWN: Final = 255  # characters of what a sender calls himself, in the log
+MAX_NOTE: Final = 512  # characters
 MAX_MATCHED_ALERTS: Final = 64  # of one message, against what is waited for
 
 _NOT_OURS: Final = Place("7")
@@ -108,14 +111,19 @@ class Conversation:
             events = engine.receive(message, self._admission.now(), raw=heard.body, mac=heard.mac)
         except RemoteProtocolError as exc:
             _log.info("dm.protocol_error", reason=str(exc))
+            self._record_refused(session, heard, exc)
             return Reply(body=_error(session, message, exc.code))
         if any(isinstance(event, DuplicateMessage) for event in events):
             _log.info("dm.duplicate", msg_id=message.header.msg_id)
             return _reply(engine, None)
         if engine.needs_decision and session.policy is None:
             session.policy = await self._admission.policy_for(session.device_id, session.encoding)
-        if any(isinstance(event, CredentialsRefused) for event in events) and not session.authenticated:
-            session.recorded = session.known and self._registry.note_failure(session.device_id)
+        refusal = next((event for event in events if isinstance(event, CredentialsRefused)), None)
+        if refusal is not None and not session.authenticated:
+            told = self._registry.note_failure(session.device_id if session.known else STRANGERS)
+            session.recorded = session.known and told
+            if told:
+                _log_refusal(session, heard, refusal)
         self._record(session, message, len(heard.body), "M2ME→DPF")
         news = await self._hear(session, events)
         reply = _reply(engine, await self._decide(session, message, news) if engine.needs_decision else None)
@@ -199,7 +207,7 @@ class Conversation:
         return await self._store.write(write)
 
     def _check_credentials(self, session: LiveSession, passed: bool, detail: str) -> None:
-        if session.recorded:
+        if session.recorded:  # anybody can fail without end, and must not fill the database with it
             self._trail.check(
                 "dm-credentials",
                 passed,
@@ -208,8 +216,6 @@ class Conversation:
                 detail=detail,
                 order=_place(session).order_id,
             )
-        else:  # anybody can do this without end: it goes to the log, which rotates, and not to the database
-            _log.info("dm.credentials_refused", detail=detail)
 
     # --- what goes out ------------------------------------------------------------------------------------------------
 
@@ -234,6 +240,14 @@ class Conversation:
         for cmd_id in refused:
             session.engine.answer(cmd_id, StatusCode.FORBIDDEN)
 
+    def _record_refused(self, session: LiveSession, heard: Heard, error: RemoteProtocolError) -> None:
+        """A message that the engine did not take; of a sender who did not prove himself as many as of his failures."""
+        if session.authenticated or (session.known and self._registry.note_failure(session.device_id)):
+            self._record(session, heard.message, len(heard.body), "M2ME→DPF")
+            place = _place(session)
+            text = f"refused with {error.code}: {type(error).__name__}: {error}"
+            self._trail.note(text[:MAX_NOTE], step=place.step, order=place.order_id)
+
     def _record(self, session: LiveSession, message: Message, octets: int, direction: str) -> None:
         if session.recorded:
             place = _place(session)
@@ -249,6 +263,22 @@ class Conversation:
 
 def _reply(engine: ServerSession, decision: Decision | None) -> Reply:
     return Reply(body=engine.reply(decision), mac=engine.mac_header)
+
+
+def _log_refusal(session: LiveSession, heard: Heard, refusal: CredentialsRefused) -> None:
+    """A line for whoever wonders why a device does not come in. What it sent as a secret or digest is not told."""
+    cred = heard.message.header.cred
+    sent = "syncml:auth-MAC" if heard.mac is not None else "nothing" if cred is None else cred.type
+    log = _log.warning if refusal.final else _log.info
+    log(
+        "dm.credentials_refused",
+        device=session.device_id[:MAX_SHOWN],
+        known=session.known,
+        sent=(sent or "no type")[:MAX_SHOWN],
+        expected=session.engine.account.client_auth,
+        attempt=refusal.attempt,
+        final=refusal.final,
+    )
 
 
 def _place(session: LiveSession) -> Place:

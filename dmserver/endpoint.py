@@ -16,6 +16,7 @@ from dmserver.conversation import SESSION_ALERTS, Conversation, Heard
 from dmserver.media import media_of
 from dmserver.sessions import LiveSession, RegistryFull, SessionRegistry
 from dmserver.store.accounts import Account, find_account
+from dmserver.unreadable import UnreadableTrace
 from syncml.accounts import DmAccount
 from syncml.codec import Encoding, decode
 from syncml.codes import MediaType, StatusCode
@@ -79,8 +80,10 @@ class DmEndpoint:
         conversation: Conversation,
         store: Store,
         seal_key: SealingKey,
+        unreadable: UnreadableTrace,
     ) -> None:
         self.announced = announced
+        self._unreadable = unreadable
         self._registry = registry
         self._conversation = conversation
         self._store = store
@@ -90,13 +93,15 @@ class DmEndpoint:
         """Answer one request, in the encoding it came in."""
         media = media_of(request.content_type, request.body)
         if media is None:
+            self._unreadable.note(request.body, request.content_type, "no media type of DM")
             return Answer(status=415, code="unsupported-media-type")
         try:
             message = decode(request.body, media.encoding, max_size=self.announced.hard_limit)
-        except MessageTooLarge:
+        except MessageTooLarge as exc:
+            self._unreadable.note(request.body, request.content_type, f"MessageTooLarge: {exc}")
             return Answer(status=413, code="message-too-large")
         except MalformedMessage as exc:
-            _log.info("dm.malformed", reason=str(exc), octets=len(request.body))
+            self._unreadable.note(request.body, request.content_type, f"{type(exc).__name__}: {exc}")
             return Answer(status=400, code="malformed-message")
         digest = hashlib.sha256(request.body).digest()
         session = self._registry.route(

@@ -19,6 +19,7 @@ from urllib.parse import urlencode
 from actor_runtime.errors import ActorError
 from syncml.codes import AlertCode, Format, MediaType
 from syncml.model import Add, Alert, Atomic, Copy, Delete, Exec, Get, Item, Meta, Replace, Sequence
+from syncml.xml_document import is_xml_text
 
 MAX_COMMANDS: Final = 64  # of one request
 MAX_ITEMS: Final = 64  # of one command
@@ -254,17 +255,20 @@ def _value(entry: Mapping[str, Any], place: str) -> str | bytes | None:
         text = str(text)
     if text is not None and not isinstance(text, str):
         raise CommandRejected("malformed-request", f"{place}.value: text, number or boolean")
-    if text is not None and (not _encodable(text) or len(text.encode()) > MAX_VALUE):
+    if text is not None and len(text.encode(errors="replace")) > MAX_VALUE:
         raise CommandRejected("value-too-large", f"{place}: {MAX_VALUE} octets of UTF-8 at the most")
     return text
 
 
-def _encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # a lone surrogate, which JSON can spell
-        return False
-    return True
+def _carried(text: str, place: str) -> str:
+    """A text that every session can carry, in XML or WBXML: no lone surrogate, which JSON can spell, no control."""
+    if not is_xml_text(text):
+        raise CommandRejected(
+            "malformed-request",
+            f"{place}: a character that XML cannot carry",
+            hint="as octets: valueBase64 with format bin, or --value-file",
+        )
+    return text
 
 
 def _format(entry: Mapping[str, Any], default: Format, place: str) -> Format:
@@ -285,8 +289,10 @@ def _value_item(entry: Mapping[str, Any], place: str) -> Item:
     binary = isinstance(value, bytes)
     default = (Format.BIN if binary else Format.CHR) if value is not None else Format.NULL
     format_ = _format(entry, default, place)
-    if isinstance(value, str) and format_ in (Format.BIN, Format.B64):
-        value = value.encode()
+    if isinstance(value, str):
+        value = _carried(value, f"{place}.value")
+        if format_ in (Format.BIN, Format.B64):
+            value = value.encode()
     fallback = "application/octet-stream" if isinstance(value, bytes) else MediaType.TEXT
     return Item(target=uri, meta=Meta(format=format_, type=kind or fallback), data=value)
 
@@ -332,10 +338,11 @@ def _alert(entry: Mapping[str, Any], place: str) -> Alert:
     text, choices, options = entry.get("text"), entry.get("choices", []), entry.get("options", {})
     texts = [text, *choices] if isinstance(choices, list) else [None]
     if len(texts) > MAX_ITEMS or not all(
-        isinstance(each, str) and 1 <= len(each) <= MAX_TEXT and _encodable(each) for each in texts
+        isinstance(each, str) and 1 <= len(each) <= MAX_TEXT and is_xml_text(each) for each in texts
     ):
         raise CommandRejected(
-            "malformed-request", f"{place}: text and choices are 1 to {MAX_TEXT} characters, {MAX_ITEMS} at the most"
+            "malformed-request",
+            f"{place}: text and choices are 1 to {MAX_TEXT} characters that XML can carry, {MAX_ITEMS} at the most",
         )
     if bool(choices) is not (code in (AlertCode.SINGLE_CHOICE, AlertCode.MULTIPLE_CHOICE)):
         raise CommandRejected("malformed-request", f"{place}.choices: for choice and multichoice, and for them alone")
@@ -349,9 +356,7 @@ def _alert(entry: Mapping[str, Any], place: str) -> Alert:
 def _option(value: object, place: str) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int) or len(str(value)) > MAX_NAME:
         raise CommandRejected("malformed-request", f"{place}: text or a number")
-    if isinstance(value, str) and not _encodable(value):
-        raise CommandRejected("malformed-request", f"{place}: text or a number")
-    return str(value)
+    return _carried(str(value), place)
 
 
 def hides_input(command: OperatorCommand) -> bool:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Final, TypeVar
 
+from actor_runtime.traced import loose_text
 from dmserver.answers import node_key
 from dmserver.operator_outcomes import is_secret
-from syncml.errors import LocalProtocolError
+from syncml.errors import SyncMLError
 from syncml.model import Add, Alert, Atomic, Command, Copy, Delete, Exec, Get, Item, Message, Replace, Results, Status
 from syncml.model import Sequence as SequenceCommand
 from syncml.xml_codec import encode_xml
@@ -47,7 +48,10 @@ def summary(message: Message) -> str:
 
 
 def redacted_body(message: Message) -> str:
-    """The message as XML with everything secret taken out and long values cut."""
+    """The message as XML with everything secret taken out and long values cut.
+
+    One that we read and would not write, such as a command without CmdID, is shown as it was understood.
+    """
     header = message.header
     if header.cred is not None:
         header = dataclasses.replace(header, cred=dataclasses.replace(header.cred, data="[redacted]"))
@@ -59,8 +63,8 @@ def redacted_body(message: Message) -> str:
     clean = dataclasses.replace(message, header=header, commands=tuple(_clean(each) for each in message.commands))
     try:
         return encode_xml(clean).decode("utf-8")
-    except LocalProtocolError:
-        return "[what the device sent cannot be written as a strict message]"
+    except SyncMLError as exc:
+        return loose_text(clean, why=str(exc))
 
 
 def _type(item: Item) -> str:

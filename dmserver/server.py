@@ -34,6 +34,7 @@ from dmserver.policy import Rules
 from dmserver.sessions import SessionRegistry
 from dmserver.store import MIGRATIONS, tables
 from dmserver.store.accounts import bootstrap_secret, list_devices
+from dmserver.unreadable import UnreadableTrace
 from mcim.certificates import TrustAnchors
 from mo_definitions import load
 
@@ -166,7 +167,10 @@ async def run(settings: DmServerSettings, *, stop: asyncio.Event | None = None) 
         conversation=conversation,
         store=store,
         seal_key=seal_key,
+        unreadable=UnreadableTrace(trail, octets=settings.trace_octets),
     )
+    if settings.trace_octets:
+        _log.warning("trace.octets", reason="trace_octets: the trace file may hold credentials")
     dm_app = dm_application(endpoint, dm_url=settings.dm_url)
     add_pull_route(dm_app, store=store, key=seal_key, now=lambda: datetime.now(UTC))
     tidying = asyncio.create_task(conductor.tidy_for_ever(limits.report_retry_s))

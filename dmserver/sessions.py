@@ -21,7 +21,7 @@ from syncml.codec import Encoding
 from syncml.codes import AuthType
 from syncml.server_session import ServerSession
 
-MAX_RECORDED_FAILURES: Final = 20  # wrong credentials of one device within the window that the trail shows
+MAX_RECORDED_FAILURES: Final = 20  # wrong credentials of one device within the window that trail and log show
 FAILURE_WINDOW_S: Final = 3600.0
 MAX_NEWCOMERS: Final = 4  # sessions of one name whose sender has not authenticated
 
@@ -88,7 +88,7 @@ class SessionRegistry:
         self._dead_s = dead_s
         self._clock = clock
         self._sessions: dict[tuple[str, str], list[LiveSession]] = {}  # oldest first
-        self._failures: dict[str, tuple[float, int]] = {}  # known device → window began, failures in it
+        self._failures: dict[str, tuple[float, int]] = {}  # known device, or "" → window began, failures
 
     def __len__(self) -> int:
         return sum(map(len, self._sessions.values()))
@@ -161,9 +161,9 @@ class SessionRegistry:
                 self._drop(other)
 
     def note_failure(self, device_id: str) -> bool:
-        """Count wrong credentials of a known device; whether they are still worth a line of the trail.
+        """Count wrong credentials of a known device, or of all strangers; whether they are still worth a line.
 
-        Whoever knows the identity of a device can fail as often as he likes, and must not fill the database with it.
+        Whoever knows the identity of a device can fail as often as he likes, and must not fill trail and log with it.
         """
         began, count = self._failures.get(device_id, (self._clock(), 0))
         if self._clock() - began > FAILURE_WINDOW_S:

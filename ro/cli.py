@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -48,10 +48,14 @@ def audit(
     as_json: AsJson = False,
 ) -> None:
     """Show the audit trail of a registration."""
-    cli.show_rows(
-        _with_store(context, lambda s: s.read_sync(lambda c: records_of(c, tables.trail, registration))),
-        as_json=as_json,
-    )
+
+    def read(connection: Connection) -> list[Mapping[str, object]]:
+        records = records_of(connection, tables.trail, registration)
+        if not records and registration_rows.get_registration(connection, registration) is None:
+            raise _no_registration(registration)
+        return records
+
+    cli.show_rows(_with_store(context, lambda s: s.read_sync(read)), as_json=as_json)
 
 
 @app.command()
@@ -354,7 +358,7 @@ def _registration_in(
 ) -> Registration:
     row = registration_rows.get_registration(connection, registration_id, for_update=True)
     if row is None:
-        raise ActorError(f"no registration {registration_id}", hint="`ro registration list` shows all")
+        raise _no_registration(registration_id)
     if row.state not in states:
         raise ActorError(f"the registration is {row.state.value}", hint=hint)
     return row
@@ -371,6 +375,10 @@ def _told(
     finally:
         trail.close()
     return before
+
+
+def _no_registration(registration: str) -> ActorError:
+    return ActorError(f"no registration {registration}", hint="`ro registration list` shows all")
 
 
 def _known(row: IdentityRow | None, number: int) -> IdentityRow:

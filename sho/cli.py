@@ -7,12 +7,14 @@ from typing import Annotated
 import typer
 
 from actor_runtime import cli
+from actor_runtime.errors import ActorError
 from actor_runtime.trail_store import records_of
 from sho import cli_orders, cli_platforms, cli_subscriptions
 from sho.app import run
 from sho.cli_context import AsJson, opened
 from sho.config import ShoSettings
 from sho.store import tables
+from sho.store.repository import find_order
 
 app = cli.actor_app("SHO", "Selected home operator: subscriptions, packages, AuC.", ShoSettings, run)
 app.add_typer(cli_subscriptions.app, name="subscription")
@@ -25,11 +27,15 @@ app.add_typer(cli_platforms.token_app, name="token")
 
 @app.command()
 def audit(
-    context: typer.Context, order: Annotated[str, typer.Argument(help="Order id.")], as_json: AsJson = False
+    context: typer.Context, order: Annotated[str, typer.Argument(help="Our id or the DPF's.")], as_json: AsJson = False
 ) -> None:
     """Show the audit trail of an order."""
     with opened(context) as store:
-        records = store.read_sync(lambda c: records_of(c, tables.trail, order))
+        found = store.read_sync(lambda c: find_order(c, order))
+        known_as = str((found or {}).get("orderId") or order)  # the trail goes by the DPF's id
+        records = store.read_sync(lambda c: records_of(c, tables.trail, known_as))
+        if found is None and not records:
+            raise ActorError(f"no order {order}", hint="`sho order list` shows all")
     if as_json:
         cli.show_rows(records, as_json=True)
         return
@@ -37,7 +43,8 @@ def audit(
         outcome = {True: "pass ", False: "FAIL "}.get(record.get("passed"), "")  # type: ignore[call-overload]  # any JSON value
         text = next((str(record[key]) for key in ("name", "summary", "text", "subject") if key in record), "")
         change = f" {record['old']} → {record['new']}" if record["kind"] == "state" else ""
-        typer.echo(f"{record['ts']} step {record['step']}: {outcome}{text}{change} {record.get('detail', '')}".rstrip())
+        told = f"{record['ts']} step {record['step']}: {outcome}{text}{change} {record.get('detail', '')}"
+        typer.echo(cli.plain(told.rstrip()))
 
 
 app.command()(cli_orders.release)

@@ -30,6 +30,7 @@ from dmserver.sessions import SessionRegistry
 from dmserver.store import MIGRATIONS, tables
 from dmserver.store.accounts import Account, add_device, find_account, put_account
 from dmserver.store.orders import find_order
+from dmserver.unreadable import UnreadableTrace
 from syncml.accounts import ClientAccount
 from syncml.client_session import ClientSession
 from syncml.codec import Encoding, decode
@@ -92,6 +93,8 @@ class Dpf:
     pushed: list[tuple[WapPush, Destination]] = field(default_factory=list)  # package 0 and where it went
     push_fails: bool = False
     notifications_per_hour: int = 100
+    trace_file: Path | None = None
+    trace_octets: bool = False
 
     def __post_init__(self) -> None:
         self.partners.clock = self.clock
@@ -107,7 +110,7 @@ class Dpf:
             self.records.append(record)
             self.store.post(lambda connection: append_record(connection, tables.trail, record))
 
-        self.trail = Trail("DPF", sink=keep, now=self.clock)
+        self.trail = Trail("DPF", sink=keep, trace_file=self.trace_file, now=self.clock)
         call_back = CallBack(
             store=self.store,
             seal_key=self.key,
@@ -141,6 +144,7 @@ class Dpf:
             conversation=conversation,
             store=self.store,
             seal_key=self.key,
+            unreadable=UnreadableTrace(self.trail, octets=self.trace_octets, clock=lambda: self.clock.monotonic),
         )
 
     async def _push(self, push: WapPush, destination: Destination) -> int:
@@ -156,6 +160,7 @@ class Dpf:
         self._start()
 
     def close(self) -> None:
+        self.trail.close()
         self.store.close()
 
     def add_device(self, device_id: str = M2ME_ID, *, with_account: bool = True, push: str | None = None) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
+from actor_runtime.trail import Trail
 from dmclient.agent import Agent, ExitStatus, RetryPolicy
 from dmclient.dm_account import client_account, write_account
 from dmclient.http_transport import HttpAnswer, ServerNotAuthenticated, TransportFailed
@@ -12,7 +15,7 @@ from dmclient.message_trace import HIDDEN
 from mcim.aka import MacFailure
 from mcim.vocabulary import ContainerState, RegistrationState, ResultCode
 from mo_definitions import AlertType
-from syncml.codec import decode
+from syncml.codec import Encoding, decode
 from syncml.codes import Format, StatusCode
 from syncml.model import Exec, Get, Item, Replace, Sequence
 from syncml.policy import Abort, Continue, Finish
@@ -502,3 +505,31 @@ async def test_discovery_by_identifier(tmp_path):
     await run_session(device, DPF, MemoryDpf(script), SessionSettings(), step="7")
     assert found["./M2MMobj?prop=Type"] == "urn:oma:mo:ext-3gpp-m2m:0.1"
     assert found["./M2MSIMMobj?prop=Type"] == "urn:oma:mo:ext-3gpp-m2msim:0.1"
+
+
+UNREADABLE = {
+    "no XML": (b"<SyncML><Cred><Data>hidden</Data>", Encoding.XML, "MalformedXml: line 1", "<Data>hidden</Data>"),
+    "no WBXML": (b"\x02\xa4\x01\x6ahidden", Encoding.WBXML, "MalformedWbxml: ", "02 a4 01 6a 68 69"),
+    "too long": (b"hidden" * 2000, Encoding.XML, "MessageTooLarge: ", "hidden"),
+}
+
+
+@pytest.mark.parametrize("octets", [False, True], ids=["by default", "trace_octets"])
+@pytest.mark.parametrize(("body", "encoding", "why", "shown"), UNREADABLE.values(), ids=UNREADABLE)
+async def test_an_answer_that_is_no_message_is_traced(tmp_path, body, encoding, why, shown, octets):
+    """REQ-71: whoever tests a server needs just that answer; its octets stand there only where a setting says so."""
+
+    class Broken:
+        async def post(self, url, body_, encoding_, mac=None) -> HttpAnswer:
+            return HttpAnswer(body=body, encoding=encoding)
+
+    device, _ = bootstrapped_device(tmp_path)
+    device.trail = Trail("M2ME", trace_file=tmp_path / "trace.jsonl")
+    with pytest.raises(SessionFailed, match="broke the protocol"):
+        await run_session(device, DPF, Broken(), SessionSettings(trace_octets=octets), step="7")
+    device.trail.close()
+    traced = json.loads((tmp_path / "trace.jsonl").read_text().splitlines()[-1])
+    assert traced["summary"].startswith(why)
+    assert (traced["octets"], traced["contentType"]) == (len(body), encoding.media_type)
+    assert (shown in traced.get("received", "")) is octets
+    assert len(traced.get("received", "")) < 16_000

@@ -9,13 +9,14 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from cryptography import x509
 from typer.testing import CliRunner
 
 from actor_runtime.config import load_settings
-from actor_runtime.errors import ActorError, ConfigError
+from actor_runtime.errors import ActorError, ConfigError, StoreError
 from actor_runtime.sealing import SealingKey
 from actor_runtime.trail import Trail
 from dmclient import cli, cli_common
@@ -23,6 +24,7 @@ from dmclient.agent import ExitStatus, RunResult
 from dmclient.app import open_device, open_tre
 from dmclient.config import ClientSettings
 from dmclient.dm_account import write_account
+from dmclient.store.state_file import exclusive
 from m2m_ca.directory import CaDirectory, read_request, write_tre_certificates
 from mcim.evidence import verify_evidence
 from mo_definitions import check_tree, load
@@ -382,6 +384,33 @@ def test_replay_of_a_kept_package(equipped, tmp_path):
     (tmp_path / "state" / "last-package").write_bytes(b"no package at all")
     assert refusal(equipped, "replay")["result"] == 1410
     assert "last-package" in invoke(equipped, "tamper", "package-bit")
+
+
+CHANGES = {
+    "run": ("run",),
+    "listen": ("listen",),
+    "attach": ("attach",),
+    "install-certificates": ("install-certificates", *(f"--{name}={{}}" for name in (
+        "platform", "attest", "chain", "sho-anchors"))),
+    "tre rekey": ("tre", "rekey"),
+    "tre complete-rekey": ("tre", "complete-rekey", *(f"--{name}={{}}" for name in ("platform", "attest", "chain"))),
+    "tre supplier-command": ("tre", "supplier-command", "{}"),
+    **{f"mcim {name}": ("mcim", name, str(UUID(int=1))) for name in ("activate", "suspend", "delete")},
+    "tamper": ("tamper", "hint"),
+    "replay": ("replay",),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("command", CHANGES.values(), ids=CHANGES)
+def test_one_process_at_a_time_changes_the_device(equipped, tmp_path, command):
+    """REQ-10: two would write over what the other must not forget. The second is refused at once; who only looks
+    is not."""
+    (tmp_path / "state" / "last-package").write_bytes(b"no package at all")
+    with exclusive(tmp_path / "state" / "device.state"):
+        with pytest.raises(StoreError, match="another process"):
+            invoke(equipped, *(each.format(tmp_path / "request.json") for each in command))
+        for looks in (("info",), ("tre", "info"), ("mcim", "list")):
+            shown(equipped, *looks)
 
 
 def test_tests_are_for_devices_set_up_for_them(tmp_path, equipped):

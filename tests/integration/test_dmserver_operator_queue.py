@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from dmserver import operator_commands
 from dmserver.operator_commands import CommandRejected, OperatorRequest, RequestState, parse_request
 from dmserver.operator_outcomes import alert_values, settle, show_request
 from dmserver.operator_policy import OperatorQueue
@@ -122,8 +123,14 @@ async def test_one_bad_command_does_not_block_the_queue(dpf: Dpf, device: StubDe
     assert (state(dpf, bad), state(dpf, good)) == (("failed", code), ("done", 200))
 
 
-async def test_what_xml_cannot_carry_fails_alone_and_is_not_sent(dpf: Dpf, device: StubDevice):
-    bad, good = queue(dpf, replace("./Test/a", "bell\x07")), queue(dpf, get("./Test/b"))
+async def test_what_xml_cannot_carry_fails_alone_and_is_not_sent(
+    dpf: Dpf, device: StubDevice, monkeypatch: pytest.MonkeyPatch
+):
+    """Such a value is not queued any more; one that an earlier version took does not block the queue."""
+    with monkeypatch.context() as earlier:
+        earlier.setattr(operator_commands, "is_xml_text", lambda _: True)
+        bad = queue(dpf, replace("./Test/a", "bell\x07"))
+    good = queue(dpf, get("./Test/b"))
     await dpf.session(device)
     assert (state(dpf, bad), state(dpf, good)) == (("failed", 400), ("done", 200))
     assert len(device.seen) == 1

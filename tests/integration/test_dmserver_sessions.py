@@ -7,6 +7,7 @@ import base64
 import dataclasses
 import hashlib
 import json
+import re
 import uuid
 from collections.abc import Iterator
 from datetime import timedelta
@@ -14,8 +15,10 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy.exc import DatabaseError
+from structlog.testing import capture_logs
 
 from actor_runtime.trail_store import records_of
+from dmserver import unreadable
 from dmserver.asks import AskChallenge, AskPackage, AskTicket, PartnerDown, PartnerSaidNo, TellSho, TicketGiven
 from dmserver.endpoint import Request
 from dmserver.orders import OrderState
@@ -626,6 +629,97 @@ async def test_neither_does_somebody_who_knows_the_name_of_a_device(dpf: Dpf):
     client = dpf.client(StubDevice(), session_id="FF", client_secret="wrong")
     await dpf.post(client, client.start())
     assert dpf.checks(passed=False).count("dm-credentials") == MAX_RECORDED_FAILURES + 1
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["a device", "strangers"])
+async def test_refused_credentials_are_in_the_log_and_do_not_fill_it(dpf: Dpf, known: bool):
+    """REQ-14, T12: who, what kind, which attempt, and no secret; all strangers together are one."""
+    for number in range(30):
+        device_id = M2ME_ID if known else f"urn:imei:{number:015}"
+        client = dpf.client(StubDevice(), device_id=device_id, session_id=f"{number:X}", client_secret="wrong-secret")
+        with capture_logs() as logs:
+            answer = (await dpf.post(client, client.start()))[1]
+            client.receive(decode(answer, Encoding.XML), NOW)
+            if (again := client.reply()) is not None:
+                await dpf.post(client, again)
+        lines = [each for each in logs if each["event"] == "dm.credentials_refused"]
+        if number >= MAX_RECORDED_FAILURES:
+            assert lines == []
+        elif number == 0:
+            assert [(each["device"], each["known"], each["attempt"]) for each in lines] == [
+                (device_id, known, attempt) for attempt in (1, 2)
+            ]
+            assert {each["sent"] for each in lines} == {each["expected"] for each in lines} == {"syncml:auth-md5"}
+        assert "wrong-secret" not in json.dumps(logs)
+
+
+MALFORMED = {
+    "no XML": (b"<SyncML><Cred><Data>hidden</Data>", "application/vnd.syncml.dm+xml", 400, "MalformedXml: line 1"),
+    "no WBXML": (b"\x02\xa4\x01\x6ahidden", "application/vnd.syncml.dm+wbxml", 400, "MalformedWbxml: "),
+    "another type": (b"hidden", "text/html", 415, "no media type of DM"),
+    "too long": (b"hidden " * 40_000, "application/vnd.syncml.dm+xml", 413, "MessageTooLarge: "),
+}
+
+
+@pytest.mark.parametrize("octets", [False, True], ids=["by default", "trace_octets"])
+@pytest.mark.parametrize(("body", "kind", "status", "why"), MALFORMED.values(), ids=MALFORMED)
+async def test_a_body_that_is_no_message_is_traced(tmp_path, monkeypatch, body, kind, status, why, octets):
+    """REQ-28, T12: size, type and what is wrong; its octets only where a setting says so, and never in the database."""
+    monkeypatch.setattr(unreadable, "MAX_TRACED", 5)
+    dpf = Dpf(tmp_path, trace_file=tmp_path / "trace.jsonl", trace_octets=octets)
+    for _ in range(8):
+        answer = await dpf.endpoint.handle(Request(body=body, content_type=kind, server_uri=DM_URL))
+    assert answer.status == status
+    lines = [json.loads(line) for line in (tmp_path / "trace.jsonl").read_text().splitlines()]
+    assert len(lines) == 5
+    assert (lines[0]["octets"], lines[0]["contentType"]) == (len(body), kind)
+    assert lines[0]["summary"].startswith(why)
+    told = lines[0].get("received", "")
+    assert ("hidden" in told or "68 69 64 64 65 6e" in told) is octets
+    assert len(told) < 16_000
+    assert dpf.records == []
+    dpf.clock.advance(3601)
+    await dpf.endpoint.handle(Request(body=body, content_type=kind, server_uri=DM_URL))
+    assert len((tmp_path / "trace.jsonl").read_text().splitlines()) == 6
+    dpf.close()
+
+
+async def test_a_message_that_is_read_and_would_not_be_written_is_traced(dpf: Dpf):
+    """A test lab needs just that one: a command without CmdID, for instance; credentials are blanked in it."""
+    client = dpf.client(StubDevice())
+    body = client.start().replace(b"<CmdID>1</CmdID>", b"", 1)
+    await dpf.post(client, body)
+    (shown,) = [each.fields["body"] for each in dpf.records if each.fields.get("direction") == "M2ME→DPF"]
+    assert str(shown).startswith("[not to be written as XML: ")
+    assert '"code":1201' in str(shown)
+    assert '"data":"[redacted]"' in str(shown)
+
+
+@pytest.mark.parametrize("authenticated", [True, False])
+async def test_a_message_that_the_engine_refuses_is_traced(dpf: Dpf, authenticated: bool):
+    """T12: the trail has it with the reason; of a sender who has not proved himself, no more than of his failures."""
+    dpf.open_order()
+    client = dpf.client(StubDevice(), **({} if authenticated else {"client_secret": "wrong"}))
+    first = client.start()
+    header = decode((await dpf.post(client, first))[1], Encoding.XML).header
+    before = len(dpf.records)
+    small = re.sub(rb"(<MaxMsgSize[^>]*>)\d+", rb"\g<1>100", first)  # no answer fits; after it the session is over
+    for number in range(2, 32):
+        await dpf.endpoint.handle(
+            Request(
+                body=small.replace(b"<MsgID>1<", b"<MsgID>%d<" % number),
+                content_type="application/vnd.syncml.dm+xml",
+                server_uri=DM_URL,
+                token=(header.resp_uri or "").partition("=")[2],
+            )
+        )
+    told = [each.fields for each in dpf.records[before:]]
+    assert [each["kind"] for each in (json.loads(record.to_json()) for record in dpf.records[before:])][:2] == [
+        "message", "note"
+    ]  # fmt: skip
+    assert str(told[1]["text"]).startswith("refused with 413: PeerLimitTooSmall: MaxMsgSize 100")
+    assert str(told[3]["text"]).startswith("refused with 405: CommandOutOfPhase")
+    assert len(told) == 2 * (30 if authenticated else MAX_RECORDED_FAILURES - 1)
 
 
 # --- records ---------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import base64
 import json
 import shutil
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -313,6 +314,23 @@ def test_a_second_that_is_tampered_with(software: Place) -> None:
     assert [software.get(f"./{root}/TRE/State") for root in ("M2MMobj", "M2MMobj2")] == ["ok", "tampered"]
     assert software.request("./M2MMobj")[-1] == 200
     assert software.request("./M2MMobj2")[-1] != 200
+
+
+def test_a_request_of_the_second_that_ran_out(software: Place) -> None:
+    """REQ-64, mo-design §5: each TRE's nonce is renewed, and the alerts name the object it is read in."""
+    for root in ("./M2MMobj", "./M2MMobj2"):
+        software.request(root)
+    before = [tre.registration(NOW).req_id for tre in software.device.tres]
+    later = NOW + timedelta(days=8)
+    device = open_device(load_settings(ClientSettings, software.path), Trail("M2ME"), now=lambda: later)
+    device.renew_expired()
+    after = [tre.registration(later).req_id for tre in device.tres]
+    assert not set(before) & set(after)
+    for kind in ("RegistrationRequest", "NonceRenewed"):
+        told = [(each["source"], each["data"]) for each in device.alerts.dump() if each["type"].endswith(kind)]
+        assert told == list(zip(("./M2MMobj/Registration", "./M2MMobj2/Registration"), after, strict=True))
+    device.renew_expired()
+    assert [tre.registration(later).req_id for tre in device.tres] == after
 
 
 WRONG = {

@@ -14,17 +14,21 @@ from pathlib import Path
 
 import pytest
 import structlog
+import typer
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic_settings import SettingsConfigDict
+from rich.console import Console
 from sqlalchemy import MetaData, create_engine
 
 from actor_runtime import cli, logs
 from actor_runtime.config import ActorSettings, ListenAddress, load_settings
 from actor_runtime.errors import ActorError, ConfigError, UnsealError
 from actor_runtime.sealing import SealingKey
+from actor_runtime.traced import MAX_OCTETS, MAX_TEXT, loose_text, octets_text
 from actor_runtime.trail import Trail
 from actor_runtime.trail_store import append_record, records_of, trail_table
+from syncml.model import Add, Item, Sequence
 
 
 class Settings(ActorSettings):
@@ -301,3 +305,88 @@ def test_rows_as_table_and_as_json(capsys):
     assert "note" in capsys.readouterr().out
     cli.show_rows([], as_json=False)
     assert "nothing" in capsys.readouterr().out
+
+
+LONG = "urn:imei:004999010640000/" + "0123456789abcdef" * 20
+
+
+@pytest.mark.parametrize("columns", [40, None], ids=["terminal", "no terminal"])
+def test_no_value_of_a_table_is_cut(capsys, monkeypatch, columns):
+    """An id can be copied: a terminal folds it, a file or pipe has each row on one line. Brackets are no mark-up."""
+    if columns is not None:
+        monkeypatch.setattr(cli, "Console", lambda: Console(force_terminal=True, width=columns, no_color=True))
+    cli.show_rows([{"id": LONG, "detail": "[/red] [bold]x", "more": "\x1b[2J"}], as_json=False)
+    told = capsys.readouterr().out
+    assert "…" not in told
+    assert all(part in told for part in ("[bold]x", "\\x1b[2J")) or columns
+    cells = [line.split("│")[1].strip() for line in told.splitlines() if line.startswith("│")]
+    assert "".join(cells) == LONG
+    assert len(cells) == 1 or columns
+
+
+def test_one_thing_is_shown_for_people(capsys):
+    """None, truth values and lists as a person writes them; what is inside of a value indented; JSON as it is."""
+    values = {
+        "a": None, "b": False, "c": True, "d": ["x", "y"], "e": [], "f": {"g": None, "h": [1]},
+        "i": [{"j": 1}, {"j": "two\nlines"}], "k": "",
+    }  # fmt: skip
+    cli.show(values, as_json=False)
+    assert capsys.readouterr().out == (
+        "a: -\nb: no\nc: yes\nd: x, y\ne: -\nf:\n  g: -\n  h: 1\ni:\n  j: 1\n\n  j: two\\nlines\nk: \n"
+    )
+    cli.show(values, as_json=True)
+    assert json.loads(capsys.readouterr().out) == values
+    cli.show_rows([values], as_json=False)
+    assert "g=-, h=1" in capsys.readouterr().out
+
+
+def test_a_traceback_has_no_local_variables(monkeypatch):
+    """Locals of a traceback hold secrets; no application may ask for them."""
+    app = typer.Typer(pretty_exceptions_show_locals=True)
+
+    @app.command()
+    def fail() -> None:
+        raise ActorError("no")
+
+    monkeypatch.setattr(sys, "argv", ["x"])
+    with pytest.raises(SystemExit):
+        cli.run(app)
+    assert app.pretty_exceptions_show_locals is False
+
+
+OCTETS = {
+    "text": (b'<SyncML xmlns="SYNCML:SYNCML1.2">\xc3\xa4</Sync', '<SyncML xmlns="SYNCML:SYNCML1.2">ä</Sync'),
+    "a terminal's orders": (b"<SyncML>plain text, \x1b[2J\n and more", "<SyncML>plain text, \\x1b[2J\\n and more"),
+    "no UTF-8": (b"<SyncML>Fran\xe7ais</SyncML>", "<SyncML>Fran\\xe7ais</SyncML>"),
+    "WBXML": (b"\x02\xa4\x01\x6a\x00", "02 a4 01 6a 00"),
+    "nothing": (b"", ""),
+    "too long": (b"x" * (MAX_OCTETS + 7), "x" * MAX_OCTETS + "… 7 octets more"),
+    "too long, binary": (b"\0" * (MAX_OCTETS + 7), "00 " * (MAX_OCTETS - 1) + "00… 7 octets more"),
+}
+
+
+@pytest.mark.parametrize(("body", "told"), OCTETS.values(), ids=OCTETS)
+def test_octets_that_are_no_message_as_a_person_reads_them(body, told):
+    assert octets_text(body) == told
+
+
+def test_loose_text_is_bounded_and_can_be_encoded():
+    """Characters that neither XML nor UTF-8 has are spelled out; the rest of a long message is counted."""
+    text = loose_text(Sequence(cmd_id="1", commands=(Add(items=(Item(data="\ud800" * MAX_TEXT),)),)), why="it is long")
+    assert text.encode()
+    assert text.startswith('[not to be written as XML: it is long] {"Sequence":{"cmd_id":"1","commands":[{"Add":')
+    assert "characters more" in text[-40:]
+    assert len(text) < MAX_TEXT + 100
+
+
+def test_unreadable_bodies_are_in_the_trace_file_alone(tmp_path):
+    """REQ-28: they may hold secrets, and anybody may send them: the database gets none."""
+    records = []
+    trail = Trail("DPF", sink=records.append, trace_file=tmp_path / "t")
+    trail.unreadable(step="7", direction="a", summary="s", octets=3, content_type="t", received="abc")
+    trail.unreadable(step="7", direction="a", summary="s", octets=3, content_type="t", received=None)
+    trail.close()
+    first, second = (json.loads(line) for line in (tmp_path / "t").read_text().splitlines())
+    assert (first["kind"], first["received"], first["contentType"]) == ("message", "abc", "t")
+    assert "received" not in second
+    assert records == []

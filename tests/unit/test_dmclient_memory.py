@@ -108,8 +108,8 @@ def test_an_alert_saved_without_a_server_is_for_any():
 def test_queue_keeps_an_alert_until_it_is_taken():
     """REQ-67: sending does not remove it; a newer one of the same kind does; the length is bounded."""
     queue = AlertQueue()
-    queue.push(registration_request("first"))
-    queue.push(registration_request("second"))
+    queue.push(registration_request("first", "./M2MMobj"))
+    queue.push(registration_request("second", "./M2MMobj"))
     (alert,) = queue.alerts()
     assert alert.items[0].data == "second"
     assert queue.waits(AlertType.REGISTRATION_REQUEST)

@@ -91,6 +91,19 @@ def test_summary():
     assert len(summary(message(*[many] * 50))) == MAX_SUMMARY
 
 
-def test_message_that_cannot_be_written_has_no_body():
-    """A peer's message may break rules of writing; the trail then has its summary alone."""
-    assert redacted(message(UnknownCommand(element="not a name"))) is None
+LOOSE = {
+    "not a name": UnknownCommand(element="not a name"),
+    "a control character": Add(items=(leaf("./X", "a\x01b", format="chr"),)),
+}
+
+
+@pytest.mark.parametrize("command", LOOSE.values(), ids=LOOSE)
+def test_a_message_that_cannot_be_written_is_shown_as_it_was_read(command):
+    """A tester needs just that message; what is secret is blanked in it as well (REQ-71)."""
+    secrets = [each for each in REDACTED.values() if not isinstance(each, Atomic)]
+    shown = redacted(message(command, *secrets))
+    assert shown.startswith("[not to be written as XML: ")
+    assert any(told in shown for told in ('"element":"not a name"', '"data":"a\\u0001b"'))
+    assert SECRET not in shown
+    assert "Q1JFREVOVElBTA" not in shown
+    assert "secret" not in shown

@@ -23,6 +23,8 @@ CASES = {
     "REQ-69 resynchronised": ([CHALLENGE, CHALLENGE, ATTACHED], [SYNC, ACCEPTED], AttachCode.SUCCESS),
     "REQ-69 still out of step": ([CHALLENGE, CHALLENGE, CHALLENGE], [SYNC, SYNC], AttachCode.SYNC_FAILURE),
     "REQ-69 wrong network": ([CHALLENGE, {}], [MacFailure()], AttachCode.MAC_FAILURE),
+    "REQ-69 wrong network that refuses our failure": ([CHALLENGE, NO], [MacFailure()], AttachCode.MAC_FAILURE),
+    "REQ-69 wrong network that is gone": ([CHALLENGE, DOWN], [MacFailure()], AttachCode.MAC_FAILURE),
     "network down": ([DOWN], [], AttachCode.NETWORK_FAILURE),
     "network goes down": ([CHALLENGE, DOWN], [ACCEPTED], AttachCode.NETWORK_FAILURE),
     "no RAND": ([{"session": "s", "autn": "AA=="}], [], AttachCode.NETWORK_FAILURE),

@@ -188,9 +188,26 @@ REFUSED = {
     "unknown device": (("order", "open", "urn:x", "--sho", SHO_ID), "is not known"),
     "unknown order": (("order", "show", "x"), "no order x"),
     "audit of an unknown order": (("audit", "x"), "no order x"),
+    "audit of nothing": (("audit",), "which records?"),
+    "audit of two things": (("audit", "x", "--all"), "which records?"),
     "no destination": (("bootstrap", M2ME_ID), "say where it goes"),
     "bad address": (("bootstrap", M2ME_ID, "--udp", "nowhere"), "no address"),
 }
+
+
+def test_req71_audit_of_what_belongs_to_no_order(run, tmp_path):
+    """What operators did has no order; a listing of it is bounded and ends with the newest."""
+    add_device(run, tmp_path)
+    order_id = json.loads(run("order", "open", M2ME_ID, "--sho", SHO_ID)[1])["orderId"]
+    run("devices", "set", M2ME_ID, "--managed")
+    everything = json.loads(run("audit", "--all")[1])
+    assert [record["order"] for record in everything] == [None, order_id, None]
+    without = json.loads(run("audit", "--without-order")[1])
+    assert [record["text"].split()[1] for record in without] == ["added", "changed"]
+    assert json.loads(run("audit", "--all", "--limit", "1")[1]) == everything[-1:]
+    told = run("audit", "--all", json_output=False)[1]
+    assert order_id in told
+    assert "operator: added device" in told
 
 
 @pytest.mark.parametrize(("args", "told"), REFUSED.values(), ids=REFUSED)

@@ -27,8 +27,25 @@ from dmserver.operator_commands import (
     to_wire,
 )
 from dmserver.operator_outcomes import MAX_KEPT_VALUE, WITHHELD, settle, show_request
+from syncml.codec import Encoding, encode
 from syncml.codes import AlertCode
-from syncml.model import Add, Alert, Atomic, Copy, Delete, Exec, Get, Item, Meta, Replace, Results, Sequence, Status
+from syncml.model import (
+    Add,
+    Alert,
+    Atomic,
+    Copy,
+    Delete,
+    Exec,
+    Get,
+    Item,
+    Message,
+    Meta,
+    Replace,
+    Results,
+    Sequence,
+    Status,
+    SyncHdr,
+)
 from syncml.session import CommandAnswered, worst
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -112,7 +129,20 @@ BAD = {
     "value is a list": ({"command": "add", "uri": "./A", "value": []}, "malformed-request"),
     "no Base64": ({"command": "add", "uri": "./A", "valueBase64": "!"}, "malformed-request"),
     "Base64 is a number": ({"command": "add", "uri": "./A", "valueBase64": 3}, "malformed-request"),
-    "lone surrogate": ({"command": "add", "uri": "./A", "value": "\ud800"}, "value-too-large"),
+    "lone surrogate": ({"command": "add", "uri": "./A", "value": "\ud800"}, "malformed-request"),
+    "control that XML lacks": ({"command": "add", "uri": "./A", "value": "a\x01"}, "malformed-request"),
+    "no character": ({"command": "replace", "uri": "./A", "value": "\ufffe"}, "malformed-request"),
+    "control for an Exec": ({"command": "exec", "uri": "./A", "value": "\x00"}, "malformed-request"),
+    "control as octets": ({"command": "add", "uri": "./A", "value": "\x01", "format": "bin"}, "malformed-request"),
+    "control for a user": ({"command": "alert", "kind": "display", "text": "a\x07"}, "malformed-request"),
+    "control in a choice": (
+        {"command": "alert", "kind": "choice", "text": "a", "choices": ["\x1b[2J"]},
+        "malformed-request",
+    ),
+    "control in an option": (
+        {"command": "alert", "kind": "confirm", "text": "a", "options": {"default": "\x01"}},
+        "malformed-request",
+    ),
     "value too large": ({"command": "add", "uri": "./A", "value": "x" * (MAX_VALUE + 1)}, "value-too-large"),
     "octets too large": (
         {"command": "add", "uri": "./A", "valueBase64": base64.b64encode(bytes(MAX_VALUE + 1)).decode()},
@@ -147,6 +177,16 @@ def test_what_cannot_be_a_command_is_refused_with_its_place(entry, code):
         parse_command(entry, "commands.3")
     assert caught.value.code == code
     assert str(caught.value).startswith("commands.3")
+
+
+@pytest.mark.parametrize("encoding", Encoding)
+def test_what_is_queued_can_be_sent(encoding):
+    """Line ends and tabs are text in either encoding, and any octets are as Base64."""
+    entries = ({"value": "a\tb\r\nc"}, {"valueBase64": "AAEb"}, {"value": "\U0001f600"})
+    for entry in entries:
+        command = parse_command({"command": "add", "uri": "./A", **entry}, "x")
+        header = SyncHdr(session_id="1", msg_id="1", target="urn:imei:1", source="https://dms.example/dm")
+        assert encode(Message(header=header, commands=(dataclasses.replace(command, cmd_id="1"),)), encoding)
 
 
 BAD_REQUESTS = {

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from typer.main import get_command
+from typer.testing import CliRunner
 
 import dmclient.cli
 import dmserver.cli
@@ -76,3 +77,16 @@ def test_named_commands_exist(line: str) -> None:
 def _options(command: Any) -> dict[str, Any]:
     options = [each for each in command.params if each.param_type_name == "option"]
     return {name: each for each in options for name in (*each.opts, *each.secondary_opts)}
+
+
+@pytest.mark.parametrize("program", ["dmclient", "dmserver", "sho", "pva", "ro"])
+def test_the_help_of_a_program_states_its_exit_statuses(program: str) -> None:
+    """What they are is tested with the commands: an error a person can mend is 1, and click's wrong usage 2."""
+    told = str(get_command(PROGRAMS[program]).help)
+    meanings = "1 failed or nobody answered, 2 somebody refused, or wrong usage."
+    if program != "dmclient":
+        meanings = "1 refused or failed, 2 wrong usage."
+    assert f"Exit status: 0 done, {meanings}" in told
+    runner = CliRunner()
+    assert runner.invoke(PROGRAMS[program], ["--help"]).exit_code == 0
+    assert runner.invoke(PROGRAMS[program], ["no-such-command"]).exit_code == 2

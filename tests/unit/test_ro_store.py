@@ -397,6 +397,8 @@ def test_registrations_by_command_line(run, store, state):
     assert (code, now.state, now.sho_id, now.tries) == (0, State.ROUTED, "sho.example", 1)
     (record,) = json.loads(run("audit", "r-1", "--json")[1])
     assert (record["step"], record["old"], record["new"]) == ("8", state.value, "routed")
+    code, _, err = run("audit", "none")
+    assert (code, "no registration none" in err) == (1, True)
     assert run("registration", "route", "none", "--sho", "sho.example")[0] == 1
     assert run("registration", "route", "r-1", "--sho", "sho9.example")[0] == 1
 
