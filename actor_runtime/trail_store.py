@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy import Column, Connection, DateTime, Integer, MetaData, String, Table, Text, insert, select
 
@@ -48,14 +49,29 @@ def append_record(connection: Connection, table: Table, record: TrailRecord) -> 
 def records_of(connection: Connection, table: Table, order: str) -> list[Mapping[str, object]]:
     """The records of one order, oldest first, as flat mappings."""
     rows = connection.execute(select(table).where(table.c.order_id == order).order_by(table.c.id))
-    return [
-        {
-            "ts": row.ts.isoformat(timespec="milliseconds") + "Z",
-            "actor": row.actor,
-            "kind": row.kind,
-            "step": row.step,
-            "order": row.order_id,
-            **json.loads(row.fields),
-        }
-        for row in rows
-    ]
+    return [_flat(row) for row in rows]
+
+
+def newest_records(
+    connection: Connection, table: Table, *, limit: int, without_order: bool = False
+) -> list[Mapping[str, object]]:
+    """The newest records, at most `limit`, oldest first, whatever they belong to.
+
+    Args:
+        without_order: only those that belong to no order, such as what operators did to devices and queues.
+    """
+    query = select(table).order_by(table.c.id.desc()).limit(limit)
+    if without_order:
+        query = query.where(table.c.order_id.is_(None))
+    return [_flat(row) for row in reversed(connection.execute(query).all())]
+
+
+def _flat(row: Any) -> Mapping[str, object]:
+    return {
+        "ts": row.ts.isoformat(timespec="milliseconds") + "Z",
+        "actor": row.actor,
+        "kind": row.kind,
+        "step": row.step,
+        "order": row.order_id,
+        **json.loads(row.fields),
+    }

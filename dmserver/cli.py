@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from actor_runtime import cli as habits
 from actor_runtime.errors import ActorError
-from actor_runtime.trail_store import records_of
+from actor_runtime.trail_store import newest_records, records_of
 from dmserver.bootstrap import BootstrapForm, MacKey, PreparedBootstrap, Profile, prepare_bootstrap
 from dmserver.bootstrap_pull import LIFETIME_S, MAX_LIFETIME_S, offer, pull_url
 from dmserver.cli_context import Json, as_json
@@ -30,7 +30,6 @@ from dmserver.server import open_trail, run
 from dmserver.store import tables
 from dmserver.store.accounts import learn_push, note_notification
 from dmserver.store.orders import find_order
-from dmserver.store.trail_records import newest_records
 from syncml.errors import LocalProtocolError
 
 MAX_RECORDS = 10_000  # of the trail in one listing
@@ -204,7 +203,9 @@ def audit(
         raise ActorError("which records?", hint="an order, or --all, or --without-order")
     with _database(_settings(context)) as store:
         if order_id is None:
-            records = store.read_sync(lambda c: newest_records(c, limit=limit, without_order=without_order))
+            records = store.read_sync(
+                lambda c: newest_records(c, tables.trail, limit=limit, without_order=without_order)
+            )
         elif store.read_sync(lambda c: find_order(c, order_id)) is None:
             raise ActorError(f"no order {order_id}", hint="dmserver order list")
         else:

@@ -16,6 +16,7 @@ from typing import Annotated, Final
 import typer
 from rich.console import Console
 
+from actor_runtime.cli import run
 from m2m_demo.attacks import ATTACKS
 from m2m_demo.cast import BACKENDS, Cast, suite_of
 from m2m_demo.errors import DemoFailed, Interrupted
@@ -236,4 +237,4 @@ def _remove(directory: Path, report: Report) -> None:
 
 def main() -> None:
     """Console script."""
-    app()
+    run(app)

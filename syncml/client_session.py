@@ -397,7 +397,7 @@ class ClientSession:
     def _hear(self, heard: StatusReceived, events: list[Event]) -> None:
         events.append(heard)
         if heard.alert.code == self.start_alert and heard.code >= 300:
-            events.append(self._move(SessionClosed(f"the server refuses the session: {heard.code}")))
+            events.append(self._move(SessionClosed(f"the server refuses the session: {heard.code}", orderly=True)))
 
     def _take_atomic(self, atomic: Atomic, events: list[Event]) -> None:
         """An Atomic whose Statuses no message can hold together is not begun: 517, and nothing to roll back.

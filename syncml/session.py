@@ -134,8 +134,8 @@ class StatusReceived:
 class SessionClosed:
     """The session is over; nothing more is sent.
 
-    `orderly`: the server had nothing more to ask and did not break off. All else is a failure of the session, also
-    after both sides are authenticated.
+    `orderly`: the server had nothing more to ask, or said that it wants no session now. All else is a failure of the
+    session, also after both sides are authenticated.
     """
 
     reason: str

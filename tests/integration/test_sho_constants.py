@@ -156,13 +156,13 @@ async def test_new_constants_count_from_the_receipt_on(play, before, constants):
     old_state = play.device.tre._state
     outcome = await play.provision(exchange)
     assert await play.credential() == before  # the AuC has not heard of it
-    assert await play.attach() is AttachCode.ILLEGAL_UE
+    assert await play.attach() is AttachCode.MAC_FAILURE
     for _ in range(2):  # the report again changes nothing
         await play.report(exchange, outcome)
         assert (await play.credential()).keys.explicit_constants == after.keys.explicit_constants
     assert await play.attach() is AttachCode.SUCCESS
     play.device.tre._memory.state = old_state  # a TRE that still has the old ones
-    assert await play.attach() is AttachCode.ILLEGAL_UE
+    assert await play.attach() is AttachCode.MAC_FAILURE
 
 
 async def test_the_package_names_the_constants_and_no_key(play):
