@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
 
-from sqlalchemy import Column, Connection, DateTime, Integer, MetaData, String, Table, Text, insert, select
+from sqlalchemy import Column, Connection, DateTime, Integer, MetaData, Row, String, Table, Text, insert, select
 
 from actor_runtime.trail import TrailRecord
 
@@ -66,7 +65,7 @@ def newest_records(
     return [_flat(row) for row in reversed(connection.execute(query).all())]
 
 
-def _flat(row: Any) -> Mapping[str, object]:
+def _flat(row: Row[tuple[object, ...]]) -> Mapping[str, object]:
     return {
         "ts": row.ts.isoformat(timespec="milliseconds") + "Z",
         "actor": row.actor,
