@@ -59,9 +59,13 @@ def main(
     register_as: Annotated[str, typer.Option(help="With a PCID: register as this M2ME.")] = "",
 ) -> None:
     """Attach with the keys in a file; prints how it ended."""
-    if (subscription is None) == (pcid is None):
-        raise typer.BadParameter("one of --subscription and --pcid")
-    imsi, functions = pcid_in(pcid) if pcid is not None else subscription_in(subscription)  # type: ignore[arg-type]
+    match subscription, pcid:
+        case Path() as file, None:
+            imsi, functions = subscription_in(file)
+        case None, Path() as file:
+            imsi, functions = pcid_in(file)
+        case _:
+            raise typer.BadParameter("one of --subscription and --pcid")
     client = PartnerClient(network, client_context(ca))
     print(json.dumps({"result": asyncio.run(use(client, imsi, functions, register_as))}))
 

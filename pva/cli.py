@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Sized
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Optional, TypeVar, cast
+from typing import Annotated, TypeVar, cast
 
 import typer
 from sqlalchemy import Connection
@@ -49,13 +49,11 @@ def reference_add(
     ] = ValidationMode.SEMI_AUTONOMOUS,
     requires_quote: Annotated[bool, typer.Option("--requires-quote", help="Evidence must be a TPM's quote.")] = False,
     measurement: Annotated[
-        Optional[list[str]], typer.Option(metavar="NAME=HEX", help="A component that must be in the log.")  # noqa: UP045
+        list[str] | None, typer.Option(metavar="NAME=HEX", help="A component that must be in the log.")
     ] = None,
-    measurements: Annotated[
-        Optional[Path], typer.Option(help="JSON file: an object of such names and digests.")  # noqa: UP045
-    ] = None,
+    measurements: Annotated[Path | None, typer.Option(help="JSON file: an object of such names and digests.")] = None,
     optional_measurement: Annotated[
-        Optional[list[str]], typer.Option(metavar="NAME=HEX", help="A component that may be in the log.")  # noqa: UP045
+        list[str] | None, typer.Option(metavar="NAME=HEX", help="A component that may be in the log.")
     ] = None,
 ) -> None:
     """Declare a TRE type and version good, and how it must show that it is; again with other options changes it."""
@@ -103,13 +101,13 @@ def reference_list(context: typer.Context, as_json: AsJson = False) -> None:
 def decision_list(
     context: typer.Context,
     limit: Annotated[int, typer.Option(min=1)] = 100,
-    tre: Annotated[Optional[str], typer.Option(help="Of this TRE alone.")] = None,  # noqa: UP045
+    tre: Annotated[str | None, typer.Option(help="Of this TRE alone.")] = None,
     trusted: Annotated[
-        Optional[bool],  # noqa: UP045
+        bool | None,
         typer.Option("--trusted/--refused", help="Positive or negative ones alone."),
     ] = None,
     since: Annotated[
-        Optional[datetime],  # noqa: UP045
+        datetime | None,
         typer.Option(formats=["%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d"], help="From then on, UTC."),
     ] = None,
     as_json: AsJson = False,
@@ -141,7 +139,7 @@ def decision_show(
 def counter_list(
     context: typer.Context,
     limit: Annotated[int, typer.Option(min=1)] = 100,
-    tre: Annotated[Optional[str], typer.Option(help="Of this TRE alone.")] = None,  # noqa: UP045
+    tre: Annotated[str | None, typer.Option(help="Of this TRE alone.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """List the counters of TREs with a ticket, newest first."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Final, Optional, TypeVar
+from typing import Annotated, Final, TypeVar
 
 import typer
 from sqlalchemy import Connection
@@ -34,7 +34,7 @@ for _name, _group in (("pcid", pcid_app), ("route", route_app), ("registration",
 
 Number = Annotated[int, typer.Argument(help="Number of the identity, from `ro pcid list`.")]
 ValidDays = Annotated[int, typer.Option(min=1, max=3650, help="How long devices may use it.")]
-Supplier = Annotated[Optional[str], typer.Option(help="Supplier it is given to; routes go by it.")]  # noqa: UP045
+Supplier = Annotated[str | None, typer.Option(help="Supplier it is given to; routes go by it.")]
 Out = Annotated[Path, typer.Option("--out", help="File for the supplier (JSON); made new, for its owner alone.")]
 MAX_ISSUE: Final = 100_000
 
@@ -189,8 +189,8 @@ def pcid_reissue(
 # --- routes and registrations -------------------------------------------------------------------------
 
 
-M2ME = Annotated[Optional[str], typer.Option("--m2me-id", help="Device, such as urn:imei:…")]  # noqa: UP045
-OfSupplier = Annotated[Optional[str], typer.Option("--supplier", help="All devices of a supplier.")]  # noqa: UP045
+M2ME = Annotated[str | None, typer.Option("--m2me-id", help="Device, such as urn:imei:…")]
+OfSupplier = Annotated[str | None, typer.Option("--supplier", help="All devices of a supplier.")]
 
 
 @route_app.command("add")
@@ -225,7 +225,7 @@ def route_list(context: typer.Context, as_json: AsJson = False) -> None:
 @registration_app.command("list")
 def registration_list(
     context: typer.Context,
-    state: Annotated[Optional[list[State]], typer.Option(help="Repeatable.")] = None,  # noqa: UP045
+    state: Annotated[list[State] | None, typer.Option(help="Repeatable.")] = None,
     limit: int = 100,
     as_json: AsJson = False,
 ) -> None:

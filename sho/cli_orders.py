@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 from sqlalchemy import Connection
@@ -34,17 +34,17 @@ def order_open(
     m2me_id: Annotated[str, typer.Option("--m2me-id", help="Device, such as urn:imei:…")],
     dpf: Annotated[str, typer.Option(help="URL of the DPF's partner listener.")],
     operation: Annotated[str, typer.Option(help="install, update, activate, suspend, delete or replace.")] = "install",
-    mcim: Annotated[Optional[str], typer.Option(help="Target of all but install and replace.")] = None,  # noqa: UP045
-    replaces: Annotated[Optional[str], typer.Option(help="MCIM that a replace gives up.")] = None,  # noqa: UP045
+    mcim: Annotated[str | None, typer.Option(help="Target of all but install and replace.")] = None,
+    replaces: Annotated[str | None, typer.Option(help="MCIM that a replace gives up.")] = None,
     release_token: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(help="Of the SHO of that MCIM, a file; - is stdin."),
     ] = None,
     reason: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(help="initial, change-of-sho, update or recovery; the operation says which when it is left out."),
     ] = None,
-    expires_in: Annotated[Optional[int], typer.Option(help="Seconds.", min=1)] = None,  # noqa: UP045
+    expires_in: Annotated[int | None, typer.Option(help="Seconds.", min=1)] = None,
     as_json: AsJson = False,
 ) -> None:
     """Open an order for a device at the DPF."""

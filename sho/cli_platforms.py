@@ -7,7 +7,7 @@ import json
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -35,16 +35,16 @@ Names = Annotated[str, typer.Option(help="As the TRE lists them, parted by comma
 def platform_register(
     context: typer.Context,
     certificate: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(help="PEM: the platform certificate, then its chain."),
     ] = None,
-    chain: Annotated[Optional[Path], typer.Option(help="PEM: the chain, when it is a file of its own.")] = None,  # noqa: UP045
+    chain: Annotated[Path | None, typer.Option(help="PEM: the chain, when it is a file of its own.")] = None,
     directory: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(help="Register every *.pem and *.crt in it."),
     ] = None,
     file: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option("--csv", help="CSV: certificate (path), suites, containers, algorithms (parted by spaces)."),
     ] = None,
     suites: Names = DEFAULT_SUITES,
@@ -94,8 +94,8 @@ def platform_list(context: typer.Context, as_json: AsJson = False) -> None:
 
 def revoke(
     context: typer.Context,
-    tre: Annotated[Optional[str], typer.Option(help="TRE id.")] = None,  # noqa: UP045
-    key_id: Annotated[Optional[str], typer.Option(help="Key id of PK_D, 32 hexadecimal digits.")] = None,  # noqa: UP045
+    tre: Annotated[str | None, typer.Option(help="TRE id.")] = None,
+    key_id: Annotated[str | None, typer.Option(help="Key id of PK_D, 32 hexadecimal digits.")] = None,
 ) -> None:
     """Refuse a TRE or a platform key from now on; objects prepared for it are dropped."""
     subject = tre if tre is not None else (key_id or "").lower()
@@ -111,7 +111,7 @@ def prepare_start(
     context: typer.Context,
     everything: Annotated[bool, typer.Option("--all", help="For every registered platform.")] = False,
     keys: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option("--list", help="File with one key id (hex) a line; - is stdin."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="A line of JSON for each step.")] = False,
@@ -149,7 +149,7 @@ def prepare_resume(
 @prepare_app.command("status")
 def prepare_status(
     context: typer.Context,
-    job: Annotated[Optional[str], typer.Argument(help="Show what failed in this job.")] = None,  # noqa: UP045
+    job: Annotated[str | None, typer.Argument(help="Show what failed in this job.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show jobs and how far they are."""

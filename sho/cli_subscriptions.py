@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 from sqlalchemy import Connection
@@ -73,12 +73,12 @@ def update_command(
     context: typer.Context,
     subscription: Name,
     file: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option("--file", help="CSV, a header and one line, with the columns that change; - is stdin."),
     ] = None,
     new_keys: Annotated[bool, typer.Option("--new-keys", help="Random new K and OPc or TOPc.")] = False,
     policy: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(help="Flags parted by commas: signed-lifecycle, release-required, two-phase-update."),
     ] = None,
 ) -> None:
@@ -124,7 +124,7 @@ def unbar_command(context: typer.Context, subscription: Name, reason: Reason = "
 def list_command(
     context: typer.Context,
     state: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(help="free, prepared, allocated, armed, suspended, fell-back or closed."),
     ] = None,
     limit: int = 100,

@@ -43,8 +43,8 @@ class Arena(World):
         names = {"tre_id": TRE_ID, "m2me_id": M2ME_ID, "now": PKI_TIME}
         assert isinstance(self.attest_key, ec.EllipticCurvePublicKey)
         self.certificates = (
-            issue(Role.PLATFORM, self.platform_key, **names),  # type: ignore[arg-type]
-            issue(Role.ATTEST, self.attest_key, **names),  # type: ignore[arg-type]
+            issue(Role.PLATFORM, self.platform_key, **names),
+            issue(Role.ATTEST, self.attest_key, **names),
             list(self.manufacturer.intermediates),
             [self.operator_root.certificate],
         )

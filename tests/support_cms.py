@@ -117,7 +117,7 @@ def insert(path: tuple[int, ...], index: int, node: Node) -> Change:
 
 
 def drop(path: tuple[int, ...]) -> Change:
-    return lambda root: root.at(*path[:-1]).children.pop(path[-1])  # type: ignore[func-returns-value,return-value]
+    return lambda root: root.at(*path[:-1]).children.pop(path[-1])
 
 
 def algorithm(dotted: str, *parameters: Node) -> Node:

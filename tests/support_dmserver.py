@@ -264,4 +264,6 @@ class Dpf:
     async def session(
         self, device: StubDevice, *alerts: Alert, session_id: str = "1", **options: object
     ) -> list[object]:
-        return await self.run(device, self.client(device, *alerts, session_id=session_id, **options))  # type: ignore[arg-type]  # options of `client`
+        return await self.run(
+            device, self.client(device, *alerts, session_id=session_id, **options)
+        )  # options of `client`

@@ -288,4 +288,4 @@ async def _pva(stack: AsyncExitStack, pki: Pki, directory: Path, clock: Clock) -
     stack.push_async_callback(pva.close)
     known = Reference(tre_type=TRE_TYPE, version=TRE_VERSION)
     await pva.store.write(lambda c: put_reference(c, known, now=datetime.now(UTC)))
-    return await stack.enter_async_context(running(pva_application(pva), pki.server("pva.example")))  # type: ignore[no-any-return]
+    return await stack.enter_async_context(running(pva_application(pva), pki.server("pva.example")))

@@ -23,8 +23,9 @@ from mcim.ticket import Ticket, issue_ticket
 from mcim.vocabulary import Container, Operation, ResultCode, Suite, ValidationMode
 from sho.app import build, partner_application
 from sho.config import ShoSettings
-from sho.store import repository
+from sho.store import repository, updates
 from sho.store.repository import Terms
+from sho.store.updates import NewValues
 from sho.subscriptions import Credential
 from tests.support_operators import (
     DPF_ID,
@@ -248,3 +249,23 @@ class Usim:
             resyncs += 1
             challenge = await network.post(path, {"auts": to_base64(result.auts)})
             assert challenge["result"] == "challenge"
+
+
+async def plan_update(sho, credential, *changes, amf=b"\x80\x00", policy=None):
+    """Give the first subscription new values, as the command line does; the state of its values then."""
+    values = NewValues(
+        sealed=sho.vault.seal(credential), imsi_mask=credential.imsi_mask, amf=amf, policy=policy,
+        changes=frozenset(changes),
+    )  # fmt: skip
+
+    def plan(connection):
+        row = repository.get_subscription(connection, 1)
+        return updates.plan(connection, row, values, now=datetime.now(UTC))
+
+    return await sho.store.write(plan)
+
+
+async def credential_of(sho):
+    """What the first subscription has now."""
+    row = await sho.store.read(lambda c: repository.get_subscription(c, 1))
+    return sho.vault.open(row.sealed)

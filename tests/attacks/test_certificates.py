@@ -209,7 +209,7 @@ def test_receipt_by_another_key(arena: Arena) -> None:
         forged = bytearray(outcome.receipt)
         forged[position] ^= 1
         with pytest.raises(StatementInvalid):
-            verify_receipt(bytes(forged), arena.attest_key)  # type: ignore[arg-type]
+            verify_receipt(bytes(forged), arena.attest_key)
 
 
 # -- time and revocation --------------------------------------------------------------------------------------------

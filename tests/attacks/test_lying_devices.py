@@ -152,7 +152,7 @@ async def test_t17_a_challenge_that_came_too_late_is_not_used(dpf: Dpf):
         del dpf.partners.answers[AskChallenge]
         given = fresh(ask)
         dpf.partners.answers[AskChallenge] = late
-        return dataclasses.replace(given, expires_at=dpf.clock())  # type: ignore[type-var]  # a challenge
+        return dataclasses.replace(given, expires_at=dpf.clock())  # a challenge
 
     dpf.partners.answers[AskChallenge] = late
     await dpf.session(device, registration_alert(device))
@@ -212,7 +212,7 @@ Forge = Callable[[Receipt], bytes]
 
 def with_changes(**changes: object) -> Forge:
     """Signed by the right key: the TRE is sound, the device shows the wrong one of its receipts."""
-    return lambda receipt: signed(dataclasses.replace(receipt, **changes))  # type: ignore[arg-type]  # its fields
+    return lambda receipt: signed(dataclasses.replace(receipt, **changes))  # its fields
 
 
 def signed(receipt: Receipt, key: ec.EllipticCurvePrivateKey | None = None) -> bytes:

@@ -143,7 +143,7 @@ async def test_t3_the_decision_stands_or_falls_with_the_counter(service):
         trusted=True, reason="", detail="", ticket="t", decided_at=now,
     )  # fmt: skip
     shown = counters.ShownCounter(tre_id=TRE_ID, counter=1, attest_key_id=bytes(16))
-    broken = dataclasses.replace(good, reason=None)  # type: ignore[arg-type]  # the database refuses it
+    broken = dataclasses.replace(good, reason=None)  # the database refuses it
     with pytest.raises(Exception, match="NOT NULL"):
         await pva.store.write(lambda c: counters.add_counted_decision(c, broken, shown))
     assert await pva.store.read(lambda c: counters.list_counters(c, limit=1)) == []

@@ -332,11 +332,13 @@ async def test_ticket_that_asks_to_be_read_in_another_way(service, pki, device, 
 
 def signed(key, claims, header):
     """A JWS with that header, which no library would make."""
-    part = lambda value: base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=")  # noqa: E731
-    octets = part(header) + b"." + part(claims)
+
+    def part(octets: bytes) -> bytes:
+        return base64.urlsafe_b64encode(octets).rstrip(b"=")
+
+    octets = part(json.dumps(header).encode()) + b"." + part(json.dumps(claims).encode())
     r, s = decode_dss_signature(key.sign(octets, ec.ECDSA(hashes.SHA256())))
-    signature = base64.urlsafe_b64encode(r.to_bytes(32, "big") + s.to_bytes(32, "big")).rstrip(b"=")
-    return (octets + b"." + signature).decode()
+    return (octets + b"." + part(r.to_bytes(32, "big") + s.to_bytes(32, "big"))).decode()
 
 
 async def test_ticket_for_another_audience(service, pki, device):

@@ -156,7 +156,7 @@ async def test_a_whole_session_over_http(dpf: Dpf, http: TestClient[web.Request,
         answer = await http.post(path, data=body, headers={"Content-Type": XML})
         return answer.status, await answer.read()
 
-    dpf.post = post  # type: ignore[method-assign]  # the same device, over HTTP
+    dpf.post = post  # the same device, over HTTP
     await dpf.session(device, registration_alert(device))
     assert dpf.order(order_id).state is OrderState.DELIVERED
 

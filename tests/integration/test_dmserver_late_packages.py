@@ -223,7 +223,7 @@ async def test_malformed_deliveries_are_told_so(dpf: Dpf, http: Http, members: o
     order_id = await handed_over(dpf, device)
     good = body_of(order_id, asked(dpf), package_for(asked(dpf)))
     whole = isinstance(members, dict) and "orderId" not in members
-    status, problem = await deliver(http, good | members if whole else members)  # type: ignore[arg-type, operator]  # what does not fit is the point
+    status, problem = await deliver(http, good | members if whole else members)  # what does not fit is the point
     assert (status, problem["code"]) == (400, "malformed-request")
     assert dpf.order(order_id).state is OrderState.HANDED_OVER
 

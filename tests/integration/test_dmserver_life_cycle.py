@@ -256,7 +256,7 @@ async def test_req25_a_token_reference_and_the_form_of_the_package_are_told(dpf:
     def give(ask: AskPackage) -> PackageGiven:
         return dataclasses.replace(package_for(ask), container="xml-mgf1p", token_ref="label-2026")
 
-    dpf.partners.answers[AskPackage] = give  # type: ignore[assignment]  # called with what it takes
+    dpf.partners.answers[AskPackage] = give  # called with what it takes
     await dpf.session(device, registration_alert(device))
     order = dpf.order(order_id)
     assert order.state is OrderState.DELIVERED, order.detail
@@ -346,7 +346,9 @@ async def test_a_device_that_does_not_take_the_new_operator_is_refused(dpf: Dpf)
     device.refuse["Registration/Renew"] = 405
     device.put("M2MMobj/Registration/SHO", "other.example")
     take = device._replace
-    device._replace = lambda path, item, meta: 200 if path.endswith("/SHO") else take(path, item, meta)  # type: ignore[method-assign]  # says yes and does nothing
+    device._replace = lambda path, item, meta: (
+        200 if path.endswith("/SHO") else take(path, item, meta)
+    )  # says yes and does nothing
     await dpf.session(device, session_id="1")
     assert dpf.order(order_id).detail == "selected-sho-is-that-of-the-order"
     assert "AskChallenge" not in dpf.partners.kinds()
@@ -515,7 +517,7 @@ async def test_what_may_be_at_a_device_is_not_moved_by_an_operator(dpf: Dpf, mov
     order_id, device = dpf.open_order(), StubDevice()
     await dpf.session(device, registration_alert(device), session_id="1")
     with pytest.raises(order_desk.NotPossible, match="DELIVERED"):
-        dpf.store.write_sync(lambda c: move(c, order_id, dpf.clock()))  # type: ignore[operator]  # one of three
+        dpf.store.write_sync(lambda c: move(c, order_id, dpf.clock()))  # one of three
     assert dpf.order(order_id).state is OrderState.DELIVERED
 
 

@@ -178,7 +178,7 @@ async def test_req16_a_kill_between_the_steps(dpf: Dpf):
     def killed(_ask: object) -> None:
         raise KeyboardInterrupt
 
-    dpf.partners.answers[TellSho] = killed  # type: ignore[assignment]  # no outcome at all
+    dpf.partners.answers[TellSho] = killed  # no outcome at all
     with pytest.raises(KeyboardInterrupt):
         await dpf.conductor.tidy()
     dpf.restart()

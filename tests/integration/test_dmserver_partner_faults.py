@@ -50,7 +50,7 @@ def owe(dpf: Dpf, sho_id: str, number: int) -> None:
                 updated_at=dpf.clock(),
                 expires_at=dpf.clock(),
             )
-            open_order(connection, order)  # type: ignore[arg-type]  # a connection
+            open_order(connection, order)  # a connection
 
     dpf.store.write_sync(write)
 

@@ -61,11 +61,11 @@ async def http(dpf: Dpf) -> AsyncIterator[Http]:
 
 
 def device(dpf: Dpf, http: Http, **options: object) -> RawDevice:
-    return RawDevice(http, dpf.account(), **options)  # type: ignore[arg-type]  # options of the device
+    return RawDevice(http, dpf.account(), **options)  # options of the device
 
 
 def set_account(dpf: Dpf, **changes: object) -> Account:
-    account = dataclasses.replace(dpf.account(), **changes)  # type: ignore[arg-type]  # fields of an account
+    account = dataclasses.replace(dpf.account(), **changes)  # fields of an account
     dpf.store.write_sync(lambda c: put_account(c, dpf.key, account, dpf.clock()))
     return account
 
@@ -166,7 +166,7 @@ async def test_all_eight_properties(dpf: Dpf, http: Http):
     (command,) = wanted(second)
     assert isinstance(command, Replace)
     assert (command.items[0].target, command.items[0].data) == ("./A/b?prop=ACL", acl)
-    results = shown(dpf, read)["commands"][0]["results"]  # type: ignore[index]  # JSON
+    results = shown(dpf, read)["commands"][0]["results"]  # JSON
     assert [each["value"] for each in results] == [uri[-3:] for uri in uris]
 
 
@@ -195,7 +195,7 @@ async def test_a_challenge(dpf: Dpf, http: Http, encoding: Encoding, cred: objec
     """XS-007, XS-011: 407 or 401 with a challenge of the type agreed, the same for each command, and no commands."""
     made = queue(dpf, GET)
     it = device(dpf, http, encoding=encoding)
-    answer = await it.send(it.message(*PACKAGE_1, cred=cred(it)))  # type: ignore[operator]  # a function of the device
+    answer = await it.send(it.message(*PACKAGE_1, cred=cred(it)))  # a function of the device
     assert codes(answer) == {"0": code, "1": code, "2": code}
     assert wanted(answer) == []
     header = answer.commands[0]
@@ -540,7 +540,7 @@ async def test_commands_a_client_does_not_send(dpf: Dpf, http: Http, element: st
 async def test_other_versions(dpf: Dpf, http: Http, changes: dict[str, str], code: int):
     """XS-038: VerDTD 505, VerProto 513."""
     it = device(dpf, http)
-    answer = await it.send(it.message(*PACKAGE_1, **changes))  # type: ignore[arg-type]  # texts of the header
+    answer = await it.send(it.message(*PACKAGE_1, **changes))  # texts of the header
     assert codes(answer)["0"] == code
 
 
@@ -663,7 +663,7 @@ REFUSED = {
 async def test_bodies_that_cannot_be_taken(dpf: Dpf, http: Http, headers: list[str], code_body: object, status: int):
     """Interop: a coding is taken off within the limit of a body, or refused; the server goes on."""
     body = device(dpf, http).message(*PACKAGE_1)
-    coded = code_body(body)  # type: ignore[operator]  # a function of octets
+    coded = code_body(body)  # a function of octets
     octets = http_head(f"Content-Type: {XML}", f"Content-Length: {len(coded)}", *headers) + coded
     answer = await raw_http(http, octets)
     assert answer.startswith(f"HTTP/1.1 {status}".encode()), answer[:200]

@@ -35,7 +35,7 @@ def ca(tmp_path: Path) -> CaDirectory:
 async def published(ca: CaDirectory, **options: object) -> AsyncIterator[tuple[aiohttp.ClientSession, str]]:
     ready, stop = ca.path / "ready.json", asyncio.Event()
     task = asyncio.create_task(
-        publish(ca, host="127.0.0.1", port=0, ready_file=ready, stop=stop, check_s=0.01, **options)  # type: ignore[arg-type]
+        publish(ca, host="127.0.0.1", port=0, ready_file=ready, stop=stop, check_s=0.01, **options)
     )
     async with asyncio.timeout(20):
         while not ready.exists():

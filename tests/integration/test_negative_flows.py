@@ -180,7 +180,7 @@ async def test_the_nonce_changed_between_the_phases(place: Site):
 async def test_a_session_that_breaks_between_two_chunks(place: Site, lost_chunk: int):
     """REQ-32, flows F3: the device has no half package; the next session pushes it from the start."""
     order_id = place.dpf.open_order(DEVICE_ID)
-    place.dpf.partners.answers[AskPackage] = lambda ask: package_for(ask, filling=9000)  # type: ignore[arg-type]  # that ask
+    place.dpf.partners.answers[AskPackage] = lambda ask: package_for(ask, filling=9000)  # that ask
     chunks = 0
 
     def is_lost(message: Message) -> bool:
@@ -205,7 +205,7 @@ async def test_a_package_above_max_obj_size(place: Site):
     """REQ-32, flows F7: the device cannot take it, so the order ends, and nothing of it is at the device."""
     order_id = place.dpf.open_order(DEVICE_ID)
     place.object_size = 4096
-    place.dpf.partners.answers[AskPackage] = lambda ask: package_for(ask, filling=9000)  # type: ignore[arg-type]  # that ask
+    place.dpf.partners.answers[AskPackage] = lambda ask: package_for(ask, filling=9000)  # that ask
     await place.session()
     order = place.dpf.order(order_id)
     assert order.state is OrderState.REFUSED

@@ -196,7 +196,7 @@ async def test_the_pva_gives_no_ticket(authority: Authority, tmp_path: Path, wha
     async with a_pva(authority, tmp_path, "manufacturer", "manufacturer-root") as (pva, dpf):
         tre = Tre(authority)
         chain = [der(each) for each in tre.chain]
-        good, late = Validation(tre), Validation(tre)  # type: ignore[arg-type]  # a device as tests have it
+        good, late = Validation(tre), Validation(tre)  # a device as tests have it
         assert await (await good.ask(dpf)).validate(dpf, chain=chain)
         await late.ask(dpf)
         await authority.revoke(REVOKED[what](tre), pva.crls)
@@ -208,7 +208,7 @@ async def test_the_pva_demands_lists(authority: Authority, tmp_path: Path, lists
     """REQ-20, REQ-21: with `crl_required`, to withhold lists is to stop validation, not to get round it."""
     async with a_pva(authority, tmp_path, *lists) as (_, dpf):
         tre = Tre(authority)
-        validation = await Validation(tre).ask(dpf)  # type: ignore[arg-type]  # a device as tests have it
+        validation = await Validation(tre).ask(dpf)  # a device as tests have it
         chain = [der(each) for each in tre.chain]
         assert await refused(validation.validate(dpf, chain=chain)) == "platform-certificate"
 
@@ -251,7 +251,7 @@ class Handover:
             capabilities=capabilities_digest(**OFFER),
         )
         chain = load_pem_chain(authority.path("pva/signing.crt").read_bytes())
-        self.ticket = issue_ticket(ticket, key, chain)  # type: ignore[arg-type]  # the tool makes EC keys
+        self.ticket = issue_ticket(ticket, key, chain)  # the tool makes EC keys
         root = load_pem_chain(authority.path("anchors/sho.pem").read_bytes())[0]
         anchor = root.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest.hex()
         self.body = {

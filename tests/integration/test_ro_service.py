@@ -132,7 +132,10 @@ async def test_an_attach_begun_by_the_former_holder_gives_no_access_to_the_next_
     call = site.network.post(f"/v1/attach/{challenge['session']}", {"res": to_base64(res)})
     assert await refusal(call) == UNIFORM
     assert site.ro.store.read_sync(lambda c: c.execute(select(tables.tokens)).all()) == []
-    counted = lambda: site.ro.store.read_sync(lambda c: repository.attaches_since(c, number, now - repository.WINDOW))  # noqa: E731
+
+    def counted() -> int:
+        return site.ro.store.read_sync(lambda c: repository.attaches_since(c, number, now - repository.WINDOW))
+
     assert counted() == 0  # nor is it one of the new holder's attaches
     assert (await Usim(again).attach(site.network))["result"] == "attached"
     assert counted() == 1

@@ -23,10 +23,9 @@ from mcim.vocabulary import AlgorithmId, McimPolicy, Operation, ResultCode
 from sho.app import network_application
 from sho.packaging import PackageMaker, _ingredients
 from sho.store import effects, repository, tables, updates
-from sho.store.updates import NewValues
 from sho.subscriptions import Credential
 from tests.support_operators import M2ME_ID, SHO_ID, TRE_ID, Pki, calling, running
-from tests.support_sho import OFFER, Exchange, fill, order, serving, sho_settings
+from tests.support_sho import OFFER, Exchange, credential_of, fill, order, plan_update, serving, sho_settings
 from tests.support_tre import NO_HINTS
 
 OWN = MilenageConstants(rotations=(8, 72, 40, 104, 24)).encode()
@@ -111,21 +110,11 @@ class Play:
         await self.report(exchange, outcome)
         self.device.tre.local_command(Operation.ACTIVATE, outcome.mcim.mcim_id, datetime.now(UTC))
 
-    async def plan(self, credential, *changes, amf=b"\x80\x00", policy=None):
-        values = NewValues(
-            sealed=self.sho.vault.seal(credential), imsi_mask=credential.imsi_mask, amf=amf, policy=policy,
-            changes=frozenset(changes),
-        )  # fmt: skip
-
-        def plan(connection):
-            row = repository.get_subscription(connection, 1)
-            return updates.plan(connection, row, values, now=datetime.now(UTC))
-
-        return await self.sho.store.write(plan)
+    async def plan(self, credential, *changes, **values):
+        return await plan_update(self.sho, credential, *changes, **values)
 
     async def credential(self):
-        row = await self.sho.store.read(lambda c: repository.get_subscription(c, 1))
-        return self.sho.vault.open(row.sealed)
+        return await credential_of(self.sho)
 
     async def attach(self):
         """How the TRE fares in the SHO's network; a success is what its agent would confirm."""

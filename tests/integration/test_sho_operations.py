@@ -23,12 +23,23 @@ from sho.app import network_application, partner_application
 from sho.auc import _armed
 from sho.identity import load_identity
 from sho.release import issue_release
-from sho.store import handovers, repository, tables, tokens, updates
+from sho.store import handovers, repository, tables, tokens
 from sho.store.tokens import TokenRow
-from sho.store.updates import NewValues
 from sho.subscriptions import Credential
 from tests.support_operators import DPF_ID, M2ME_ID, SHO_ID, TRE_ID, Device, Pki, calling, der, ec_key, running
-from tests.support_sho import CREDENTIALS, OFFER, Exchange, Usim, fill, order, serving, sho_settings, states
+from tests.support_sho import (
+    CREDENTIALS,
+    OFFER,
+    Exchange,
+    Usim,
+    credential_of,
+    fill,
+    order,
+    plan_update,
+    serving,
+    sho_settings,
+    states,
+)
 
 NEW = Credential(imsi="001010000009999", k=b"n" * 15 + b"k", opc=b"n" * 15 + b"o")
 OLD_MCIM = "11111111-2222-4333-8444-555555555555"
@@ -80,21 +91,11 @@ class World:
     async def order_state(self, exchange):
         return (await self.sho.store.read(lambda c: repository.find_order(c, exchange.order_id)))["state"]
 
-    async def plan(self, credential, *changes, amf=b"\x80\x00", policy=None):
-        values = NewValues(
-            sealed=self.sho.vault.seal(credential), imsi_mask=credential.imsi_mask, amf=amf, policy=policy,
-            changes=frozenset(changes),
-        )  # fmt: skip
-
-        def plan(connection):
-            row = repository.get_subscription(connection, 1)
-            return updates.plan(connection, row, values, now=datetime.now(UTC))
-
-        return await self.sho.store.write(plan)
+    async def plan(self, credential, *changes, **values):
+        return await plan_update(self.sho, credential, *changes, **values)
 
     async def credential(self):
-        row = await self.sho.store.read(lambda c: repository.get_subscription(c, 1))
-        return self.sho.vault.open(row.sealed)
+        return await credential_of(self.sho)
 
 
 async def refused(call):

@@ -311,7 +311,7 @@ def require_gone(back_end: BackEnd, world: World, old: KeyBlobs) -> None:
         with pytest.raises(KeyStoreError, match="not in this token"):
             world.tre._key_store.load(old)
     if back_end.name == "tpm":  # a saved context is a way to load a key without its blob
-        kept = world.tre._key_store._device._contexts  # type: ignore[attr-defined]
+        kept = world.tre._key_store._device._contexts
         assert {each.public for each in kept} <= {_tpm_public(blob) for blob in _blobs(blobs_of(world.tre))}
 
 
@@ -369,7 +369,7 @@ def test_a_power_cut_while_keys_are_replaced(
         if when == "after":
             done(memory, state)
         if when == "half":
-            memory._counter = Stuck(memory._counter)  # type: ignore[assignment]
+            memory._counter = Stuck(memory._counter)
             done(memory, state)
         raise PowerCut
 

@@ -119,7 +119,7 @@ class Place:
         settings = load_settings(ClientSettings, self.path)
         self.device = open_device(settings, Trail("M2ME"), now=lambda: NOW)
         for world, tre in zip(self.worlds, self.device.tres, strict=True):
-            world.tre = tre  # type: ignore[assignment]
+            world.tre = tre
         return self.device
 
     def do(self, *commands: Any, server: str = DPF) -> list[int]:
@@ -188,7 +188,7 @@ def test_both_are_shown_and_a_package_finds_its_own(place: Place) -> None:
     generate = Exec(cmd_id="2", items=(Item(target="./M2MMobj2/Attestation/Generate"),))
     assert place.do(Replace(cmd_id="1", items=(CHALLENGE,)), generate) == [200, 200]
     evidence = place.get("./M2MMobj2/Attestation/Evidence")
-    assert verify_evidence(evidence, second.attest_key).tre_id == SECOND  # type: ignore[arg-type]
+    assert verify_evidence(evidence, second.attest_key).tre_id == SECOND
     assert place.get("./M2MMobj/Attestation/Evidence") == 404
 
     package = second.package()
@@ -273,7 +273,7 @@ def test_attach_with_one_of_them(software: Place, monkeypatch: pytest.MonkeyPatc
     """REQ-64, REQ-69: with the MCIM of the TRE that is named; without a name that of whichever has one."""
     software.request("./M2MMobj2")
     assert software.push(software.worlds[1].package(), "c1") == [ResultCode.SUCCESS]
-    monkeypatch.setattr(app, "_agent_parts", lambda _: app._AgentParts(None, HomeNetwork()))  # type: ignore[arg-type]
+    monkeypatch.setattr(app, "_agent_parts", lambda _: app._AgentParts(None, HomeNetwork()))
     assert "no activated MCIM" in invoke(software.path, "attach", "--tre-id", FIRST, code=2)
     assert "no such MCIM" in invoke(software.path, "attach", "--tre-id", FIRST, "--mcim", str(MCIM_ID), code=2)
     assert "attached" in invoke(software.path, "attach", "--tre-id", SECOND)

@@ -181,7 +181,7 @@ def basic_proof(secret: str = "p") -> Proof:
 def authenticator(auth_type: AuthType, **options: object) -> Authenticator:
     numbers = count(1)
     credentials = Credentials(type=auth_type, name="u", secret="p", nonce=b"now")
-    return Authenticator(credentials, lambda: f"n{next(numbers)}".encode(), **options)  # type: ignore[arg-type]
+    return Authenticator(credentials, lambda: f"n{next(numbers)}".encode(), **options)
 
 
 WRONG = md5_proof(b"now", "guess")
@@ -438,8 +438,8 @@ def test_full_mutual_session_and_the_next_one(encoding: Encoding, auth_type: Aut
         assert sum(isinstance(e, ClientAuthenticated) for e in run.server_events) == 1
         assert sum(isinstance(e, ServerAuthenticated) for e in run.client_events) == 1
         check_credentials(run, auth_type)
-        client_account = stored(client_account, run.client_events)  # type: ignore[assignment]
-        server_account = stored(server_account, run.server_events)  # type: ignore[assignment]
+        client_account = stored(client_account, run.client_events)
+        server_account = stored(server_account, run.server_events)
         assert client_account.client_nonce == server_account.client_nonce
         assert client_account.server_nonce == server_account.server_nonce
         if auth_type is not AuthType.BASIC:

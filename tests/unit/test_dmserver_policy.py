@@ -224,7 +224,10 @@ def test_req63_the_package_is_the_last_thing_pushed_and_alone_in_its_command():
     assert isinstance(last, Add)
     assert [item.target for item in last.items] == [f"{CONTAINER}/Package"]
     assert last.items[0].data == b"p" * 5000
-    assert [item.target for command in pushed for item in command.items][:2] == [CONTAINER, f"{CONTAINER}/MCIMId"]  # type: ignore[union-attr]  # Adds
+    assert [item.target for command in pushed for item in command.items][:2] == [
+        CONTAINER,
+        f"{CONTAINER}/MCIMId",
+    ]  # Adds
     assert all(isinstance(command, Add) for command in pushed)
 
 
@@ -233,8 +236,8 @@ def test_req18_challenge_and_generate_are_in_sequence_and_the_evidence_follows()
     sent = commands.make_evidence("./M", challenge)
     assert isinstance(sent[0], Sequence)
     replace, generate = sent[0].commands
-    assert replace.items[0].data == challenge  # type: ignore[union-attr]  # a Replace
-    assert generate.items[0].target == "./M/Attestation/Generate"  # type: ignore[union-attr]  # an Exec
+    assert replace.items[0].data == challenge  # a Replace
+    assert generate.items[0].target == "./M/Attestation/Generate"  # an Exec
     assert isinstance(sent[1], Get)
 
 
@@ -242,6 +245,6 @@ def test_req50_a_home_operator_is_named_together_with_the_renewal_that_takes_it_
     (sequence,) = commands.renew_registration("./M", "sho.example")
     assert isinstance(sequence, Sequence)
     select, renew = sequence.commands
-    assert select.items[0].meta.format == Format.CHR  # type: ignore[union-attr]  # a Replace with Meta
-    assert renew.items[0].target == "./M/Registration/Renew"  # type: ignore[union-attr]  # an Exec
+    assert select.items[0].meta.format == Format.CHR  # a Replace with Meta
+    assert renew.items[0].target == "./M/Registration/Renew"  # an Exec
     assert commands.renew_registration("./M", None) == (renew,)

@@ -90,7 +90,7 @@ def test_lists_of_all_cas(ca: CaDirectory) -> None:
     lists = [read_list(ca, name) for name in CAS]
     for name, made in zip(CAS, lists, strict=True):
         assert made is not None
-        assert made.is_signature_valid(ca.certificate(name).public_key())  # type: ignore[arg-type]  # EC
+        assert made.is_signature_valid(ca.certificate(name).public_key())  # EC
         assert (made.last_update_utc, made.next_update_utc) == (NOW, NOW + 7 * DAY)
         assert made.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier is not None
     chain = load_pem_chain((ca.path / "sho" / "signing.crt").read_bytes())

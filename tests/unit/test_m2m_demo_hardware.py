@@ -16,7 +16,7 @@ def test_a_tool_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(tokens.shutil, "which", lambda _: None)
     for backend, package in (("pkcs11", "softhsm2"), ("tpm", "swtpm")):
         with pytest.raises(DemoFailed, match=f"--tre {backend}: .*Debian: {package}"):
-            check(Cast(tre=backend))  # type: ignore[arg-type]
+            check(Cast(tre=backend))
     check(Cast())
 
 
@@ -42,4 +42,4 @@ def test_what_the_token_has_nothing_for_is_refused_with_the_reason(
     else:
         check(Cast(tre="pkcs11", suite=suite))
     for backend in ("software", "tpm"):
-        check(Cast(tre=backend, suite=suite))  # type: ignore[arg-type]
+        check(Cast(tre=backend, suite=suite))

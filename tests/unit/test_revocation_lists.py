@@ -71,7 +71,7 @@ def scope(**members: object) -> x509.IssuingDistributionPoint:
         "indirect_crl": False,
         "only_contains_attribute_certs": False,
     }
-    return x509.IssuingDistributionPoint(**(nothing | members))  # type: ignore[arg-type]  # as the constructor has them
+    return x509.IssuingDistributionPoint(**(nothing | members))  # as the constructor has them
 
 
 UNKNOWN = x509.UnrecognizedExtension(ObjectIdentifier("1.3.6.1.4.1.99999.7"), b"\x05\x00")

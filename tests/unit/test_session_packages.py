@@ -417,7 +417,7 @@ def test_atomic_whose_statuses_are_too_many(count: int, expected: int) -> None:
 
 
 def profiled(**habits: object) -> DmAccount:
-    return replace(SERVER_ACCOUNT, peer=PeerProfile(name="test", **habits))  # type: ignore[arg-type]
+    return replace(SERVER_ACCOUNT, peer=PeerProfile(name="test", **habits))
 
 
 def test_children_of_a_sequence_one_by_one() -> None:
@@ -450,7 +450,7 @@ def test_a_sequence_taken_apart_still_asks_first(code: int, received: int) -> No
     def execute(command: Command) -> list[object]:
         return [replace(each, code=code if isinstance(command, Alert) else 200) for each in answer_all(command)]
 
-    run = pump(client_session(), server_session(profiled(sequences=False)), [Continue((whole,))], execute)  # type: ignore[arg-type]
+    run = pump(client_session(), server_session(profiled(sequences=False)), [Continue((whole,))], execute)
     assert len(run.received) == received
     assert [each.code for each in run.answers] == [code]
 
@@ -463,7 +463,7 @@ HABITS = {
 
 
 @pytest.mark.parametrize(("habits", "holds"), HABITS.values(), ids=HABITS)
-def test_headers_of_a_profile(habits: dict[str, object], holds) -> None:  # type: ignore[no-untyped-def]
+def test_headers_of_a_profile(habits: dict[str, object], holds) -> None:
     """Interop: a profile changes what we send and nothing of what we accept."""
     run = pump(client_session(), server_session(profiled(**habits)), [Continue((get("./A"),))])
     assert all(holds(message.header) for message in run.server_messages)

@@ -130,7 +130,7 @@ HEADERS = {
 def test_headers_as_devices_write_them(changes: dict[str, object]) -> None:
     """XS-025, interop: the name is that of the account, limits that are absent do not exist."""
     server = server_session()
-    header = replace(SyncHdr(session_id="2F", msg_id="1", target=SERVER_URI, source=DEVICE, cred=GOOD), **changes)  # type: ignore[arg-type]
+    header = replace(SyncHdr(session_id="2F", msg_id="1", target=SERVER_URI, source=DEVICE, cred=GOOD), **changes)
     events = server.receive(Message(header=header, commands=(START, INFO), final=True), NOW)
     assert any(isinstance(event, SessionOpened) for event in events)
     reply = decode(server.reply(Finish()), Encoding.XML)
@@ -243,7 +243,7 @@ ITEM_A, ITEM_B = Item(source="./A", data="a"), Item(source="./B", data="b")
 
 
 def said(cmd_ref: str, code: int, cmd: str = "Get", msg_ref: str = "1", **more: object) -> Status:
-    return Status(cmd_id="91", msg_ref=msg_ref, cmd_ref=cmd_ref, cmd=cmd, code=code, **more)  # type: ignore[arg-type]
+    return Status(cmd_id="91", msg_ref=msg_ref, cmd_ref=cmd_ref, cmd=cmd, code=code, **more)
 
 
 def found(*items: Item, cmd_ref: str = "4", msg_ref: str = "1") -> Results:
@@ -436,7 +436,7 @@ TOLERATED = {
 def test_no_tolerance_weakens_authentication(cred: Cred | None, changes: dict[str, object]) -> None:
     """XS-007: whatever form the message has, without the right credentials it opens nothing and gets Statuses only."""
     server = server_session(session_id=str(changes.get("session_id", "2F")))
-    header = replace(SyncHdr(session_id="2F", msg_id="1", target=SERVER_URI, source=DEVICE, cred=cred), **changes)  # type: ignore[arg-type]
+    header = replace(SyncHdr(session_id="2F", msg_id="1", target=SERVER_URI, source=DEVICE, cred=cred), **changes)
     commands = (START, INFO, *FORMS["one Status for several Items"][0])
     for msg_id in ("1", "2", "3"):
         events = server.receive(
@@ -471,7 +471,7 @@ def heard_by_client(
     client.start()
     proof = Credentials(type=AuthType.MD5, name="dpf.example", secret="server-secret", nonce=b"server-nonce").prove()
     full = SyncHdr(session_id="2F", msg_id="1", target=DEVICE, source=SERVER_URI, cred=None if tls else proof)
-    full = replace(full, **(header or {}))  # type: ignore[arg-type]
+    full = replace(full, **(header or {}))
     events = client.receive(Message(header=full, commands=commands, final=final), NOW)
     for event in events:
         if isinstance(event, CommandReceived):
@@ -499,7 +499,7 @@ def test_headers_as_servers_write_them(header: dict[str, object]) -> None:
     events, answer, client = heard_by_client(ACCEPTED, READ, header=header)
     assert any(isinstance(event, CommandReceived) for event in events)
     assert answer is not None
-    assert client.target_uri == SERVER_URI  # type: ignore[attr-defined]
+    assert client.target_uri == SERVER_URI
 
 
 def test_server_without_credentials_but_with_tls() -> None:
@@ -559,7 +559,7 @@ def test_an_empty_server_message_ends_the_session() -> None:
     """XC-004: nothing is sent that would hold the header's Status alone."""
     events, answer, client = heard_by_client(ACCEPTED)
     assert answer is None
-    assert client.closed  # type: ignore[attr-defined]
+    assert client.closed
     assert any(isinstance(event, SessionClosed) for event in events)
 
 

@@ -75,7 +75,7 @@ def both(execute: Callable[[Command], list[CommandResult]]) -> Callable[[Command
 
     def run(command: Command) -> list[CommandResult]:
         results = execute(command)
-        target = command.items[0].target if not isinstance(command, Alert | Sequence | Atomic) else None  # type: ignore[union-attr]
+        target = command.items[0].target if not isinstance(command, Alert | Sequence | Atomic) else None
         found = Item(source=target, data=f"value of {target}")
         return [replace(each, item=found) for each in results] if target else results
 

@@ -299,7 +299,7 @@ def test_large_result_comes_in_chunks() -> None:
         item = Item(source="./L", data="0123456789" * 2000)
         return [replace(answer_all(command)[0], item=item)]
 
-    run = pump(client_session(), server_session(max_msg_size=4096), [Continue((get("./L"),))], execute)  # type: ignore[arg-type]
+    run = pump(client_session(), server_session(max_msg_size=4096), [Continue((get("./L"),))], execute)
     assert run.answers[0].values() == {"./L": "0123456789" * 2000}
     assert max(run.client_sizes) <= 4096
 
@@ -312,7 +312,7 @@ def test_results_that_are_whole_get_no_status() -> None:
         found = [Item(source=item.target, data="v" * 6000 if item.target == "./L" else "v") for item in command.items]
         return [replace(each, item=item) for each, item in zip(answer_all(command), found, strict=True)]
 
-    run = pump(client_session(), server_session(max_msg_size=4096), [Continue((get("./S"), get("./L")))], execute)  # type: ignore[arg-type]
+    run = pump(client_session(), server_session(max_msg_size=4096), [Continue((get("./S"), get("./L")))], execute)
     said = [c.code for m in run.server_messages for c in m.commands if isinstance(c, Status) and c.cmd == "Results"]
     chunks = [c for m in run.client_messages for c in m.commands if isinstance(c, Results) and c.items[0].more_data]
     assert said == [213] * len(chunks) != []

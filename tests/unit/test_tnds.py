@@ -350,7 +350,7 @@ def deep(levels: int) -> TndsNode:
 @pytest.mark.parametrize("attempt", UNWRITABLE.values(), ids=UNWRITABLE)
 def test_what_cannot_be_written(attempt: object) -> None:
     with pytest.raises(LocalProtocolError):
-        attempt()  # type: ignore[operator]
+        attempt()
 
 
 @pytest.mark.parametrize("encoding", Encoding)

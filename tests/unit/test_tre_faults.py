@@ -137,7 +137,7 @@ def test_certificates_of_a_key_of_another_kind(world: World) -> None:
 
     for odd in (Odd(lambda: key), Odd(unknown)):
         with pytest.raises(TreError) as caught:
-            world.tre.install_certificates(odd, odd, [], [])  # type: ignore[arg-type]
+            world.tre.install_certificates(odd, odd, [], [])
         assert caught.value.code is ResultCode.WRONG_RECIPIENT
 
 
